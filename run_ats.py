@@ -1,0 +1,34 @@
+"""Additional training step: one more step on each training sample, and what it does to the test."""
+
+from src.cli import ArgumentParser, run, score_seeds
+
+
+def main() -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_experiments()
+    parser.add_computing()
+    parser.add_chunk_size("members, each with its own step,")
+    args = parser.parse_args()
+
+    from src.memory import members_at_once
+    from src.tda.ats import additional_step
+    from src.tda.scores import Draws, Scores, collect
+
+    def compute(draws: Draws) -> dict[str, Scores]:
+        setup = draws.setup
+        chunks = additional_step(
+            setup.loss,
+            draws.checkpoints,
+            setup.train,
+            setup.test,
+            adam=setup.adam,
+            chunk_size=args.chunk_size
+            or members_at_once(setup.loss, draws.checkpoints[0], setup.train, batch_size=1),
+        )
+        return {"ats": Scores(collect(chunks, len(setup.train), f"ats seed {draws.seed}"))}
+
+    score_seeds(args, ("ats",), compute, {})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""Grad-dot and grad-cos: how alike the loss gradients of train and test samples are."""
+
+from src.cli import ArgumentParser, run, score_seeds
+
+
+def main() -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_experiments()
+    parser.add_computing()
+    parser.add_chunk_size("training samples whose gradients are held")
+    args = parser.parse_args()
+
+    import torch
+
+    from src.memory import vectors_at_once
+    from src.tda.gradient_similarity import gradient_similarity
+    from src.tda.scores import Draws, Scores, each_checkpoint
+
+    def compute(draws: Draws) -> dict[str, Scores]:
+        setup = draws.setup
+        pairs = [
+            gradient_similarity(
+                setup.loss,
+                params,
+                setup.train,
+                setup.test,
+                chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
+            )
+            for params in each_checkpoint(draws, f"gd and gc seed {draws.seed}")
+        ]
+        dot, cosine = (torch.stack(scores) for scores in zip(*pairs, strict=True))
+        return {"gd": Scores(dot), "gc": Scores(cosine)}
+
+    score_seeds(args, ("gd", "gc"), compute, {})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,82 @@
+"""Influence functions: test gradient times inverse Hessian times training gradient."""
+
+from src.cli import ArgumentParser, number, positive_int, run, score_seeds
+from src.errors import UserError
+
+
+def main() -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_experiments()
+    parser.add_computing()
+    parser.add_argument(
+        "--solver",
+        choices=("lissa", "cg", "exact"),
+        default="lissa",
+        help="how the inverse Hessian is applied: one pass of LiSSA (the published setting), "
+        "conjugate gradient, or a dense factorisation for small models",
+    )
+    parser.add_argument(
+        "--damp",
+        type=number(at_least=0),
+        default=5e-3,
+        help="LiSSA's damping; for cg and exact what is added to the Hessian's diagonal",
+    )
+    parser.add_argument("--scale", type=number(above=0), default=1e4, help="lissa only")
+    parser.add_argument(
+        "--tolerance",
+        type=number(above=0, below=1),
+        default=1e-3,
+        help="cg only: residual to reach, relative to the gradient's norm",
+    )
+    parser.add_argument(
+        "--max_iterations", type=positive_int, default=500, help="cg only: iterations at most"
+    )
+    parser.add_chunk_size("gradients solved for")
+    args = parser.parse_args()
+    used = {"lissa": {"scale"}, "cg": {"tolerance", "max_iterations"}, "exact": set()}[args.solver]
+    for option in {"scale", "tolerance", "max_iterations"} - used:
+        if getattr(args, option) != parser.get_default(option):
+            raise UserError(f"--{option} has no effect with --solver {args.solver}")
+
+    from dataclasses import asdict
+
+    import torch
+
+    from src.memory import vectors_at_once
+    from src.tda.influence import influence
+    from src.tda.scores import Draws, Scores, each_checkpoint
+    from src.tda.solvers import ConjugateGradient, Exact, Lissa
+
+    solver = {"lissa": Lissa, "cg": ConjugateGradient, "exact": Exact}[args.solver](
+        damp=args.damp, **{option: getattr(args, option) for option in used}
+    )
+
+    def compute(draws: Draws) -> dict[str, Scores]:
+        setup = draws.setup
+        results = [
+            influence(
+                setup.loss,
+                params,
+                setup.train,
+                setup.test,
+                solver,
+                chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
+            )
+            for params in each_checkpoint(draws, f"if seed {draws.seed}")
+        ]
+        scores = torch.stack([s for s, _ in results])
+        if args.solver != "cg":
+            return {"if": Scores(scores)}
+        residual = torch.stack([r for _, r in results]).cpu()
+        message = (
+            f"relative residual of cg: median {residual.median():.1e}, largest "
+            f"{residual.max():.1e}; {(residual <= args.tolerance).float().mean():.1%} of the "
+            f"systems reached {args.tolerance:g}"
+        )
+        return {"if": Scores(scores, {"residual": residual}, message)}
+
+    score_seeds(args, ("if",), compute, {"solver": args.solver, **asdict(solver)})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,47 @@
+"""Draw the balanced subsets (index files) and write the tensors that every other script reads."""
+
+from pathlib import Path
+
+from src.cli import ArgumentParser, positive_int, run
+from src.errors import UserError
+from src.experiments import TASKS, Paths
+
+
+def main() -> None:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "--task", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to generate"
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="folder with clones of the hub's data set repositories (ylecun/mnist, "
+        "uoft-cs/cifar10); none: the environment variable TDA_DATASETS, else the hub",
+    )
+    parser.add_argument(
+        "--new_indices", action="store_true", help="draw new index files with --seed"
+    )
+    parser.add_argument("--seed", type=positive_int, metavar="N", help="for --new_indices")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write tensors again that are up to date"
+    )
+    args = parser.parse_args()
+    if args.new_indices != (args.seed is not None):
+        raise UserError("--new_indices and --seed N go together")
+
+    from src.data.subsets import generate
+
+    for task in args.task:
+        for line in generate(
+            TASKS[task],
+            Paths(args.root),
+            args.source,
+            new_seed=args.seed,
+            overwrite=args.overwrite,
+        ):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

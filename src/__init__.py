@@ -1,0 +1,1 @@
+"""Training data attribution as a random variable: ensembles, attribution scores, statistics."""

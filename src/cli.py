@@ -1,0 +1,197 @@
+"""What the run_* scripts share: arguments, devices, and errors in one line.
+
+Nothing heavy is imported before the arguments are known to be right, so that `--help` and wrong
+arguments are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.errors import UserError
+from src.experiments import N_SEEDS, REPOSITORY, Experiment, Paths, parse_experiment
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.checkpoints import Setup
+    from src.tda.scores import Draws, Scores
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose help tells every default, and whose errors are one line."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        self.add_argument(
+            "--root",
+            type=Path,
+            default=REPOSITORY,
+            metavar="DIR",
+            help="folder of data/, models/, tda_scores/ and results/",
+        )
+
+    def error(self, message: str) -> None:
+        """Print the error as one line and exit with code 2."""
+        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+    def add_experiments(self, *, nargs: str | None = None, required: bool = True) -> None:
+        """Add --experiment."""
+        self.add_argument(
+            "--experiment",
+            type=_experiment,
+            nargs=nargs,
+            required=required,
+            metavar="E",
+            default=argparse.SUPPRESS if required else None,
+            help="<model>_<task>_<n>pc[_init|_batch], for example cnn2_mnist3_10pc"
+            + ("" if required else "; none: every one of the paper that this script trains"),
+        )
+
+    def add_computing(self) -> None:
+        """Add --seed_id, --device and --overwrite."""
+        self.add_argument(
+            "--seed_id",
+            type=_seed_id,
+            metavar="K",
+            help=f"which of the seeds in random_seeds.pt, 0 to {N_SEEDS - 1}; none: all",
+        )
+        self.add_argument(
+            "--device", help="cpu, cuda or cuda:N; none: cuda if there is one, else cpu"
+        )
+        self.add_argument(
+            "--overwrite", action="store_true", help="compute files again that are there"
+        )
+
+    def add_chunk_size(self, of_what: str) -> None:
+        """Add --chunk_size."""
+        self.add_argument(
+            "--chunk_size",
+            type=positive_int,
+            metavar="N",
+            help=f"{of_what} at once, which changes memory and time but no number; "
+            "none: chosen from the free memory",
+        )
+
+
+def _experiment(name: str) -> Experiment:
+    try:
+        return parse_experiment(name)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seed_id(text: str) -> int:
+    if not text.isdecimal() or int(text) >= N_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {N_SEEDS - 1}")
+    return int(text)
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def number(*, above: float | None = None, at_least: float | None = None, below: float | None = None):  # noqa: ANN201
+    """Return a parser of numbers within the given limits."""
+
+    def parse(text: str) -> float:
+        limits = [
+            f"{word} {limit:g}"
+            for word, limit in (("above", above), ("at least", at_least), ("below", below))
+            if limit is not None
+        ]
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if (
+            not abs(value) < float("inf")
+            or (above is not None and not value > above)
+            or (at_least is not None and not value >= at_least)
+            or (below is not None and not value < below)
+        ):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {' and '.join(limits)}")
+        return value
+
+    return parse
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script; a UserError becomes one line on standard error and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what is finished stays, the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device called `name`, or the best there is.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"there is no device {name!r} here: use cpu, cuda or cuda:N") from None
+    return device
+
+
+def seeds(seed_id: int | None) -> list[tuple[int, int]]:
+    """Return (seed_id, seed) of one seed, or of all."""
+    from src.draws import load_seeds
+
+    numbered = list(enumerate(load_seeds()))
+    return numbered if seed_id is None else [numbered[seed_id]]
+
+
+def load_setup(experiment: Experiment, args: argparse.Namespace) -> Setup:
+    """Load an experiment's samples and architecture onto the chosen device."""
+    from src.checkpoints import Setup
+
+    return Setup.load(experiment, Paths(args.root), choose_device(args.device))
+
+
+def score_seeds(
+    args: argparse.Namespace,
+    methods: tuple[str, ...],
+    compute: Callable[[Draws], dict[str, Scores]],
+    options: dict,
+) -> None:
+    """Compute and save the scores of one seed or all, one line for each file."""
+    from src.tda.scores import score_seed
+
+    setup = load_setup(args.experiment, args)
+    for seed_id, seed in seeds(args.seed_id):
+        command = f"python {Path(sys.argv[0]).name} --experiment {args.experiment.name}"
+        for line in score_seed(
+            setup,
+            seed,
+            seed_id,
+            methods,
+            compute,
+            options,
+            command=f"{command} --seed_id {seed_id}",
+            overwrite=args.overwrite,
+        ):
+            print(line, flush=True)

@@ -1,0 +1,75 @@
+"""Draws of the training randomness: what a seed drives, and in which order it is consumed.
+
+The plain idiom is `torch.manual_seed(seed)`, build the model, iterate a `DataLoader(...,
+shuffle=True)`. Both the initialisation and the batch order then come from torch's global
+generator, one after the other, and everything here keeps to that order, so that a draw equals what
+the idiom gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from src.errors import UserError
+from src.experiments import N_SEEDS, REPOSITORY, Experiment
+from src.members import Params, trainable
+
+SEEDS_FILE = REPOSITORY / "random_seeds.pt"
+
+
+def load_seeds() -> list[int]:
+    """Return the ten seeds of `random_seeds.pt`, in the order that `--seed_id` indexes."""
+    try:
+        seeds = torch.load(SEEDS_FILE, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{SEEDS_FILE} does not exist; it is part of the repository") from None
+    if seeds.dtype != torch.int64 or seeds.shape != (N_SEEDS,) or len(seeds.unique()) != N_SEEDS:
+        raise UserError(f"{SEEDS_FILE} must hold {N_SEEDS} different int64 seeds")
+    return seeds.tolist()
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The seeds of one trained model: equal unless the experiment fixes one of the two."""
+
+    init_seed: int
+    batch_seed: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, seed: int) -> Draw:
+        """Return the draw that `seed` gives; what it does not drive comes from the first seed."""
+        first = load_seeds()[0]
+        return cls(
+            init_seed=first if experiment.randomness == "batch" else seed,
+            batch_seed=first if experiment.randomness == "init" else seed,
+        )
+
+    def start(self, build: Callable[[], torch.nn.Module]) -> Params:
+        """Seed the global generator and return the initial trainable parameters.
+
+        Afterwards the generator stands where the batch order begins, just as it does in the plain
+        idiom: behind `manual_seed(batch_seed)` and the construction of one model. Call it again
+        before every training that is to see the same batches.
+        """
+        torch.manual_seed(self.init_seed)
+        params = trainable(build())
+        if self.batch_seed != self.init_seed:
+            torch.manual_seed(self.batch_seed)
+            build()
+        return params
+
+
+def shuffled_epochs(n_samples: int, batch_size: int, n_epochs: int) -> Iterator[Iterator]:
+    """Yield, for each epoch, an iterator over batches of sample positions (int64, (B,)).
+
+    A `DataLoader` makes them, so they are the batches of the plain idiom by construction. It draws
+    from the global generator when an epoch begins, not before: a model with dropout draws from the
+    same generator in between.
+    """
+    loader = DataLoader(range(n_samples), batch_size=batch_size, shuffle=True)
+    for _ in range(n_epochs):
+        yield iter(loader)

@@ -1,0 +1,203 @@
+"""Names, hyper-parameters and paths of the experiments; the only place where they stand.
+
+An experiment is `<model>_<task>_<n>pc[_init|_batch]`, for example `cnn2_mnist3_10pc`: a model, a
+task, the number of training samples per class, and what a seed drives. This module imports nothing
+heavy, so that wrong arguments are answered at once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+METHODS = ("loo", "ats", "if", "gd", "gc")
+N_SEEDS = 10
+N_CHECKPOINTS = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task: where its images come from and how much of them is used.
+
+    Attributes:
+        name: Name of the task, as in an experiment's name.
+        repository: Name of the data set on the hub; None for data that need no download.
+        classes: Labels that belong to the task.
+        n_per_class: Allowed numbers of training samples per class.
+        n_test_per_class: Number of test samples per class.
+        epochs: Number of training epochs.
+        image_shape: (channels, height, width) of an image.
+        one_pool: Whether train and test samples are drawn from one pool (and must be disjoint)
+            rather than from two splits of the source.
+        normalised: Whether inputs are scaled to mean .5 and standard deviation .5 per channel;
+            otherwise they lie in [0, 1].
+    """
+
+    name: str
+    repository: str | None
+    classes: tuple[int, ...]
+    n_per_class: tuple[int, ...]
+    n_test_per_class: int
+    epochs: int
+    image_shape: tuple[int, int, int]
+    one_pool: bool = False
+    normalised: bool = False
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("digits3", None, (0, 1, 2), (10, 20, 50), 100, 15, (1, 28, 28), one_pool=True),
+        Task("mnist3", "ylecun/mnist", (0, 1, 2), (10, 20, 50), 300, 15, (1, 28, 28)),
+        Task(
+            "cifar10",
+            "uoft-cs/cifar10",
+            tuple(range(10)),
+            (10, 20, 30, 40, 50, 60),
+            50,
+            30,
+            (3, 32, 32),
+            normalised=True,
+        ),
+    )
+}
+
+MODELS = ("cnn2", "cnn3")
+N_CLASSES = 10  # outputs of every model, also for the tasks with three classes
+
+# What a seed drives; the name is the suffix of the experiment.
+RANDOMNESS = {
+    "": "initialisation and batch order",
+    "init": "initialisation only",
+    "batch": "batch order only",
+}
+
+_NAME = re.compile(r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?P<n>\d+)pc(?:_(?P<randomness>[^_]+))?")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: the parts of its name and its hyper-parameters."""
+
+    model: str
+    task: Task
+    n_per_class: int
+    randomness: str = ""
+
+    # Adam of the paper; the weight decay is added to the gradient, not decoupled.
+    learning_rate: float = 1e-3
+    weight_decay: float = 5e-3
+    batch_size: int = 32
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment and of its folder under models/, tda_scores/ and results/."""
+        suffix = f"_{self.randomness}" if self.randomness else ""
+        return f"{self.model}_{self.task.name}_{self.n_per_class}pc{suffix}"
+
+    @property
+    def epochs(self) -> int:
+        """Number of training epochs."""
+        return self.task.epochs
+
+    @property
+    def kept_epochs(self) -> tuple[int, ...]:
+        """The last five epochs (0-based), whose checkpoints are kept."""
+        return tuple(range(self.epochs - N_CHECKPOINTS, self.epochs))
+
+    @property
+    def training_script(self) -> str:
+        """Script that trains this experiment's model."""
+        return "run_cnn_training.py"
+
+    def training_settings(self) -> dict:
+        """Hyper-parameters that decide the numbers in a checkpoint."""
+        return {
+            "experiment": self.name,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+        }
+
+
+def parse_experiment(name: str) -> Experiment:
+    """Return the experiment called `name`.
+
+    Raises:
+        UserError: The name is not of the form, or one of its parts is unknown; the message says
+            which part and what is allowed.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(
+            f"unknown experiment {name!r}: a name is <model>_<task>_<n>pc[_init|_batch], "
+            "for example cnn2_mnist3_10pc"
+        )
+    model, task_name, randomness = match["model"], match["task"], match["randomness"] or ""
+    if model not in MODELS:
+        raise UserError(f"unknown model {model!r} in {name!r}: choose from {', '.join(MODELS)}")
+    if task_name not in TASKS:
+        raise UserError(f"unknown task {task_name!r} in {name!r}: choose from {', '.join(TASKS)}")
+    task = TASKS[task_name]
+    if int(match["n"]) not in task.n_per_class:
+        allowed = ", ".join(map(str, task.n_per_class))
+        raise UserError(
+            f"{task_name} has no subset of {match['n']} per class (in {name!r}): "
+            f"choose from {allowed}"
+        )
+    if randomness not in RANDOMNESS:
+        allowed = ", ".join(f"_{r}" for r in RANDOMNESS if r)
+        raise UserError(
+            f"unknown suffix '_{randomness}' in {name!r}: choose from {allowed} or none"
+        )
+    return Experiment(model, task, int(match["n"]), randomness)
+
+
+def paper_cnn_experiments() -> list[Experiment]:
+    """Every CNN experiment of the paper: cnn2 and cnn3, and cnn2 by source of randomness."""
+    plain = [
+        Experiment(model, TASKS[task], n)
+        for model in ("cnn2", "cnn3")
+        for task in ("mnist3", "cifar10")
+        for n in TASKS[task].n_per_class
+    ]
+    by_source = [
+        Experiment("cnn2", e.task, e.n_per_class, randomness)
+        for e in plain
+        if e.model == "cnn2"
+        for randomness in ("init", "batch")
+    ]
+    return plain + by_source
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every path below the root folder."""
+
+    root: Path
+
+    def indices(self, task: str, split: str) -> Path:
+        """Index file of a split ('train_10pc', 'test'): one index into the full split a line."""
+        return self.root / "data" / "subset_indices" / task / f"{split}.txt"
+
+    def tensors(self, task: str, split: str) -> Path:
+        """Tensors of a split: images, labels, indices."""
+        return self.root / "data" / task / f"{split}.pt"
+
+    def checkpoint(self, experiment: Experiment, seed: int, epoch: int) -> Path:
+        """Checkpoint of one epoch of one seed."""
+        return self.root / "models" / experiment.name / str(seed) / f"ckpt_epoch_{epoch}.pt"
+
+    def scores(self, experiment: Experiment, method: str, seed: int) -> Path:
+        """Attribution scores of one method on one seed's checkpoints."""
+        return self.root / "tda_scores" / experiment.name / method / f"{seed}.pt"
+
+    def results(self, experiment: Experiment) -> Path:
+        """Folder of an experiment's tables and figures."""
+        return self.root / "results" / experiment.name

@@ -1,0 +1,101 @@
+"""Stacks of ensemble members: many parameter vectors of one architecture, evaluated together.
+
+A stack maps each trainable parameter's name to a tensor with a leading member dimension M. Frozen
+parameters and buffers stay in the model and are shared by all members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+Params = dict[str, Tensor]  # of one member
+Stack = dict[str, Tensor]  # of M members, each tensor (M, ...)
+
+
+def trainable(model: nn.Module) -> Params:
+    """Return detached copies of the model's trainable parameters, in the order of the model."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def repeat(params: Params, n_members: int) -> Stack:
+    """Return a stack of `n_members` equal members."""
+    return {name: p.expand(n_members, *p.shape).clone() for name, p in params.items()}
+
+
+def stack(members: list[Params]) -> Stack:
+    """Return the stack of the given members."""
+    return {name: torch.stack([member[name] for member in members]) for name in members[0]}
+
+
+def unstack(members: Stack) -> list[Params]:
+    """Return the members of a stack as views."""
+    columns = [tensor.unbind(0) for tensor in members.values()]
+    return [dict(zip(members, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def size(members: Stack) -> int:
+    """Return the number of members."""
+    return len(next(iter(members.values())))
+
+
+def n_parameters(params: Params) -> int:
+    """Return the number of trainable parameters of one member."""
+    return sum(p.numel() for p in params.values())
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each sample; logits (B, K), labels (B,), result (B,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+class PerSampleLoss:
+    """L(z; θ) of design section 2: the loss of single samples as a function of the parameters.
+
+    Args:
+        model: Maps a batch of inputs to a batch of outputs. Its trainable parameters are replaced
+            by those of a call; its mode (train or eval) holds for every call.
+        criterion: Maps outputs (B, ...) and labels (B,) to losses (B,).
+    """
+
+    def __init__(
+        self, model: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    ) -> None:
+        self.model = model
+        self.criterion = criterion
+
+    def __call__(self, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss (B,) of each sample for one member's parameters."""
+        return self.criterion(functional_call(self.model, params, (inputs,)), labels)
+
+    def of_members(self, members: Stack, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the losses (M, B) of every member.
+
+        Inputs and labels are shared by the members, (B, ...) and (B,), or have a member dimension
+        of their own, (M, B, ...) and (M, B): labels tell which. Random layers draw the same masks
+        for all members, the ones that a member would draw alone.
+
+        On a GPU the members are one batched computation. On a CPU they run one after another: a
+        member's activations then stay in cache, where a batch over members would turn its
+        convolutions into grouped ones, which are slower (benchmarks/README.md).
+        """
+        own_batches = labels.ndim == 2
+        if labels.device.type != "cpu":
+            in_dims = (0, 0, 0) if own_batches else (0, None, None)
+            return vmap(self, in_dims, randomness="same")(members, inputs, labels)
+        random_state = torch.get_rng_state() if self.model.training else None
+        losses = []
+        for m, params in enumerate(unstack(members)):
+            if random_state is not None:
+                torch.set_rng_state(random_state)
+            batch = (inputs[m], labels[m]) if own_batches else (inputs, labels)
+            losses.append(self(params, *batch))
+        return torch.stack(losses)

@@ -1,0 +1,55 @@
+"""The two convolutional networks; parameter names as in the paper's checkpoints."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.experiments import N_CLASSES
+
+
+class CNN2(nn.Module):
+    """Two convolutions (32, 64) and two linear layers (128, 10).
+
+    Kernels are 3x3 on one channel and 5x5 on three; the last map is then 64x5x5 both on
+    (1, 28, 28) and on (3, 32, 32) images.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        kernel_size = {1: 3, 3: 5}[in_channels]
+        self.conv1 = nn.Conv2d(in_channels, 32, kernel_size)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size)
+        self.fc1 = nn.Linear(64 * 5 * 5, 128)
+        self.fc2 = nn.Linear(128, N_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, 10) of images (B, C, H, W)."""
+        x = F.max_pool2d(F.gelu(self.conv1(images)), 2)
+        x = F.max_pool2d(F.gelu(self.conv2(x)), 2)
+        x = F.gelu(self.fc1(x.flatten(1)))
+        return self.fc2(x)
+
+
+class CNN3(nn.Module):
+    """Three 3x3 convolutions (32, 64, 128) and two linear layers (256, 10).
+
+    The padding depends on the image's size, so that the last map is 128x4x4 for both.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        padding = {1: (0, 2, 2), 3: (0, 0, 2)}[in_channels]
+        self.conv1 = nn.Conv2d(in_channels, 32, 3, padding=padding[0])
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=padding[1])
+        self.conv3 = nn.Conv2d(64, 128, 3, padding=padding[2])
+        self.fc1 = nn.Linear(128 * 4 * 4, 256)
+        self.fc2 = nn.Linear(256, N_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, 10) of images (B, C, H, W)."""
+        x = F.max_pool2d(F.gelu(self.conv1(images)), 2)
+        x = F.max_pool2d(F.gelu(self.conv2(x)), 2)
+        x = F.max_pool2d(F.gelu(self.conv3(x)), 2)
+        x = F.gelu(self.fc1(x.flatten(1)))
+        return self.fc2(x)

@@ -1,0 +1,1 @@
+"""Training data attribution: one module per estimator of design section 2."""

@@ -1,0 +1,214 @@
+"""Per-sample gradients g(z) = ∇_θ L(z; θ), for all samples of a batch from one backward pass.
+
+A layer's gradient for one sample is Σ_p b_p a_pᵀ over positions p: a_p the layer's input at a
+position (for a convolution the patch under the kernel), b_p the gradient of the sample's loss with
+respect to the layer's output there. Both come out of a single forward and backward pass of the
+summed loss, since a sample's loss depends on its own activations alone.
+
+Where there is one position, the gradient is never formed: the inner product of two samples is
+⟨a, a'⟩ ⟨b, b'⟩. Where there are many, forming it is cheaper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from src.members import Params, PerSampleLoss, Stack
+
+
+@dataclass(frozen=True)
+class OuterProducts:
+    """A layer's gradients of N samples as outer products b aᵀ.
+
+    Attributes:
+        outputs: b, (N, O).
+        inputs: a, (N, I); a last entry of 1 stands for the bias.
+    """
+
+    outputs: Tensor
+    inputs: Tensor
+
+    def inner(self, other: OuterProducts) -> Tensor:
+        """Return the inner products (N, N') with another batch's gradients."""
+        return (self.outputs @ other.outputs.T) * (self.inputs @ other.inputs.T)
+
+    def squared_norms(self) -> Tensor:
+        """Return the squared norms (N,)."""
+        return self.outputs.square().sum(1) * self.inputs.square().sum(1)
+
+    def matrices(self) -> Tensor:
+        """Return the gradients (N, O, I)."""
+        return self.outputs[:, :, None] * self.inputs[:, None]
+
+    def contract(self, vectors: Tensor) -> Tensor:
+        """Return the inner products (K, N) with vectors (K, O, I)."""
+        return torch.einsum("no,kno->kn", self.outputs, self.inputs @ vectors.mT)
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A layer's gradients of N samples, formed.
+
+    Attributes:
+        values: Σ_p b_p a_pᵀ, (N, O, I); a last column of inputs stands for the bias.
+    """
+
+    values: Tensor
+
+    def inner(self, other: Matrices) -> Tensor:
+        """Return the inner products (N, N') with another batch's gradients."""
+        return self.values.flatten(1) @ other.values.flatten(1).T
+
+    def squared_norms(self) -> Tensor:
+        """Return the squared norms (N,)."""
+        return self.values.square().sum((1, 2))
+
+    def matrices(self) -> Tensor:
+        """Return the gradients (N, O, I)."""
+        return self.values
+
+    def contract(self, vectors: Tensor) -> Tensor:
+        """Return the inner products (K, N) with vectors (K, O, I)."""
+        return vectors.flatten(1) @ self.values.flatten(1).T
+
+
+class PerSampleGradients:
+    """The gradients of N samples with respect to all trainable parameters.
+
+    Args:
+        layers: Each layer's gradients, by the name of the layer.
+        shapes: Shape of each trainable parameter, by name, in the order of the model.
+    """
+
+    def __init__(
+        self, layers: dict[str, OuterProducts | Matrices], shapes: dict[str, torch.Size]
+    ) -> None:
+        self.layers = layers
+        self.shapes = shapes
+
+    def inner(self, other: PerSampleGradients) -> Tensor:
+        """Return the inner products g(z)ᵀ g(z') with another batch's gradients, (N, N')."""
+        return sum(layer.inner(other.layers[name]) for name, layer in self.layers.items())
+
+    def norms(self) -> Tensor:
+        """Return the Euclidean norms (N,)."""
+        return sum(layer.squared_norms() for layer in self.layers.values()).sqrt()
+
+    def stack(self) -> Stack:
+        """Return the gradients as a stack: tensors (N, ...) by the name of the parameter."""
+        formed = {}
+        for layer, gradients in self.layers.items():
+            matrices = gradients.matrices()
+            weight, bias = _parameter_names(layer)
+            if bias in self.shapes:
+                formed[bias] = matrices[..., -1]
+                matrices = matrices[..., :-1]
+            formed[weight] = matrices.reshape(-1, *self.shapes[weight])
+        return {name: formed[name] for name in self.shapes}
+
+    def contract(self, vectors: Stack) -> Tensor:
+        """Return the inner products (K, N) with K vectors over the parameters."""
+        return sum(
+            gradients.contract(self._joined(layer, vectors))
+            for layer, gradients in self.layers.items()
+        )
+
+    def _joined(self, layer: str, vectors: Stack) -> Tensor:
+        """Return a layer's part of K vectors as matrices (K, O, I), the bias as last column."""
+        weight, bias = _parameter_names(layer)
+        matrices = vectors[weight].flatten(2)
+        return torch.cat([matrices, vectors[bias][..., None]], 2) if bias in vectors else matrices
+
+
+def _parameter_names(layer: str) -> tuple[str, str]:
+    prefix = f"{layer}." if layer else ""
+    return f"{prefix}weight", f"{prefix}bias"
+
+
+def per_sample_gradients(
+    loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor
+) -> PerSampleGradients:
+    """Return the gradients of a batch's losses at `params`, one per sample, in eval mode.
+
+    Args:
+        loss: The per-sample loss. Every trainable parameter must be the weight or bias of an
+            `nn.Linear` or of an ungrouped `nn.Conv2d` with trainable weight, called once.
+        params: The trainable parameters.
+        inputs: (N, ...).
+        labels: (N,).
+
+    Raises:
+        NotImplementedError: A trainable parameter belongs to a layer of another kind.
+    """
+    layers = _layers_with_parameters(loss.model, params)
+    calls: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def recorder(name: str):  # noqa: ANN202
+        def record(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            if name in calls:
+                raise NotImplementedError(f"layer {name!r} is called more than once")
+            calls[name] = (args[0].detach(), output)
+
+        return record
+
+    handles = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
+    try:
+        loss.model.eval()
+        with torch.enable_grad():
+            leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+            total = loss(leaves, inputs, labels).sum()
+            output_gradients = torch.autograd.grad(total, [output for _, output in calls.values()])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return PerSampleGradients(
+        {
+            name: _layer_gradients(layers[name], layer_inputs, gradient)
+            for (name, (layer_inputs, _)), gradient in zip(
+                calls.items(), output_gradients, strict=True
+            )
+        },
+        {name: p.shape for name, p in params.items()},
+    )
+
+
+def _layers_with_parameters(model: nn.Module, params: Params) -> dict[str, nn.Module]:
+    layers, missing = {}, set(params)
+    for name, module in model.named_modules():
+        weight, bias = _parameter_names(name)
+        supported = isinstance(module, nn.Linear) or (
+            isinstance(module, nn.Conv2d)
+            and module.groups == 1
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        )
+        if supported and weight in params and (module.bias is None or bias in params):
+            layers[name] = module
+            missing -= {weight, bias}
+    if missing:
+        raise NotImplementedError(
+            f"per-sample gradients of {', '.join(sorted(missing))}: trainable parameters must be "
+            "those of linear or ungrouped convolution layers"
+        )
+    return layers
+
+
+def _layer_gradients(layer: nn.Module, inputs: Tensor, gradient: Tensor) -> OuterProducts | Matrices:
+    if isinstance(layer, nn.Conv2d):
+        a = F.unfold(
+            inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride
+        ).mT  # (N, P, I)
+        b = gradient.flatten(2).mT  # (N, P, O)
+    else:
+        a = inputs.reshape(len(inputs), -1, layer.in_features)
+        b = gradient.reshape(len(gradient), -1, layer.out_features)
+    if layer.bias is not None:
+        a = torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2)
+    if a.shape[1] == 1:
+        return OuterProducts(b[:, 0], a[:, 0])
+    return Matrices(b.mT @ a)

@@ -1,0 +1,120 @@
+"""The one trainer: a stack of members on one schedule of batches with per-sample loss weights.
+
+Full training is a stack of one with all weights 1. Leave-one-out is one member per training sample
+whose weight is 0 at that sample. An additional training step is one member per training sample with
+a schedule of one step. Adam is elementwise, so one optimiser over stacked parameters is exactly one
+optimiser per member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from src.data.samples import Samples
+from src.errors import UserError
+from src.experiments import Experiment
+from src.members import Params, PerSampleLoss, Stack
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Adam with the weight decay in the gradient (not decoupled)."""
+
+    learning_rate: float
+    weight_decay: float
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> AdamSettings:
+        """Return the optimiser settings of an experiment."""
+        return cls(experiment.learning_rate, experiment.weight_decay)
+
+    def optimizer(self, members: Stack) -> torch.optim.Adam:
+        """Return a fresh optimiser over the members' parameters."""
+        return torch.optim.Adam(
+            members.values(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+
+
+class Trainer:
+    """Trains a stack of members, in place.
+
+    Args:
+        loss: The per-sample loss; the mode of its model decides about dropout.
+        members: The stack to train.
+        samples: The training samples.
+        adam: Settings of the optimiser, which starts fresh.
+        weights: Weight (M, n_train) of each sample's loss in each member; None: 1. The weighted
+            sum over a batch is divided by the batch's size, not by the sum of the weights. For
+            batches that the members share.
+    """
+
+    def __init__(
+        self,
+        loss: PerSampleLoss,
+        members: Stack,
+        samples: Samples,
+        adam: AdamSettings,
+        weights: Tensor | None = None,
+    ) -> None:
+        self.loss = loss
+        self.members = members
+        self.samples = samples
+        self.weights = weights
+        for tensor in members.values():
+            tensor.requires_grad_()
+        self.optimizer = adam.optimizer(members)
+
+    def step(self, positions: Tensor) -> Tensor:
+        """Take one step and return the summed weighted losses (M,) before it.
+
+        Args:
+            positions: Positions of the batch's samples, (B,) for a batch that the members share,
+                (M, B) where each has its own.
+
+        Raises:
+            UserError: A loss is not finite; the members are left as they were.
+        """
+        inputs, labels = self.samples[positions]
+        losses = self.loss.of_members(self.members, inputs, labels)  # (M, B)
+        if self.weights is not None:
+            losses = losses * self.weights[:, positions]
+        sums = losses.sum(1)
+        self.optimizer.zero_grad()
+        # Members share no parameter, so the gradient of the sum is each member's own gradient.
+        (sums / positions.shape[-1]).sum().backward()
+        if not sums.isfinite().all():
+            raise UserError(
+                "the training loss is not finite; nothing was saved. "
+                "Check the images, or lower the learning rate"
+            )
+        self.optimizer.step()
+        return sums.detach()
+
+    def epochs(self, schedule: Iterable[Iterable[Tensor]]) -> Iterator[Tensor]:
+        """Train on a schedule of batches; after each epoch yield its mean loss (M,)."""
+        for batches in schedule:
+            total, n_samples = 0.0, 0
+            for positions in batches:
+                total = total + self.step(positions.to(self.samples.device))
+                n_samples += positions.shape[-1]
+            yield total / n_samples
+
+    def state_of_member(self, m: int) -> tuple[Params, dict]:
+        """Return member m's parameters and its optimiser's state dict, as of a model trained alone.
+
+        The state dict is that of a `torch.optim.Adam` over the member's parameters.
+        """
+        params = {name: tensor[m].detach().clone() for name, tensor in self.members.items()}
+        state_dict = self.optimizer.state_dict()
+        state_dict["state"] = {
+            i: {
+                key: value.clone() if key == "step" else value[m].clone()
+                for key, value in state.items()
+            }
+            for i, state in state_dict["state"].items()
+        }
+        return params, state_dict

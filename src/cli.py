@@ -70,6 +70,15 @@ class ArgumentParser(argparse.ArgumentParser):
             "--overwrite", action="store_true", help="compute files again that are there"
         )
 
+    def add_allow_missing(self) -> None:
+        """Add --allow_missing."""
+        self.add_argument(
+            "--allow_missing",
+            action="store_true",
+            help="go on with the seeds that are there, two at least, instead of listing what is "
+            "missing",
+        )
+
     def add_chunk_size(self, of_what: str) -> None:
         """Add --chunk_size."""
         self.add_argument(

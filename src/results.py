@@ -1,0 +1,231 @@
+"""Scores of all seeds, loaded and checked, and the tables made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from src.draws import load_seeds
+from src.errors import UserError
+from src.experiments import METHODS, Experiment, Paths
+from src.stats import COEFFICIENTS, correlations, draw_samples, moments, pvalues
+from src.storage import load, save, write_atomically
+
+SCRIPTS = {
+    "loo": "run_loo.py",
+    "ats": "run_ats.py",
+    "if": "run_if.py",
+    "gd": "run_gd_and_gc.py",
+    "gc": "run_gd_and_gc.py",
+}
+
+# Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
+# library and device change rounding only.
+_MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints", "torch", "device"}
+
+
+@dataclass(frozen=True)
+class ExperimentScores:
+    """All scores of an experiment.
+
+    Attributes:
+        experiment: The experiment.
+        scores: Scores float32 (T, C, n_train, n_test), by method; T may differ between methods.
+        seeds: The T seeds of each method.
+        train_idx: Index of each training sample in its full split, (n_train,).
+        test_idx: Index of each test sample in its full split, (n_test,).
+    """
+
+    experiment: Experiment
+    scores: dict[str, np.ndarray]
+    seeds: dict[str, list[int]]
+    train_idx: np.ndarray
+    test_idx: np.ndarray
+
+    @property
+    def n_checkpoints(self) -> int:
+        """Number of checkpoints C."""
+        return next(iter(self.scores.values())).shape[1]
+
+    def samples(self, n_checkpoints: int | None = None) -> dict[str, np.ndarray]:
+        """Return the samples (T, n_train, n_test) of each method over its last checkpoints."""
+        k = self.n_checkpoints if n_checkpoints is None else n_checkpoints
+        return {method: draw_samples(scores, k) for method, scores in self.scores.items()}
+
+
+def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) -> ExperimentScores:
+    """Load the scores of all methods and seeds of an experiment.
+
+    Args:
+        paths: Every path below the root.
+        experiment: The experiment.
+        allow_missing: Go on without missing files, with the methods that have two seeds at least.
+
+    Raises:
+        UserError: Scores are missing, or were not computed alike; the message says what to run.
+    """
+    seeds = load_seeds()
+    have = {m: [s for s in seeds if paths.scores(experiment, m, s).exists()] for m in METHODS}
+    if any(have[m] != seeds for m in METHODS) and not allow_missing:
+        raise UserError(_missing_message(experiment, seeds, have))
+    methods = [m for m in METHODS if len(have[m]) >= 2]
+    if not methods:
+        raise UserError(
+            f"no method has scores of two seeds for {experiment.name}, the least there can be; "
+            + _missing_message(experiment, seeds, have)
+        )
+    files = {
+        m: {
+            seed: load(
+                paths.scores(experiment, m, seed), _command(experiment, m, seeds.index(seed))
+            )
+            for seed in have[m]
+        }
+        for m in methods
+    }
+    _check_alike(paths, experiment, files)
+    first = next(iter(files[methods[0]].values()))
+    return ExperimentScores(
+        experiment,
+        {m: np.stack([f["scores"].numpy() for f in files[m].values()]) for m in methods},
+        {m: have[m] for m in methods},
+        first["train_idx"].numpy(),
+        first["test_idx"].numpy(),
+    )
+
+
+def _command(experiment: Experiment, method: str, seed_id: int | None) -> str:
+    command = f"python {SCRIPTS[method]} --experiment {experiment.name}"
+    return command if seed_id is None else f"{command} --seed_id {seed_id}"
+
+
+def _missing_message(experiment: Experiment, seeds: list[int], have: dict[str, list[int]]) -> str:
+    parts, commands = [], []
+    for method in METHODS:
+        ids = [i for i, seed in enumerate(seeds) if seed not in have[method]]
+        if not ids:
+            continue
+        everything = len(ids) == len(seeds)
+        parts.append(f"{method} of {'all seeds' if everything else f'seed_id {_listed(ids)}'}")
+        commands += [_command(experiment, method, i) for i in ([None] if everything else ids)]
+    unique = list(dict.fromkeys(commands))  # gd and gc come from one command
+    return (
+        f"scores of {experiment.name} are missing: {'; '.join(parts)}. Make them with: "
+        f"{' && '.join(unique)} (or go on with what is there by --allow_missing)"
+    )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int, dict]]) -> None:
+    """Raise UserError unless all scores are of the same pairs, settings and checkpoints."""
+    reference = next(iter(next(iter(files.values())).values()))
+    checkpoints: dict[int, str] = {}
+    for method, by_seed in files.items():
+        options = None
+        for seed, content in by_seed.items():
+            path = paths.scores(experiment, method, seed)
+            settings = content["settings"]
+            for key in ("train_idx", "test_idx", "epochs"):
+                if not torch.equal(content[key], reference[key]):
+                    raise UserError(
+                        f"{path} has another {key} than the other scores of {experiment.name}: "
+                        f"make it again with {_command(experiment, method, None)} --overwrite"
+                    )
+            if checkpoints.setdefault(seed, settings["checkpoints"]) != settings["checkpoints"]:
+                raise UserError(
+                    f"{path} was computed from other checkpoints than the scores of the other "
+                    f"methods: make all of seed {seed} again with --overwrite"
+                )
+            own = {k: v for k, v in settings.items() if k not in _MAY_DIFFER_BETWEEN_SEEDS}
+            options = own if options is None else options
+            if own != options:
+                key = next(k for k in own.keys() | options.keys() if own.get(k) != options.get(k))
+                raise UserError(
+                    f"the seeds of {method} were not computed alike: {key} is {own.get(key)} in "
+                    f"{path}, {options.get(key)} in the seeds before it"
+                )
+
+
+def write_table(frame: pd.DataFrame, path: Path, *, index: bool = True) -> None:
+    """Write a table as CSV."""
+    write_atomically(path, lambda file: frame.to_csv(file, index=index))
+
+
+def pvalue_tables(
+    scores: ExperimentScores, test: str, alpha: float
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
+    """Return p-value tables and the p-values of every pair.
+
+    Args:
+        scores: The scores.
+        test: "ttest" or "snr".
+        alpha: Significance level.
+
+    Returns:
+        Mean p-value and fraction of pairs below alpha, each with one row per number of checkpoints
+        1..C and one column per method; and the p-values (n_train, n_test) at C checkpoints.
+    """
+    means, fractions = [], []
+    for k in range(1, scores.n_checkpoints + 1):
+        p = {m: pvalues(samples, test) for m, samples in scores.samples(k).items()}
+        means.append({m: values.mean() for m, values in p.items()})
+        fractions.append({m: (values < alpha).mean() for m, values in p.items()})
+    index = pd.RangeIndex(1, scores.n_checkpoints + 1, name="checkpoints")
+    return pd.DataFrame(means, index), pd.DataFrame(fractions, index), p
+
+
+def save_pvalues(path: Path, scores: ExperimentScores, p: dict[str, np.ndarray], test: str) -> None:
+    """Save p-values, means and standard deviations of every pair at C checkpoints."""
+    both = {m: moments(samples) for m, samples in scores.samples().items()}
+    content = {m: torch.from_numpy(values) for m, values in p.items()}
+    content["mean"] = {m: torch.from_numpy(mean) for m, (mean, _) in both.items()}
+    content["std"] = {m: torch.from_numpy(std) for m, (_, std) in both.items()}
+    content["train_idx"] = torch.from_numpy(scores.train_idx)
+    content["test_idx"] = torch.from_numpy(scores.test_idx)
+    content["settings"] = {
+        "experiment": scores.experiment.name,
+        "test": test,
+        "seeds": scores.seeds,
+    }
+    save(path, content)
+
+
+def correlation_matrices(scores: ExperimentScores) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the correlations between methods over pairs.
+
+    Returns:
+        Frames of method by method, by (statistic, coefficient): of the means, the standard
+        deviations and the t-test's p-values at C checkpoints, by Pearson and Spearman.
+    """
+    samples = scores.samples()
+    both = {m: moments(s) for m, s in samples.items()}
+    statistics = {
+        "mean": {m: mean for m, (mean, _) in both.items()},
+        "std": {m: std for m, (_, std) in both.items()},
+        "pvalue": {m: pvalues(s) for m, s in samples.items()},
+    }
+    return {
+        (statistic, coefficient): correlations(values, coefficient)
+        for statistic, values in statistics.items()
+        for coefficient in COEFFICIENTS
+    }
+
+
+def correlation_table(matrices: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """Return the correlations as a long table, each pair of methods once."""
+    return pd.DataFrame(
+        [
+            (statistic, coefficient, a, b, matrix.loc[a, b])
+            for (statistic, coefficient), matrix in matrices.items()
+            for a, b in combinations(matrix.columns, 2)
+        ],
+        columns=["statistic", "coefficient", "method_a", "method_b", "value"],
+    )

@@ -144,12 +144,11 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
             linestyle="--",
             linewidth=0.8,
         )
-        axis.locator_params(nbins=3)
+        axis.locator_params(axis="x", nbins=2)
+        axis.locator_params(axis="y", nbins=3)
         axis.set(title=METHOD_LABELS[method], xlim=(-limit_x, limit_x), ylim=(0, limit_y))
         axis.set_xlabel("mean of τ" + _scale(axis.xaxis, limit_x))
-        axis.set_ylabel(
-            ("standard deviation of τ" if axis is axes[0, 0] else "") + _scale(axis.yaxis, limit_y)
-        )
+        axis.set_ylabel(("std of τ" if axis is axes[0, 0] else "") + _scale(axis.yaxis, limit_y))
     figure.colorbar(density, ax=axes, label="pairs", aspect=30)
     sns.despine(figure)
     return figure
@@ -218,8 +217,16 @@ def pair_sheet(
     figure = plt.figure(figsize=(PAGE, 0.72 * n_pairs + 0.6))
     sides = figure.subfigures(1, 2, wspace=0.03)
     for side, order, title in (
-        (sides[0], np.argsort(p, axis=None, kind="stable"), "lowest p-values"),
-        (sides[1], np.argsort(-p, axis=None, kind="stable"), "highest p-values"),
+        (
+            sides[0],
+            np.argsort(p, axis=None, kind="stable"),
+            "lowest p-values (bar: mean over draws)",
+        ),
+        (
+            sides[1],
+            np.argsort(-p, axis=None, kind="stable"),
+            "highest p-values (bar: mean over draws)",
+        ),
     ):
         pairs = _distinct_pairs(order, p.shape, n_pairs)
         axes = side.subplots(len(pairs), 3, width_ratios=(1, 1, 3), sharex="col", squeeze=False)
@@ -240,8 +247,7 @@ def pair_sheet(
         axes[0, 0].set_title("train")
         axes[0, 1].set_title("test")
         axes[-1, 2].locator_params(axis="x", nbins=4)
-        unit = _scale(axes[-1, 2].xaxis, reach)
-        axes[-1, 2].set_xlabel(f"τ by {METHOD_LABELS[method]}{unit}; bar: mean")
+        axes[-1, 2].set_xlabel(f"τ by {METHOD_LABELS[method]}" + _scale(axes[-1, 2].xaxis, reach))
     return figure
 
 

@@ -1,0 +1,34 @@
+# make demo: the whole pipeline on bundled digits. make test: the tests. Each makes .venv itself.
+
+PYTHON ?= python3
+EXPERIMENT := cnn2_digits3_10pc
+python := .venv/bin/python
+
+.DELETE_ON_ERROR:
+.PHONY: demo test test-all lint
+
+.venv/installed: req.txt
+	$(PYTHON) -m venv .venv
+	$(python) -m pip install --quiet --requirement req.txt
+	touch $@
+
+demo: .venv/installed
+	$(python) run_subset_generation.py --task digits3
+	$(python) run_cnn_training.py --experiment $(EXPERIMENT)
+	$(python) run_loo.py --experiment $(EXPERIMENT)
+	$(python) run_ats.py --experiment $(EXPERIMENT)
+	$(python) run_if.py --experiment $(EXPERIMENT)
+	$(python) run_gd_and_gc.py --experiment $(EXPERIMENT)
+	$(python) run_pvalues.py --experiment $(EXPERIMENT)
+	$(python) run_correlations.py --experiment $(EXPERIMENT)
+
+test: .venv/installed lint
+	$(python) -m pytest
+
+# With the tests marked slow.
+test-all: .venv/installed lint
+	$(python) -m pytest -m "slow or not slow"
+
+lint: .venv/installed
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .

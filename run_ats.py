@@ -10,6 +10,8 @@ def main() -> None:
     parser.add_chunk_size("members, each with its own step,")
     args = parser.parse_args()
 
+    from dataclasses import replace
+
     from src.memory import members_at_once
     from src.tda.ats import additional_step
     from src.tda.scores import Draws, Scores, collect
@@ -21,7 +23,7 @@ def main() -> None:
             draws.checkpoints,
             setup.train,
             setup.test,
-            adam=setup.adam,
+            adam=replace(setup.adam, decay_steps=None),
             chunk_size=args.chunk_size
             or members_at_once(setup.loss, draws.checkpoints[0], setup.train, batch_size=1),
         )

@@ -1,7 +1,5 @@
 """Draw the balanced subsets (index files) and write the tensors that every other script reads."""
 
-from pathlib import Path
-
 from src.cli import ArgumentParser, positive_int, run
 from src.errors import UserError
 from src.experiments import TASKS, Paths
@@ -12,13 +10,7 @@ def main() -> None:
     parser.add_argument(
         "--task", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to generate"
     )
-    parser.add_argument(
-        "--source",
-        type=Path,
-        metavar="DIR",
-        help="folder with clones of the hub's data set repositories (ylecun/mnist, "
-        "uoft-cs/cifar10); none: the environment variable TDA_DATASETS, else the hub",
-    )
+    parser.add_source()
     parser.add_argument(
         "--new_indices", action="store_true", help="draw new index files with --seed"
     )

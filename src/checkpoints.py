@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples, load_samples
 from src.draws import Draw, shuffled_epochs
+from src.errors import UserError
 from src.evaluation import accuracy
-from src.experiments import Experiment, Paths
+from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
 from src.members import Params, PerSampleLoss, repeat
+from src.memory import keep_freed_memory, say_training_estimate
 from src.models import build
 from src.storage import check_settings, digest, is_finished, load, save
 from src.training import AdamSettings, Trainer
+
+if TYPE_CHECKING:
+    from src.models.backbones import Backbone
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ def train(
         UserError: The loss is not finite.
     """
     loss.model.train()
+    say_training_estimate(loss, start, samples, batch_size)
     trainer = Trainer(loss, repeat(start, 1), samples, adam)
     schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
     for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
@@ -65,7 +72,32 @@ def environment(device: torch.device) -> dict:
 def training_command(experiment: Experiment, seed_id: int | None = None) -> str:
     """Return the command that trains an experiment."""
     command = f"python {experiment.training_script} --experiment {experiment.name}"
-    return command if seed_id is None else f"{command} --seed_id {seed_id}"
+    if seed_id is not None:
+        command += f" --seed_id {seed_id}"
+    if experiment.backbone != DEFAULT_BACKBONE:
+        command += f" --backbone {experiment.backbone}"
+    if experiment.random_crop:
+        command += " --random_crop"
+    return command
+
+
+def as_trained(experiment: Experiment, paths: Paths, seed: int, seed_id: int) -> Experiment:
+    """Return an experiment with the backbone and the inputs that a seed was trained with.
+
+    Raises:
+        UserError: The seed's checkpoint is missing or damaged.
+    """
+    if not experiment.has_backbone:
+        return experiment
+    path = paths.checkpoint(experiment, seed, experiment.kept_epochs[0])
+    make = training_command(experiment, seed_id)
+    settings = load(path, make).get("settings", {})
+    try:
+        return replace(
+            experiment, backbone=settings["backbone"], random_crop=settings["random_crop"]
+        )
+    except KeyError as error:
+        raise UserError(f"{path} does not say its {error}; make it with: {make}") from None
 
 
 @dataclass
@@ -79,6 +111,7 @@ class Setup:
         train: The training samples.
         test: The test samples.
         device: The device on which all of it lies.
+        backbone: What a ViT is built on; None for a CNN.
     """
 
     experiment: Experiment
@@ -87,40 +120,68 @@ class Setup:
     train: Samples
     test: Samples
     device: torch.device
+    backbone: Backbone | None = None
 
     @classmethod
     def load(cls, experiment: Experiment, paths: Paths, device: torch.device) -> Setup:
         """Load an experiment's samples and build its architecture.
 
         Raises:
-            UserError: The samples are missing or damaged.
+            UserError: The samples are missing or damaged, or a backbone cannot be loaded.
         """
-        train_samples, test_samples = load_samples(paths, experiment)
+        if device.type == "cpu":
+            keep_freed_memory()
+        backbone = None
+        if experiment.has_backbone:
+            from src.models.backbones import load_backbone, location
+
+            backbone = load_backbone(
+                location(experiment, paths), random_crop=experiment.random_crop
+            )
+        train_samples, test_samples = load_samples(
+            paths, experiment, backbone.pixel_values if backbone else None
+        )
         return cls(
             experiment,
             paths,
-            PerSampleLoss(build(experiment).to(device)),
+            PerSampleLoss(build(experiment, backbone).to(device)),
             train_samples.to(device),
             test_samples.to(device),
             device,
+            backbone,
         )
 
     @property
     def adam(self) -> AdamSettings:
         """Settings of the optimiser."""
-        return AdamSettings(self.experiment.learning_rate, self.experiment.weight_decay)
+        return AdamSettings.of(self.experiment, len(self.train))
 
     def start(self, seed: int) -> Params:
         """Return the initial parameters of a seed's draw, ready for its batch order."""
-        params = Draw.of(self.experiment, seed).start(partial(build, self.experiment))
+        params = Draw.of(self.experiment, seed).start(
+            partial(build, self.experiment, self.backbone)
+        )
         return {name: p.to(self.device) for name, p in params.items()}
 
     def settings(self, seed: int) -> dict:
         """Return what decides the numbers in a seed's checkpoints, apart from the machine."""
-        return {
+        settings = {
             **self.experiment.training_settings(),
             "seed": seed,
             "train_samples": digest([self.train.images, self.train.labels]),
+        }
+        if self.backbone is not None:
+            settings["backbone_weights"] = self.backbone.weights_hash
+        return settings
+
+    def network_settings(self) -> dict:
+        """Return what decides the scores beside a checkpoint's parameters: the frozen part."""
+        if self.backbone is None:
+            return {}
+        return {
+            "backbone": self.experiment.backbone,
+            "backbone_weights": self.backbone.weights_hash,
+            "random_crop": self.experiment.random_crop,
         }
 
     def train_seed(self, seed: int) -> Iterator[EpochState]:
@@ -159,42 +220,52 @@ class Setup:
         """
         settings = {**self.settings(seed), **environment(self.device)}
         make = f"{training_command(self.experiment, seed_id)} --overwrite"
-        return all(
-            [
-                is_finished(
-                    self.paths.checkpoint(self.experiment, seed, epoch),
-                    settings,
-                    make=make,
-                    overwrite=overwrite,
-                )
-                for epoch in self.experiment.kept_epochs
-            ]
-        )
+        finished = [  # every one is checked, also behind one that is missing
+            is_finished(
+                self.paths.checkpoint(self.experiment, seed, epoch),
+                settings,
+                make=make,
+                overwrite=overwrite,
+            )
+            for epoch in self.experiment.kept_epochs
+        ]
+        return all(finished)
 
     def load_checkpoints(self, seed: int, seed_id: int) -> list[Params]:
         """Return the parameters of a seed's five checkpoints, in the order of epochs.
 
         Raises:
-            UserError: A checkpoint is missing or damaged, or was trained with other settings or
-                other samples.
+            UserError: A checkpoint is missing or damaged, was trained with other settings, other
+                samples or on other backbone weights, or has other parameters than the model.
         """
         settings = self.settings(seed)
-        names = list(dict(self.loss.model.named_parameters()))
+        names = [n for n, p in self.loss.model.named_parameters() if p.requires_grad]
+        command = training_command(self.experiment, seed_id)
         checkpoints = []
         for epoch in self.experiment.kept_epochs:
             path = self.paths.checkpoint(self.experiment, seed, epoch)
-            content = load(path, training_command(self.experiment, seed_id))
+            content = load(path, command)
             found = content.get("settings", {})
+            if found.get("backbone_weights") != settings.get("backbone_weights"):
+                raise UserError(
+                    f"the weights of the backbone {self.experiment.backbone} are not those that "
+                    f"{path} was trained on (SHA-256 {str(found.get('backbone_weights'))[:12]}, "
+                    f"now {settings['backbone_weights'][:12]}): put them back, or train again "
+                    f"with: {command} --overwrite"
+                )
             check_settings(path, {key: found.get(key) for key in settings}, settings)
             params: dict[str, Tensor] = content["model_state_dict"]
-            checkpoints.append(
-                {name: params[name].to(self.device) for name in names if name in params}
-            )
+            if params.keys() != set(names):
+                raise UserError(
+                    f"{path} has other parameters than the model, whose layers another release of "
+                    f"a library may name otherwise: train again with: {command} --overwrite"
+                )
+            checkpoints.append({name: params[name].to(self.device) for name in names})
         return checkpoints
 
     def accuracies(self, params: Params) -> tuple[float, float]:
         """Return the share of train and of test samples that are classified correctly."""
         return (
-            accuracy(self.loss.model, params, self.train),
-            accuracy(self.loss.model, params, self.test),
+            accuracy(self.loss, params, self.train),
+            accuracy(self.loss, params, self.test),
         )

@@ -18,7 +18,6 @@ from src.experiments import N_SEEDS, REPOSITORY, Experiment, Paths, parse_experi
 if TYPE_CHECKING:
     import torch
 
-    from src.checkpoints import Setup
     from src.tda.scores import Draws, Scores
 
 
@@ -55,6 +54,19 @@ class ArgumentParser(argparse.ArgumentParser):
             + ("" if required else "; none: every one of the paper that this script trains"),
         )
 
+    def parse_experiments(self, of_paper: Callable[[], list[Experiment]]) -> argparse.Namespace:
+        """Parse the arguments of a training script; no --experiment: all that `of_paper` gives.
+
+        An experiment of a model that the script does not train is an error.
+        """
+        args = self.parse_args()
+        args.experiment = args.experiment or of_paper()
+        script = of_paper()[0].training_script
+        for experiment in args.experiment:
+            if experiment.training_script != script:
+                self.error(f"{experiment.name} is trained by {experiment.training_script}")
+        return args
+
     def add_computing(self) -> None:
         """Add --seed_id, --device and --overwrite."""
         self.add_argument(
@@ -77,6 +89,16 @@ class ArgumentParser(argparse.ArgumentParser):
             action="store_true",
             help="go on with the seeds that are there, two at least, instead of listing what is "
             "missing",
+        )
+
+    def add_source(self, purpose: str = "") -> None:
+        """Add --source."""
+        self.add_argument(
+            "--source",
+            type=Path,
+            metavar="DIR",
+            help=f"{purpose}folder with clones of the hub's data set repositories (ylecun/mnist, "
+            "uoft-cs/cifar10); none: the environment variable TDA_DATASETS, else the hub",
         )
 
     def add_chunk_size(self, of_what: str) -> None:
@@ -110,7 +132,9 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def number(*, above: float | None = None, at_least: float | None = None, below: float | None = None):  # noqa: ANN201
+def number(
+    *, above: float | None = None, at_least: float | None = None, below: float | None = None
+):  # noqa: ANN201
     """Return a parser of numbers within the given limits."""
 
     def parse(text: str) -> float:
@@ -143,6 +167,13 @@ def run(main: Callable[[], None]) -> None:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        from src.memory import ADVICE, is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory, with nothing left to halve: {ADVICE}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; what is finished stays, the same command goes on", file=sys.stderr)
         sys.exit(130)
@@ -174,11 +205,36 @@ def seeds(seed_id: int | None) -> list[tuple[int, int]]:
     return numbered if seed_id is None else [numbered[seed_id]]
 
 
-def load_setup(experiment: Experiment, args: argparse.Namespace) -> Setup:
-    """Load an experiment's samples and architecture onto the chosen device."""
+def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None:
+    """Train one seed or all of each experiment and save the checkpoints, one line for each seed."""
+    from tqdm import tqdm
+
     from src.checkpoints import Setup
 
-    return Setup.load(experiment, Paths(args.root), choose_device(args.device))
+    device = choose_device(args.device)
+    for experiment in experiments:
+        setup = Setup.load(experiment, Paths(args.root), device)
+        for seed_id, seed in seeds(args.seed_id):
+            folder = setup.paths.checkpoint(experiment, seed, 0).parent
+            if setup.is_trained(seed, seed_id, overwrite=args.overwrite):
+                print(f"{folder}: finished before", flush=True)
+                continue
+            epochs = tqdm(
+                setup.train_seed(seed),
+                desc=f"{experiment.name} seed {seed}",
+                total=experiment.epochs,
+                unit="epoch",
+                leave=False,
+                disable=None,
+            )
+            for state in epochs:
+                last = state
+            train_accuracy, test_accuracy = setup.accuracies(last.params)
+            print(
+                f"{folder}: loss {last.loss:.4f}, accuracy on train {train_accuracy:.1%}, "
+                f"on test {test_accuracy:.1%}",
+                flush=True,
+            )
 
 
 def score_seeds(
@@ -188,10 +244,14 @@ def score_seeds(
     options: dict,
 ) -> None:
     """Compute and save the scores of one seed or all, one line for each file."""
+    from src.checkpoints import Setup, as_trained
     from src.tda.scores import score_seed
 
-    setup = load_setup(args.experiment, args)
+    paths, device, setup = Paths(args.root), choose_device(args.device), None
     for seed_id, seed in seeds(args.seed_id):
+        experiment = as_trained(args.experiment, paths, seed, seed_id)
+        if setup is None or setup.experiment != experiment:
+            setup = Setup.load(experiment, paths, device)
         command = f"python {Path(sys.argv[0]).name} --experiment {args.experiment.name}"
         for line in score_seed(
             setup,

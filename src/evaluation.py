@@ -8,26 +8,40 @@ from torch.func import functional_call
 
 from src.data.samples import Samples
 from src.members import Params, PerSampleLoss, Stack, size, unstack
-from src.memory import CPU_BATCH, evaluation_batch
+from src.memory import evaluation_batch, in_chunks
 
 
 @torch.no_grad()
 def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
-    """Return the loss (M, n_samples) of every member on every sample, in eval mode."""
+    """Return the loss (M, n_samples) of every member on every sample, in eval mode.
+
+    The state of torch's generators is left as it was, so that a training goes on with the same
+    draws whether it is evaluated in between or not, also where the inputs are random crops.
+    """
     was_training = loss.model.training
     loss.model.eval()
     batch_size = evaluation_batch(loss, unstack(members)[0], samples, size(members))
-    losses = [loss.of_members(members, *batch) for batch in samples.batches(batch_size)]
+    with torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []):
+        losses = [
+            *in_chunks(
+                range(len(samples)),
+                batch_size,
+                lambda chunk: loss.of_members(members, *samples[chunk.start : chunk.stop]),
+            )
+        ]
     loss.model.train(was_training)
     return torch.cat(losses, dim=1)
 
 
 @torch.no_grad()
-def accuracy(model: torch.nn.Module, params: Params, samples: Samples) -> float:
+def accuracy(loss: PerSampleLoss, params: Params, samples: Samples) -> float:
     """Return the share of samples whose class is predicted, in eval mode."""
-    model.eval()
-    predicted = [
-        functional_call(model, params, (inputs,)).argmax(1)
-        for inputs, _ in samples.batches(CPU_BATCH)
-    ]
-    return (torch.cat(predicted) == samples.labels).double().mean().item()
+    loss.model.eval()
+
+    def predict(chunk: range) -> Tensor:
+        inputs, _ = samples[chunk.start : chunk.stop]
+        return functional_call(loss.model, params, (inputs,)).argmax(1)
+
+    batch_size = evaluation_batch(loss, params, samples, n_members=1)
+    predicted = torch.cat([*in_chunks(range(len(samples)), batch_size, predict)])
+    return (predicted == samples.labels).double().mean().item()

@@ -48,6 +48,11 @@ class Task:
     one_pool: bool = False
     normalised: bool = False
 
+    @property
+    def source(self) -> str:
+        """Name of the source that the images come from: that of its repository, or digits."""
+        return "digits" if self.repository is None else self.repository.split("/")[-1]
+
 
 TASKS = {
     task.name: task
@@ -67,7 +72,9 @@ TASKS = {
     )
 }
 
-MODELS = ("cnn2", "cnn3")
+MODELS = ("cnn2", "cnn3", "vit")
+DEFAULT_BACKBONE = "google/vit-base-patch16-224-in21k"
+TINY_BACKBONE = "tiny"  # pre-trained by run_vit_finetuning.py itself, without the hub
 N_CLASSES = 10  # outputs of every model, also for the tasks with three classes
 
 # What a seed drives; the name is the suffix of the experiment.
@@ -82,17 +89,44 @@ _NAME = re.compile(r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?P<n>\d+)pc(?:_(?P<random
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: the parts of its name and its hyper-parameters."""
+    """One experiment: the parts of its name and its hyper-parameters.
+
+    Attributes:
+        model: One of MODELS.
+        task: The task.
+        n_per_class: Training samples per class.
+        randomness: What a seed drives, one of RANDOMNESS.
+        backbone: Of a ViT, the pre-trained network: a name on the hub, an absolute path, or
+            TINY_BACKBONE. No part of the name: a seed's checkpoints say which it was.
+        random_crop: Of a ViT, whether images are cropped at random, in training and evaluation.
+    """
 
     model: str
     task: Task
     n_per_class: int
     randomness: str = ""
+    backbone: str = DEFAULT_BACKBONE
+    random_crop: bool = False
 
     # Adam of the paper; the weight decay is added to the gradient, not decoupled.
     learning_rate: float = 1e-3
     weight_decay: float = 5e-3
     batch_size: int = 32
+
+    # Low-rank adaptation of a ViT's query and value layers.
+    lora_rank: int = 16
+    lora_alpha: int = 16
+    lora_dropout: float = 0.1
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether a pre-trained network is fine-tuned, rather than a new one trained."""
+        return self.model == "vit"
+
+    @property
+    def decays(self) -> bool:
+        """Whether the learning rate decays to 0, linearly over all steps."""
+        return self.model == "vit"
 
     @property
     def name(self) -> str:
@@ -113,17 +147,27 @@ class Experiment:
     @property
     def training_script(self) -> str:
         """Script that trains this experiment's model."""
-        return "run_cnn_training.py"
+        return "run_vit_finetuning.py" if self.has_backbone else "run_cnn_training.py"
 
     def training_settings(self) -> dict:
         """Hyper-parameters that decide the numbers in a checkpoint."""
-        return {
+        settings = {
             "experiment": self.name,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
         }
+        if self.has_backbone:
+            settings |= {
+                "learning_rate_decay": "linear",
+                "lora_rank": self.lora_rank,
+                "lora_alpha": self.lora_alpha,
+                "lora_dropout": self.lora_dropout,
+                "backbone": self.backbone,
+                "random_crop": self.random_crop,
+            }
+        return settings
 
 
 def parse_experiment(name: str) -> Experiment:
@@ -176,6 +220,15 @@ def paper_cnn_experiments() -> list[Experiment]:
     return plain + by_source
 
 
+def paper_vit_experiments() -> list[Experiment]:
+    """Every ViT experiment of the paper."""
+    return [
+        Experiment("vit", TASKS[task], n)
+        for task in ("mnist3", "cifar10")
+        for n in TASKS[task].n_per_class
+    ]
+
+
 @dataclass(frozen=True)
 class Paths:
     """Every path below the root folder."""
@@ -193,6 +246,10 @@ class Paths:
     def checkpoint(self, experiment: Experiment, seed: int, epoch: int) -> Path:
         """Checkpoint of one epoch of one seed."""
         return self.root / "models" / experiment.name / str(seed) / f"ckpt_epoch_{epoch}.pt"
+
+    def tiny_backbone(self, source: str) -> Path:
+        """Folder of the tiny backbone that is pre-trained on a source's images."""
+        return self.root / "models" / "backbones" / f"{TINY_BACKBONE}_{source}"
 
     def scores(self, experiment: Experiment, method: str, seed: int) -> Path:
         """Attribution scores of one method on one seed's checkpoints."""

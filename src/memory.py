@@ -1,8 +1,21 @@
-"""How much is computed at once: chunk sizes that fit the free memory and, on a CPU, the cache."""
+"""How much is computed at once: chunk sizes that fit the free memory and, on a CPU, the cache.
+
+Sizes are estimates made beforehand; where one was too large after all, `in_chunks` goes on with
+half of it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import platform
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
 import torch
+from tqdm import tqdm
 
 from src.data.samples import Samples
 from src.members import Params, PerSampleLoss, n_parameters
@@ -14,6 +27,62 @@ SHARE_OF_FREE_MEMORY = 0.5
 CPU_CACHE_BYTES = 16 * 2**20
 CPU_BATCH = 60
 CPU_HESSIAN_BATCH = 96  # vectors times samples
+SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
+ADVICE = (
+    "free memory on the device, choose another by --device, or fine-tune a smaller backbone "
+    "(--backbone)"
+)
+
+Items = TypeVar("Items", torch.Tensor, Sequence)
+Result = TypeVar("Result")
+
+
+def in_chunks(
+    items: Items, chunk_size: int, compute: Callable[[Items], Result]
+) -> Iterator[Result]:
+    """Yield `compute(chunk)` for consecutive chunks; one that does not fit in memory is halved.
+
+    Args:
+        items: What is cut into chunks, along its first dimension.
+        chunk_size: Items in a chunk; halved, for all that follow, when memory runs out.
+        compute: Computes a chunk; called again with half of it if memory ran out.
+
+    Raises:
+        MemoryError, RuntimeError: Memory ran out on a single item (see `is_out_of_memory`).
+    """
+    first = 0
+    while first < len(items):
+        chunk = items[first : first + chunk_size]
+        try:
+            result = compute(chunk)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(chunk) == 1:
+                raise  # to a caller who has chunks of something else to halve, or to src.cli.run
+        else:
+            yield result
+            first += len(chunk)
+            continue
+        # Outside of the handler, whose traceback would keep alive what has to be freed.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        chunk_size = len(chunk) // 2
+        say(f"out of memory with {len(chunk)} at once: going on with {chunk_size}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that an allocation failed, on a CPU or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch's allocator of the CPU has no error class of its own.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, above any progress bar."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def free_memory(device: torch.device) -> int:
@@ -25,8 +94,33 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next allocation; with glibc only.
+
+    By default glibc gives the memory of large activations back to the system when they are freed,
+    and every batch pays for its pages again: evaluation takes up to three times as long.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(m_trim_threshold, 2**30)
+        libc.mallopt(m_mmap_threshold, 2**25)  # the largest that glibc takes
+
+
+_measured: weakref.WeakKeyDictionary[PerSampleLoss, dict] = weakref.WeakKeyDictionary()
+
+
 def activation_bytes(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
-    """Return the bytes that a backward pass keeps for one sample of one member, measured."""
+    """Return the bytes that a backward pass keeps for one sample of one member, measured once."""
+    dtype = next(iter(params.values())).dtype
+    known = _measured.setdefault(loss, {})
+    key = (loss.model.training, dtype, samples.images.shape[1:])
+    if key not in known:
+        known[key] = _measure_activations(loss, params, samples)
+    return known[key]
+
+
+def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
     params = {name: p.detach().requires_grad_() for name, p in params.items()}
     not_activations = {p.data_ptr() for p in (*loss.model.parameters(), *params.values())}
     kept: dict[int, int] = {}
@@ -54,7 +148,36 @@ def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch
     at_once = _fitting(samples, state + activations)
     if samples.device.type == "cpu":
         at_once = min(at_once, CPU_CACHE_BYTES // state)
-    return max(1, at_once)
+    at_once = max(1, at_once)
+    _say_estimate(at_once, state + activations, samples.device)
+    return at_once
+
+
+def say_training_estimate(
+    loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int
+) -> None:
+    """Say how much memory the training of one model takes, where it is much."""
+    activations = min(batch_size, len(samples)) * activation_bytes(loss, params, samples)
+    _say_estimate(1, 4 * _bytes(params) + activations, samples.device)
+
+
+def _say_estimate(n_members: int, bytes_each: int, device: torch.device) -> None:
+    free = free_memory(device)
+    needed = n_members * bytes_each
+    if needed > free:
+        say(
+            f"memory: about {_gib(needed)} for one member and its batch, {_gib(free)} are free; "
+            f"it may not fit: {ADVICE}"
+        )
+    elif needed > SAID_FROM:
+        say(
+            f"memory: about {_gib(needed)} for {n_members} members at once and their batches, "
+            f"{_gib(free)} are free"
+        )
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.1f} GiB"
 
 
 def vectors_at_once(params: Params, samples: Samples) -> int:
@@ -65,27 +188,26 @@ def vectors_at_once(params: Params, samples: Samples) -> int:
 
 def gradient_batch(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
     """Return how many samples' gradients to compute in one backward pass."""
-    if samples.device.type == "cpu":
-        return CPU_BATCH
-    return _fitting(samples, 2 * activation_bytes(loss, params, samples) + _bytes(params))
+    fitting = _fitting(samples, 2 * activation_bytes(loss, params, samples) + _bytes(params))
+    return min(CPU_BATCH, fitting) if samples.device.type == "cpu" else fitting
 
 
 def evaluation_batch(loss: PerSampleLoss, params: Params, samples: Samples, n_members: int) -> int:
     """Return how many samples to evaluate at once for each of `n_members` members."""
-    if samples.device.type == "cpu":
-        return CPU_BATCH
-    return _fitting(samples, n_members * activation_bytes(loss, params, samples))
+    per_member = activation_bytes(loss, params, samples)
+    if samples.device.type == "cpu":  # one member after another
+        return min(CPU_BATCH, _fitting(samples, per_member))
+    return _fitting(samples, n_members * per_member)
 
 
-def hessian_vectors(
-    loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int
-) -> int:
+def hessian_vectors(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:
     """Return how many vectors to multiply with the Hessian of a batch at once."""
-    if samples.device.type == "cpu":
-        return max(1, CPU_HESSIAN_BATCH // batch_size)
     # A product keeps the activations, their tangents and the gradients of both.
     per_vector = 4 * batch_size * activation_bytes(loss, params, samples) + 4 * _bytes(params)
-    return _fitting(samples, per_vector)
+    fitting = _fitting(samples, per_vector)
+    if samples.device.type == "cpu":
+        return max(1, min(CPU_HESSIAN_BATCH // batch_size, fitting))
+    return fitting
 
 
 def _bytes(params: Params) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from src.data.samples import Samples
 from src.errors import UserError
@@ -22,21 +23,41 @@ from src.members import Params, PerSampleLoss, Stack
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """Adam with the weight decay in the gradient (not decoupled)."""
+    """Adam with the weight decay in the gradient (not decoupled).
+
+    Attributes:
+        learning_rate: Of the first step, and of all where there is no decay.
+        weight_decay: What is added to the gradient, per unit of a parameter.
+        decay_steps: Steps over which the learning rate decays to 0, linearly and without warm-up;
+            None: it does not.
+    """
 
     learning_rate: float
     weight_decay: float
+    decay_steps: int | None = None
 
     @classmethod
-    def of(cls, experiment: Experiment) -> AdamSettings:
-        """Return the optimiser settings of an experiment."""
-        return cls(experiment.learning_rate, experiment.weight_decay)
+    def of(cls, experiment: Experiment, n_train: int) -> AdamSettings:
+        """Return the optimiser settings of training an experiment on `n_train` samples."""
+        steps_per_epoch = -(-n_train // experiment.batch_size)
+        return cls(
+            experiment.learning_rate,
+            experiment.weight_decay,
+            experiment.epochs * steps_per_epoch if experiment.decays else None,
+        )
 
     def optimizer(self, members: Stack) -> torch.optim.Adam:
         """Return a fresh optimiser over the members' parameters."""
         return torch.optim.Adam(
             members.values(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+        """Return the schedule of the learning rate, to be stepped after each step."""
+        if self.decay_steps is None:
+            return None
+        n_steps = self.decay_steps
+        return LambdaLR(optimizer, lambda step: max(0.0, (n_steps - step) / n_steps))
 
 
 class Trainer:
@@ -67,6 +88,7 @@ class Trainer:
         for tensor in members.values():
             tensor.requires_grad_()
         self.optimizer = adam.optimizer(members)
+        self.schedule = adam.schedule(self.optimizer)
 
     def step(self, positions: Tensor) -> Tensor:
         """Take one step and return the summed weighted losses (M,) before it.
@@ -92,6 +114,8 @@ class Trainer:
                 "Check the images, or lower the learning rate"
             )
         self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
         return sums.detach()
 
     def epochs(self, schedule: Iterable[Iterable[Tensor]]) -> Iterator[Tensor]:

@@ -60,9 +60,7 @@ class Samples:
 
     def to(self, device: torch.device) -> Samples:
         """Return the same samples on another device."""
-        return Samples(
-            self.images.to(device), self.labels.to(device), self.indices, self.transform
-        )
+        return Samples(self.images.to(device), self.labels.to(device), self.indices, self.transform)
 
 
 def network_inputs(images: Tensor, task: Task) -> Tensor:
@@ -99,11 +97,25 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     return tensors
 
 
-def load_samples(paths: Paths, experiment: Experiment) -> tuple[Samples, Samples]:
-    """Return the train and the test samples of a CNN experiment."""
+def load_samples(
+    paths: Paths, experiment: Experiment, transform: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Samples, Samples]:
+    """Return the train and the test samples of an experiment.
+
+    Args:
+        paths: Every path below the root.
+        experiment: The experiment.
+        transform: Makes inputs of uint8 images whenever they are used; None: they are made once, as
+            the CNNs take them.
+    """
     task = experiment.task
     train, test = (
-        Samples(network_inputs(t["images"], task), t["labels"], t["indices"])
+        Samples(
+            network_inputs(t["images"], task) if transform is None else t["images"],
+            t["labels"],
+            t["indices"],
+            transform,
+        )
         for t in (
             load_tensors(paths, task, f"train_{experiment.n_per_class}pc"),
             load_tensors(paths, task, "test"),

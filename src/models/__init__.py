@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from src.experiments import Experiment
 from src.models.cnn import CNN2, CNN3
 
+if TYPE_CHECKING:
+    from src.models.backbones import Backbone
 
-def build(experiment: Experiment) -> nn.Module:
-    """Return a freshly initialised model; draws from torch's global generator."""
+
+def build(experiment: Experiment, backbone: Backbone | None = None) -> nn.Module:
+    """Return a freshly initialised model; draws from torch's global generator.
+
+    Args:
+        experiment: The experiment.
+        backbone: What a ViT is built on; None for a CNN.
+    """
+    if backbone is not None:
+        from src.models.vit import LoraViT  # transformers and peft are slow to import
+
+        return LoraViT(
+            backbone,
+            rank=experiment.lora_rank,
+            alpha=experiment.lora_alpha,
+            dropout=experiment.lora_dropout,
+        )
     return {"cnn2": CNN2, "cnn3": CNN3}[experiment.model](experiment.task.image_shape[0])

@@ -15,6 +15,7 @@ from torch import Tensor
 from src.data.samples import Samples
 from src.evaluation import evaluate
 from src.members import Params, PerSampleLoss, repeat, stack
+from src.memory import in_chunks
 from src.training import AdamSettings, Trainer
 
 
@@ -42,10 +43,13 @@ def additional_step(
     """
     loss.model.eval()
     base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
-    for positions in torch.arange(len(train), device=train.device).split(chunk_size):
+
+    def scores(positions: Tensor) -> Tensor:
         losses = []
         for checkpoint in checkpoints:
             members = repeat(checkpoint, len(positions))
             Trainer(loss, members, train, adam).step(positions[:, None])
             losses.append(evaluate(loss, members, test))
-        yield torch.stack(losses) - base[:, None]
+        return torch.stack(losses) - base[:, None]
+
+    yield from in_chunks(torch.arange(len(train), device=train.device), chunk_size, scores)

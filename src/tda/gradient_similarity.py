@@ -7,12 +7,14 @@ Positive: z_j helps z.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
 from src.members import Params, PerSampleLoss
-from src.memory import gradient_batch
+from src.memory import gradient_batch, in_chunks
 from src.tda.gradients import per_sample_gradients
 
 
@@ -31,24 +33,28 @@ def gradient_similarity(
         chunk_size: Training samples whose gradients are held at once.
     """
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
-    dots, cosines = [], []
-    for positions in torch.arange(len(train)).split(chunk_size):
-        chunk = [
-            per_sample_gradients(loss, params, *train[batch])
-            for batch in positions.split(batch_size)
+
+    def rows(chunk: range) -> tuple[Tensor, Tensor]:
+        held = [
+            *in_chunks(
+                chunk,
+                batch_size,
+                lambda batch: per_sample_gradients(loss, params, *train[batch.start : batch.stop]),
+            )
         ]
-        train_norms = torch.cat([g.norms() for g in chunk])
-        for test_batch in test.batches(batch_size):
-            g_test = per_sample_gradients(loss, params, *test_batch)
-            dot = torch.cat([g.inner(g_test) for g in chunk])
+        train_norms = torch.cat([g.norms() for g in held])
+
+        def block(batch: range) -> tuple[Tensor, Tensor]:
+            g_test = per_sample_gradients(loss, params, *test[batch.start : batch.stop])
+            dot = torch.cat([g.inner(g_test) for g in held])
             norms = train_norms[:, None] * g_test.norms()
-            dots.append(dot)
-            cosines.append(torch.where(norms > 0, dot / norms, 0))
-    n_test_batches = -(-len(test) // batch_size)
-    return _grid(dots, n_test_batches), _grid(cosines, n_test_batches)
+            return dot, torch.where(norms > 0, dot / norms, 0)
+
+        return _concatenate(in_chunks(range(len(test)), batch_size, block), dim=1)
+
+    return _concatenate(in_chunks(range(len(train)), chunk_size, rows), dim=0)
 
 
-def _grid(blocks: list[Tensor], n_columns: int) -> Tensor:
-    """Return the matrix whose blocks are given row by row."""
-    rows = [blocks[i : i + n_columns] for i in range(0, len(blocks), n_columns)]
-    return torch.cat([torch.cat(row, 1) for row in rows])
+def _concatenate(pairs: Iterable[tuple[Tensor, Tensor]], dim: int) -> tuple[Tensor, Tensor]:
+    dots, cosines = zip(*pairs, strict=True)
+    return torch.cat(dots, dim), torch.cat(cosines, dim)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from src.members import Params, PerSampleLoss, Stack
 
@@ -198,7 +197,9 @@ def _layers_with_parameters(model: nn.Module, params: Params) -> dict[str, nn.Mo
     return layers
 
 
-def _layer_gradients(layer: nn.Module, inputs: Tensor, gradient: Tensor) -> OuterProducts | Matrices:
+def _layer_gradients(
+    layer: nn.Module, inputs: Tensor, gradient: Tensor
+) -> OuterProducts | Matrices:
     if isinstance(layer, nn.Conv2d):
         a = F.unfold(
             inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride

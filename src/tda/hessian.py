@@ -11,7 +11,7 @@ from torch.func import grad, jvp, vmap
 from src.data.samples import Samples
 from src.errors import UserError
 from src.members import Params, PerSampleLoss, Stack, n_parameters
-from src.memory import free_memory, hessian_vectors
+from src.memory import free_memory, hessian_vectors, in_chunks
 
 
 def flatten(vectors: Stack) -> Tensor:
@@ -23,7 +23,8 @@ def unflatten(matrix: Tensor, params: Params) -> Stack:
     """Return the rows of a matrix (K, P) as vectors over the parameters."""
     parts = matrix.split([p.numel() for p in params.values()], 1)
     return {
-        name: part.unflatten(1, p.shape) for (name, p), part in zip(params.items(), parts, strict=True)
+        name: part.unflatten(1, p.shape)
+        for (name, p), part in zip(params.items(), parts, strict=True)
     }
 
 
@@ -62,10 +63,12 @@ class Hessian:
         with warnings.catch_warnings():
             # torch scripts some of its own forward-mode rules and warns that scripting will go.
             warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
-            products = vmap(product, chunk_size=self.vectors_at_once)(
-                unflatten(matrix, self.params)
+            products = in_chunks(
+                matrix,
+                self.vectors_at_once,
+                lambda rows: flatten(vmap(product)(unflatten(rows, self.params))),
             )
-        return flatten(products)
+            return torch.cat([*products])
 
     def product(self, matrix: Tensor) -> Tensor:
         """Return the products (K, P) of K vectors (K, P) with the Hessian of the mean loss."""

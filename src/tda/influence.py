@@ -12,8 +12,8 @@ from torch import Tensor
 
 from src.data.samples import Samples
 from src.members import Params, PerSampleLoss
-from src.memory import gradient_batch
-from src.tda.gradients import per_sample_gradients
+from src.memory import gradient_batch, in_chunks
+from src.tda.gradients import PerSampleGradients, per_sample_gradients
 from src.tda.hessian import Hessian, flatten, unflatten
 from src.tda.solvers import Solver
 
@@ -26,7 +26,7 @@ def influence(
     solver: Solver,
     *,
     chunk_size: int,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the scores (n_train, n_test) of all pairs at one checkpoint.
 
     The inverse Hessian is applied to the smaller side of the pair matrix. A solver whose map M is
@@ -41,33 +41,31 @@ def influence(
         chunk_size: Vectors solved for at once.
 
     Returns:
-        The scores, and the relative residual of each solved vector, (min(n_train, n_test),), from
-        a solver that has one, else None.
+        The scores, and what the solver knows of each solved vector, (min(n_train, n_test),), by
+        name.
     """
     hessian = Hessian(loss, params, train, solver.batch_size)
     transpose = len(train) <= len(test)
     solved_side, other_side = (train, test) if transpose else (test, train)
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
-    blocks, residuals = [], []
-    for positions in torch.arange(len(solved_side)).split(chunk_size):
-        vectors = torch.cat(
-            [
-                flatten(per_sample_gradients(loss, params, *solved_side[batch]).stack())
-                for batch in positions.split(batch_size)
-            ]
+
+    def gradients(samples: Samples, batch: range) -> PerSampleGradients:
+        return per_sample_gradients(loss, params, *samples[batch.start : batch.stop])
+
+    def rows(chunk: range) -> tuple[Tensor, dict[str, Tensor]]:
+        vectors = in_chunks(
+            chunk, batch_size, lambda batch: flatten(gradients(solved_side, batch).stack())
         )
-        solutions, residual = solver.solve(hessian, vectors, transpose=transpose)
-        residuals.append(residual)
-        solutions = unflatten(solutions, params)
-        blocks.append(
-            torch.cat(
-                [
-                    per_sample_gradients(loss, params, *batch).contract(solutions)
-                    for batch in other_side.batches(batch_size)
-                ],
-                1,
-            )
+        solved, of_solutions = solver.solve(hessian, torch.cat([*vectors]), transpose=transpose)
+        solutions = unflatten(solved, params)
+        products = in_chunks(
+            range(len(other_side)),
+            batch_size,
+            lambda batch: gradients(other_side, batch).contract(solutions),
         )
+        return torch.cat([*products], 1), of_solutions
+
+    blocks, known = zip(*in_chunks(range(len(solved_side)), chunk_size, rows), strict=True)
     products = torch.cat(blocks)
     scores = -(products if transpose else products.T)
-    return scores, None if residuals[0] is None else torch.cat(residuals)
+    return scores, {name: torch.cat([chunk[name] for chunk in known]) for name in known[0]}

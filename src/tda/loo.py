@@ -21,6 +21,7 @@ from src.data.samples import Samples
 from src.draws import shuffled_epochs
 from src.evaluation import evaluate
 from src.members import Params, PerSampleLoss, repeat, stack
+from src.memory import in_chunks
 from src.training import AdamSettings, Trainer
 
 NOTHING = -1  # the "left-out sample" of the member that leaves nothing out
@@ -125,8 +126,8 @@ def leave_one_out(
         Scores (C, M, n_test) with M at most `chunk_size`.
     """
     base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
-    for first in range(0, len(left_out), chunk_size):
-        chunk = left_out[first : first + chunk_size]
+
+    def scores(chunk: list[int]) -> Tensor:
         losses = [
             compared
             for retraining in retrainings
@@ -134,4 +135,6 @@ def leave_one_out(
                 loss, retraining, chunk, train, test, adam, batch_size, n_epochs
             )
         ]
-        yield torch.stack(losses) - base[:, None]
+        return torch.stack(losses) - base[:, None]
+
+    yield from in_chunks(left_out, chunk_size, scores)

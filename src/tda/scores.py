@@ -69,6 +69,7 @@ def score_seed(
     checkpoints = setup.load_checkpoints(seed, seed_id)
     settings = {
         **options,
+        **setup.network_settings(),
         **environment(setup.device),
         "checkpoints": digest(checkpoints),
         "test_samples": digest([setup.test.images, setup.test.labels]),
@@ -82,6 +83,8 @@ def score_seed(
         for path in paths.values():
             yield f"{path}: finished before"
         return
+    # For inputs that are random crops; without them nothing here depends on it.
+    torch.manual_seed(seed)
     for method, result in compute(Draws(setup, seed, checkpoints)).items():
         save(
             paths[method],
@@ -113,5 +116,10 @@ def collect(chunks: Iterator[Tensor], total: int, description: str) -> Tensor:
 def each_checkpoint(draws: Draws, description: str) -> Iterator[Params]:
     """Yield a seed's checkpoints under a progress bar."""
     yield from tqdm(
-        draws.checkpoints, desc=description, total=N_CHECKPOINTS, unit="checkpoint", leave=False, disable=None
+        draws.checkpoints,
+        desc=description,
+        total=N_CHECKPOINTS,
+        unit="checkpoint",
+        leave=False,
+        disable=None,
     )

@@ -29,7 +29,7 @@ def main() -> None:
         help="cg only: residual to reach, relative to the gradient's norm",
     )
     parser.add_argument(
-        "--max_iterations", type=positive_int, default=500, help="cg only: iterations at most"
+        "--max_iterations", type=positive_int, default=200, help="cg only: iterations at most"
     )
     parser.add_chunk_size("gradients solved for")
     args = parser.parse_args()
@@ -65,15 +65,22 @@ def main() -> None:
             for params in each_checkpoint(draws, f"if seed {draws.seed}")
         ]
         scores = torch.stack([s for s, _ in results])
-        if args.solver != "cg":
-            return {"if": Scores(scores)}
-        residual = torch.stack([r for _, r in results]).cpu()
+        known = {name: torch.stack([k[name] for _, k in results]).cpu() for name in results[0][1]}
+        return {"if": Scores(scores, known, cg_message(known) if args.solver == "cg" else "")}
+
+    def cg_message(known: dict[str, torch.Tensor]) -> str:
+        residual, curvature = known["residual"], known["curvature"].min().item()
         message = (
-            f"relative residual of cg: median {residual.median():.1e}, largest "
-            f"{residual.max():.1e}; {(residual <= args.tolerance).float().mean():.1%} of the "
-            f"systems reached {args.tolerance:g}"
+            f"relative residual median {residual.median():.1e}, largest {residual.max():.1e}; "
+            f"{(residual <= args.tolerance).float().mean():.1%} of the systems reached "
+            f"{args.tolerance:g}"
         )
-        return {"if": Scores(scores, {"residual": residual}, message)}
+        if curvature <= -args.damp:
+            message += (
+                f"; the Hessian has curvature {curvature:.2g}: only with --damp above "
+                f"{-curvature:.2g} are the systems positive definite, as cg needs to converge well"
+            )
+        return message
 
     score_seeds(args, ("if",), compute, {"solver": args.solver, **asdict(solver)})
 

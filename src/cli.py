@@ -134,7 +134,7 @@ def positive_int(text: str) -> int:
 
 def number(
     *, above: float | None = None, at_least: float | None = None, below: float | None = None
-):  # noqa: ANN201
+) -> Callable[[str], float]:
     """Return a parser of numbers within the given limits."""
 
     def parse(text: str) -> float:

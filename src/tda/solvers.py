@@ -23,8 +23,8 @@ class Solver(Protocol):
 
     def solve(
         self, hessian: Hessian, vectors: Tensor, *, transpose: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return solutions (K, P) of K vectors (K, P), and relative residuals (K,) or None.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return solutions (K, P) of K vectors (K, P), and what is known of each, (K,), by name.
 
         `transpose` asks for the transposed map, which is another one only if the solver's map is
         not symmetric.
@@ -49,7 +49,9 @@ class Lissa:
     scale: float = 1e4
     batch_size: int = 8
 
-    def solve(self, hessian: Hessian, vectors: Tensor, *, transpose: bool) -> tuple[Tensor, None]:
+    def solve(
+        self, hessian: Hessian, vectors: Tensor, *, transpose: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return M v, or Mᵀ v, for each row v of `vectors`."""
 
         def contract(batch: int, h: Tensor) -> Tensor:  # A_b h
@@ -65,67 +67,91 @@ class Lissa:
             total = vectors
             for batch in batches:
                 total = vectors + contract(batch, total)
-        return total / self.scale, None
+        return total / self.scale, {}
 
 
 @dataclass(frozen=True)
 class ConjugateGradient:
     """Conjugate gradient on (H + damp I) x = v, each vector on its own, to a relative residual.
 
-    H of a network need not be positive definite. Where a direction has no positive curvature the
-    iteration goes on (it is then the symmetric Lanczos process, which may still converge); what is
-    returned for each vector is its iterate of smallest residual, and that residual.
+    H of a network has negative eigenvalues, often larger in size than a usual damping. Then the
+    iteration is the symmetric Lanczos process, which converges on small problems but whose
+    residual on large ones goes up and down: what is returned for each vector is its iterate of
+    smallest residual, with that residual, and the smallest curvature met, which `damp` has to
+    exceed for every system to be positive definite.
     """
 
     damp: float = 5e-3
     tolerance: float = 1e-3
-    max_iterations: int = 500
+    max_iterations: int = 200
     batch_size: int = 32
 
     def solve(
         self, hessian: Hessian, vectors: Tensor, *, transpose: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return solutions (K, P) and the norms of their residuals over the vectors' (K,)."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return solutions (K, P), and of each its `residual` and `curvature`, (K,).
+
+        The residual is relative to the vector's norm. The curvature is the smallest of H, without
+        the damping, in the directions of the iteration.
+        """
         del transpose  # (H + damp I)⁻¹ is symmetric
 
         def matvec(x: Tensor) -> Tensor:
             return hessian.product(x) + self.damp * x
 
-        solution = conjugate_gradient(matvec, vectors, self.tolerance, self.max_iterations)
+        solutions, curvature = conjugate_gradient(
+            matvec, vectors, self.tolerance, self.max_iterations
+        )
         # The residual of the recurrence drifts from the true one; what is stated is the true one.
         norms = vectors.norm(dim=1)
-        residual = (vectors - matvec(solution)).norm(dim=1)
-        return solution, torch.where(norms > 0, residual / norms, 0)
+        residual = (vectors - matvec(solutions)).norm(dim=1)
+        return solutions, {
+            "residual": torch.where(norms > 0, residual / norms, 0),
+            "curvature": curvature - self.damp,
+        }
 
 
 def conjugate_gradient(
     matvec: Callable[[Tensor], Tensor], vectors: Tensor, tolerance: float, max_iterations: int
-) -> Tensor:
-    """Return x (K, P) with matvec(x) = vectors, row by row, each to its own relative residual."""
-    solution = torch.zeros_like(vectors)
+) -> tuple[Tensor, Tensor]:
+    """Solve matvec(x) = vectors row by row.
+
+    Args:
+        matvec: A symmetric linear map of rows, (K, P) to (K, P).
+        vectors: The right-hand sides (K, P).
+        tolerance: Norm of the residual, relative to the vector's, at which a row is finished.
+        max_iterations: Iterations at most.
+
+    Returns:
+        For each row its iterate of smallest residual (K, P), and the smallest curvature pᵀAp / pᵀp
+        along its directions (K,), infinite for a vector of zeros.
+    """
+    solutions = torch.zeros_like(vectors)
+    smallest = vectors.new_full((len(vectors),), torch.inf)
     threshold = tolerance * vectors.norm(dim=1)
-    active = (threshold > 0).nonzero().flatten()
-    x, r = solution[active], vectors[active]
+    active = threshold.nonzero().flatten()
+    x, r = solutions[active], vectors[active]
     p, rr = r, r.square().sum(1)
-    best, best_rr = x, rr
+    best_rr = rr
     for _ in range(max_iterations):
         if len(active) == 0:
             break
         ap = matvec(p)
-        alpha = (rr / (p * ap).sum(1))[:, None]
+        pap = (p * ap).sum(1)
+        smallest[active] = torch.minimum(smallest[active], pap / p.square().sum(1))
+        alpha = (rr / pap)[:, None]
         x, r = x + alpha * p, r - alpha * ap
         new_rr = r.square().sum(1)
-        better = new_rr < best_rr  # False where the iteration broke down to nan
-        best = torch.where(better[:, None], x, best)
+        better = new_rr < best_rr  # False for the nan of a direction without curvature
+        solutions[active[better]] = x[better]
         best_rr = torch.where(better, new_rr, best_rr)
-        solution[active] = best
         p = r + (new_rr / rr)[:, None] * p
         rr = new_rr
-        # Finished vectors leave, so that the last ones do not pay for all.
-        going = (best_rr.sqrt() > threshold[active]) & rr.isfinite()
+        # Finished rows leave, so that the last ones do not pay for all.
+        going = rr.isfinite() & (rr.sqrt() > threshold[active])
         active, x, r, p = active[going], x[going], r[going], p[going]
-        rr, best, best_rr = rr[going], best[going], best_rr[going]
-    return solution
+        rr, best_rr = rr[going], best_rr[going]
+    return solutions, smallest
 
 
 @dataclass(frozen=True)
@@ -135,9 +161,11 @@ class Exact:
     damp: float = 5e-3
     batch_size: int = 32
 
-    def solve(self, hessian: Hessian, vectors: Tensor, *, transpose: bool) -> tuple[Tensor, None]:
+    def solve(
+        self, hessian: Hessian, vectors: Tensor, *, transpose: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (H + damp I)⁻¹ v for each row v of `vectors`."""
         del transpose  # symmetric
         matrix = hessian.dense()
         matrix.diagonal().add_(self.damp)
-        return torch.linalg.solve(matrix, vectors.T).T, None
+        return torch.linalg.solve(matrix, vectors.T).T, {}

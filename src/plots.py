@@ -144,7 +144,10 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
             linestyle="--",
             linewidth=0.8,
         )
-        axis.locator_params(axis="x", nbins=2)
+        # One tick on each side of zero, at the largest of 1, 2, 5, 10, ... that fits.
+        decade = 10 ** np.floor(np.log10(limit_x))
+        tick = decade * max(step for step in (1, 2, 5) if step * decade <= limit_x)
+        axis.set_xticks([-tick, 0, tick])
         axis.locator_params(axis="y", nbins=3)
         axis.set(title=METHOD_LABELS[method], xlim=(-limit_x, limit_x), ylim=(0, limit_y))
         axis.set_xlabel("mean of τ" + _scale(axis.xaxis, limit_x))
@@ -158,9 +161,11 @@ def _scale(axis: Axis, limit: float) -> str:
     """Divide an axis's tick labels by a power of ten and return it for the axis's label."""
     exponent = int(np.floor(np.log10(limit)))
     if exponent in (-1, 0, 1):
-        return ""
-    axis.set_major_formatter(lambda value, _: f"{value / 10.0**exponent:g}")
-    return f" ($10^{{{exponent}}}$)"
+        exponent = 0
+    axis.set_major_formatter(
+        lambda value, _: f"{value / 10.0**exponent:g}".replace("-", "\N{MINUS SIGN}")
+    )
+    return f" ($10^{{{exponent}}}$)" if exponent else ""
 
 
 def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figure:

@@ -112,7 +112,8 @@ def _missing_message(experiment: Experiment, seeds: list[int], have: dict[str, l
             continue
         everything = len(ids) == len(seeds)
         parts.append(f"{method} of {'all seeds' if everything else f'seed_id {_listed(ids)}'}")
-        commands += [_command(experiment, method, i) for i in ([None] if everything else ids)]
+        # Without a seed_id a script makes just what is missing.
+        commands += [_command(experiment, method, i) for i in (ids if len(ids) <= 2 else [None])]
     unique = list(dict.fromkeys(commands))  # gd and gc come from one command
     return (
         f"scores of {experiment.name} are missing: {'; '.join(parts)}. Make them with: "

@@ -64,13 +64,19 @@ class PerSampleLoss:
         model: Maps a batch of inputs to a batch of outputs. Its trainable parameters are replaced
             by those of a call; its mode (train or eval) holds for every call.
         criterion: Maps outputs (B, ...) and labels (B,) to losses (B,).
+        vectorise: Whether the members of a stack are one batched computation; None: on a GPU.
     """
 
     def __init__(
-        self, model: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+        self,
+        model: nn.Module,
+        criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+        *,
+        vectorise: bool | None = None,
     ) -> None:
         self.model = model
         self.criterion = criterion
+        self.vectorise = vectorise
 
     def __call__(self, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss (B,) of each sample for one member's parameters."""
@@ -88,7 +94,8 @@ class PerSampleLoss:
         convolutions into grouped ones, which are slower (benchmarks/README.md).
         """
         own_batches = labels.ndim == 2
-        if labels.device.type != "cpu":
+        vectorise = labels.device.type != "cpu" if self.vectorise is None else self.vectorise
+        if vectorise:
             in_dims = (0, 0, 0) if own_batches else (0, None, None)
             return vmap(self, in_dims, randomness="same")(members, inputs, labels)
         random_state = torch.get_rng_state() if self.model.training else None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import pickle
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from src.errors import UserError
+
+# A temporary file of this age belongs to no process that is still writing.
+ABANDONED_AFTER = 3600  # seconds
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -25,8 +29,46 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         UserError: The folder or the file cannot be written; an earlier file is untouched.
     """
+    with _temporary_for(path) as temporary:
+        _fill(temporary, write)
+        temporary.replace(path)
+
+
+def save(path: Path, content: dict) -> None:
+    """Save a dictionary of tensors and plain values, with its checksum, atomically."""
+    write_atomically(path, _writer(content))
+
+
+def save_together(contents: dict[Path, dict]) -> None:
+    """Save files that belong together: all of them, or the earlier ones stay.
+
+    They are written in full before the first is put in place. A process that is killed in between
+    leaves a part of the new ones and none of the earlier ones, never a mixture.
+
+    Raises:
+        UserError: A folder or a file cannot be written; earlier files are untouched.
+    """
+    with contextlib.ExitStack() as stack:
+        temporaries = {}
+        for path, content in contents.items():
+            temporaries[path] = stack.enter_context(_temporary_for(path))
+            _fill(temporaries[path], _writer(content))
+        for path in contents:
+            path.unlink(missing_ok=True)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _temporary_for(path: Path) -> Iterator[Path]:
+    """Make an empty temporary file beside `path`, and remove it if it is still there at the end.
+
+    Raises:
+        UserError: Something went wrong with the disk in between.
+    """
     temporary = None
     try:
+        remove_leftovers(path, ABANDONED_AFTER)
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays, because pandas and matplotlib choose the format by it.
         handle, name = tempfile.mkstemp(
@@ -34,14 +76,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         )
         os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files that only their owner reads; give them the usual rights.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        yield temporary
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError of its archive writer.
         if isinstance(error, RuntimeError) and "write" not in str(error).lower():
@@ -53,10 +88,40 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def save(path: Path, content: dict) -> None:
-    """Save a dictionary of tensors and plain values, with its checksum, atomically."""
+def _fill(temporary: Path, write: Callable[[Path], Any]) -> None:
+    """Write a temporary file and bring it to the disk, with the rights of an ordinary file."""
+    write(temporary)
+    with temporary.open("rb") as written:
+        os.fsync(written.fileno())
+    # mkstemp makes files that only their owner reads.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+
+
+def _writer(content: dict) -> Callable[[Path], None]:
     content = {**content, "checksum": digest(content)}
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+    def write(path: Path) -> None:
+        # Given a path, torch.save would put the temporary file's name into the archive, and equal
+        # contents would be different files.
+        with path.open("wb") as file:
+            torch.save(content, file)
+
+    return write
+
+
+def remove_leftovers(path: Path, age: float = 0) -> None:
+    """Remove the temporary files of `path` that killed processes left.
+
+    Args:
+        path: The file that they were to become.
+        age: Seconds since they were written to, at least. 0 is for who alone may write `path`.
+    """
+    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime >= age:
+                leftover.unlink()
 
 
 def load(path: Path, make: str) -> dict:
@@ -75,7 +140,7 @@ def load(path: Path, make: str) -> dict:
         raise UserError(f"{path} does not exist; make it with: {make}") from None
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
         raise UserError(f"{path} is damaged; delete it and make it again with: {make}") from error
     if not isinstance(content, dict) or "checksum" not in content:
         raise UserError(f"{path} has no checksum, so not this project's; make it with: {make}")

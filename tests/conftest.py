@@ -1,0 +1,224 @@
+"""Fixtures: small cases for all pairs, and roots that the scripts filled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+# On tensors as small as most here, sharing the work between threads costs more than it saves, and
+# on a busy machine a hundred times more. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from sklearn.datasets import load_digits  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+# No test asks the network, and none leaves anything in the person's caches. Set before anything
+# imports the library that reads them.
+DATASETS = Path(os.environ.pop("TDA_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
+_CACHE = tempfile.TemporaryDirectory(prefix="tests-hf-")
+os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+
+from src.data.samples import Samples  # noqa: E402
+from src.experiments import REPOSITORY  # noqa: E402
+from src.members import Params, PerSampleLoss, trainable  # noqa: E402
+from src.training import AdamSettings  # noqa: E402
+from tests import reference  # noqa: E402
+from tests.tools import call_well, samples  # noqa: E402
+
+DIGITS = "cnn2_digits3_10pc"
+MNIST = "cnn2_mnist3_10pc"
+
+
+class TinyNet(nn.Module):
+    """A network with every kind of layer that matters, small enough for a dense Hessian.
+
+    Convolutions with padding, stride and without bias; a linear layer with bias and one without.
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 3, 3, padding=1)
+        self.conv2 = nn.Conv2d(3, 4, 3, stride=2, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.fc1 = nn.Linear(4, 5)
+        self.fc2 = nn.Linear(5, 3, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, 3) of images (B, 1, 8, 8)."""
+        x = nn.functional.max_pool2d(nn.functional.gelu(self.conv1(images)), 2)
+        x = nn.functional.gelu(self.conv2(x)).flatten(1)
+        x = nn.functional.gelu(self.fc1(self.dropout(x)))
+        return self.fc2(self.dropout(x))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small experiment: what the naive and the fast versions are both given.
+
+    Attributes:
+        n_train: Number of training samples.
+        n_test: Number of test samples.
+        dtype: Of everything.
+        dropout: Probability of the network's dropout.
+    """
+
+    n_train: int
+    n_test: int
+    dtype: torch.dtype = torch.float64
+    dropout: float = 0.0
+
+    seed = 446
+    n_epochs = 4
+    batch_size = 5
+    kept_epochs = (1, 3)
+
+    def build(self) -> nn.Module:
+        """Return a freshly initialised model."""
+        return TinyNet(self.dropout).to(self.dtype)
+
+    @cached_property
+    def data(self) -> tuple[reference.Data, reference.Data]:
+        """Training and test data: the first digits 0 to 2, in stored order."""
+        digits = load_digits(n_class=3)
+        images = torch.from_numpy(digits.images)[:, None].to(self.dtype) / 16
+        labels = torch.from_numpy(digits.target).long()
+        first, second = slice(0, self.n_train), slice(self.n_train, self.n_train + self.n_test)
+        return (images[first], labels[first]), (images[second], labels[second])
+
+    @property
+    def train(self) -> Samples:
+        """The training samples as src takes them."""
+        return samples(self.data[0])
+
+    @property
+    def test(self) -> Samples:
+        """The test samples as src takes them."""
+        return samples(self.data[1])
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """All pairs (j, z), row by row."""
+        return [(j, z) for j in range(self.n_train) for z in range(self.n_test)]
+
+    def matrix(self, scores: Tensor) -> Tensor:
+        """Return scores (..., n_pairs) of all pairs as (..., n_train, n_test)."""
+        return scores.unflatten(-1, (self.n_train, self.n_test))
+
+    @cached_property
+    def models(self) -> list[nn.Module]:
+        """The models at the kept epochs, trained by the plain idiom."""
+        epochs = reference.train(
+            self.build, self.data[0], self.seed, self.n_epochs, self.batch_size
+        )
+        return [epochs[e].model for e in self.kept_epochs]
+
+    @cached_property
+    def checkpoints(self) -> list[Params]:
+        """Their parameters."""
+        return [trainable(model) for model in self.models]
+
+    def loss(self, *, vectorise: bool = False) -> PerSampleLoss:
+        """Return the per-sample loss as src takes it."""
+        return PerSampleLoss(self.build(), vectorise=vectorise)
+
+    @property
+    def adam(self) -> AdamSettings:
+        """The optimiser's settings."""
+        return AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+
+    def __str__(self) -> str:
+        """Return the name of the case in a report."""
+        return f"{self.n_train}x{self.n_test}-{str(self.dtype).removeprefix('torch.')}"
+
+
+# LiSSA's batches of 8: several with a remainder, on both sides of the pair matrix, and one sample.
+CASES = [
+    Case(11, 13),
+    Case(19, 7),
+    Case(1, 4),
+    Case(4, 1),
+    Case(11, 13, torch.float32),
+    Case(19, 7, torch.float32),
+]
+# One, one that does not divide, one larger than the set.
+CHUNK_SIZES = [1, 3, 100]
+
+
+@pytest.fixture(scope="session", params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    """A small case of which all pairs are compared."""
+    return request.param
+
+
+@pytest.fixture(params=CHUNK_SIZES, ids="chunk{}".format)
+def chunk_size(request: pytest.FixtureRequest) -> int:
+    """How much is computed at once."""
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["loop", "vmap"])
+def vectorise(request: pytest.FixtureRequest) -> bool:
+    """Whether members are computed as one batch, as on a GPU, or one after another."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _same_random_state() -> Iterator[None]:
+    """Start every test from the same state, and leave later tests unaffected."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def compute_all(root: Path, experiment: str) -> None:
+    """Train seed 0 and compute the scores of the five methods."""
+    for script in ("run_cnn_training", "run_loo", "run_ats", "run_if", "run_gd_and_gc"):
+        call_well(script, "--root", root, "--experiment", experiment, "--seed_id", 0)
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with digits3, ten trained seeds and seed 0's scores. Not to be written to."""
+    root = tmp_path_factory.mktemp("digits")
+    call_well("run_subset_generation", "--root", root, "--task", "digits3")
+    call_well("run_cnn_training", "--root", root, "--experiment", DIGITS)
+    compute_all(root, DIGITS)
+    return root
+
+
+@pytest.fixture(scope="session")
+def datasets_folder() -> Path:
+    """The folder with clones of the hub's data sets."""
+    if not (DATASETS / "ylecun" / "mnist").is_dir():
+        pytest.skip(f"no data sets at {DATASETS}; name another folder by TDA_DATASETS")
+    return DATASETS
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory: pytest.TempPathFactory, datasets_folder: Path) -> Path:
+    """A root with MNIST, seed 0 of cnn2_mnist3_10pc and its scores. Not to be written to."""
+    root = tmp_path_factory.mktemp("mnist")
+    call_well(
+        "run_subset_generation", "--root", root, "--task", "mnist3", "--source", datasets_folder
+    )
+    compute_all(root, MNIST)
+    return root
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Returns a copy of a root, which a test may write to."""
+    import shutil
+
+    return lambda root: Path(shutil.copytree(root, tmp_path / "copy"))
+
+
+def committed_indices(task: str) -> Path:
+    """Return the folder of the index files that the repository carries."""
+    return REPOSITORY / "data" / "subset_indices" / task

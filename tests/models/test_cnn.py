@@ -1,0 +1,102 @@
+"""Names, shapes and maps of the convolutional networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from src.experiments import parse_experiment
+from src.models import build
+
+SHAPES = {
+    "cnn2_mnist3_10pc": {
+        "conv1.weight": (32, 1, 3, 3),
+        "conv1.bias": (32,),
+        "conv2.weight": (64, 32, 3, 3),
+        "conv2.bias": (64,),
+        "fc1.weight": (128, 1600),
+        "fc1.bias": (128,),
+        "fc2.weight": (10, 128),
+        "fc2.bias": (10,),
+    },
+    "cnn2_cifar10_10pc": {
+        "conv1.weight": (32, 3, 5, 5),
+        "conv1.bias": (32,),
+        "conv2.weight": (64, 32, 5, 5),
+        "conv2.bias": (64,),
+        "fc1.weight": (128, 1600),
+        "fc1.bias": (128,),
+        "fc2.weight": (10, 128),
+        "fc2.bias": (10,),
+    },
+    "cnn3_mnist3_10pc": {
+        "conv1.weight": (32, 1, 3, 3),
+        "conv1.bias": (32,),
+        "conv2.weight": (64, 32, 3, 3),
+        "conv2.bias": (64,),
+        "conv3.weight": (128, 64, 3, 3),
+        "conv3.bias": (128,),
+        "fc1.weight": (256, 2048),
+        "fc1.bias": (256,),
+        "fc2.weight": (10, 256),
+        "fc2.bias": (10,),
+    },
+}
+SHAPES["cnn3_cifar10_10pc"] = {**SHAPES["cnn3_mnist3_10pc"], "conv1.weight": (32, 3, 3, 3)}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters(name: str):
+    """Names, order and shapes: state dicts of the published code load."""
+    model = build(parse_experiment(name))
+    assert [(n, tuple(p.shape)) for n, p in model.named_parameters()] == list(SHAPES[name].items())
+    assert all(p.requires_grad for p in model.parameters())
+    model.load_state_dict({n: torch.zeros(shape) for n, shape in SHAPES[name].items()})
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_forward(name: str):
+    experiment = parse_experiment(name)
+    images = torch.rand(2, *experiment.task.image_shape)
+    assert build(experiment)(images).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("cnn2_mnist3_10pc", (64, 5, 5)),
+        ("cnn2_cifar10_10pc", (64, 5, 5)),
+        ("cnn3_mnist3_10pc", (128, 4, 4)),
+        ("cnn3_cifar10_10pc", (128, 4, 4)),
+    ],
+)
+def test_last_map(name: str, shape: tuple[int, ...]):
+    experiment = parse_experiment(name)
+    model = build(experiment)
+    seen = []
+    model.fc1.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    last = model.conv3 if hasattr(model, "conv3") else model.conv2
+    last.register_forward_hook(lambda *call: seen.append(call[-1].shape))
+    model(torch.rand(1, *experiment.task.image_shape))
+    convolved, flat = seen
+    assert flat == (1, shape[0] * shape[1] * shape[2])
+    assert (convolved[1], convolved[2] // 2, convolved[3] // 2) == shape
+
+
+def test_activations_by_hand():
+    """The order convolution, GELU, pooling, written out with the model's own weights."""
+    model = build(parse_experiment("cnn2_mnist3_10pc"))
+    x = torch.rand(2, 1, 28, 28)
+    expected = torch.nn.Sequential(
+        model.conv1,
+        torch.nn.GELU(),
+        torch.nn.MaxPool2d(2),
+        model.conv2,
+        torch.nn.GELU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(),
+        model.fc1,
+        torch.nn.GELU(),
+        model.fc2,
+    )(x)
+    assert torch.equal(model(x), expected)

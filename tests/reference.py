@@ -1,0 +1,325 @@
+"""Naive versions of every method: one model, one pair, one sample at a time, in plain PyTorch.
+
+Nothing here uses src. Models are `nn.Module`s that hold their own parameters, training is the loop
+that everyone writes, and every gradient is one call of backward. This is what the fast versions are
+held against, so it is written to be checked by reading, beside section 2 of the definitions:
+
+    L(z; θ)  cross-entropy of one sample, model in eval mode
+    g(z)     its gradient over the trainable parameters
+
+A data set is a pair of tensors: inputs (N, ...) and labels (N,).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse.linalg
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+Data = tuple[Tensor, Tensor]
+Build = Callable[[], nn.Module]
+
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 5e-3
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a training leaves after an epoch: the model, its optimiser's state, its mean loss."""
+
+    model: nn.Module
+    optimizer_state: dict
+    loss: float
+
+
+def adam(model: nn.Module) -> torch.optim.Adam:
+    """Return a fresh Adam with the paper's settings."""
+    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+
+
+def train(
+    build: Build,
+    data: Data,
+    seed: int,
+    n_epochs: int,
+    batch_size: int = 32,
+    *,
+    left_out: int | None = None,
+    batch_seed: int | None = None,
+) -> list[Epoch]:
+    """Train a model by the plain idiom and return what every epoch leaves.
+
+    Args:
+        build: Returns a freshly initialised model.
+        data: The training samples.
+        seed: Of torch's global generator, set before the model is built.
+        n_epochs: Number of epochs.
+        batch_size: Samples in a batch.
+        left_out: Position of the sample whose loss is set to zero; None: none.
+        batch_seed: Takes the batch order from what this seed would have given; None: from `seed`.
+    """
+    torch.manual_seed(seed)
+    model = build()
+    if batch_seed is not None:
+        torch.manual_seed(batch_seed)
+        build()
+    return continue_training(model, adam(model), data, n_epochs, batch_size, left_out=left_out)
+
+
+def continue_training(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    n_epochs: int,
+    batch_size: int = 32,
+    *,
+    left_out: int | None = None,
+) -> list[Epoch]:
+    """Train a model further and return what every epoch leaves."""
+    loader = DataLoader(
+        TensorDataset(*data, torch.arange(len(data[1]))), batch_size=batch_size, shuffle=True
+    )
+    epochs = []
+    for _ in range(n_epochs):
+        model.train()
+        total = 0.0
+        for inputs, labels, positions in loader:
+            losses = F.cross_entropy(model(inputs), labels, reduction="none")
+            losses = (
+                torch.where(positions == left_out, 0.0, losses) if left_out is not None else losses
+            )
+            optimizer.zero_grad()
+            losses.mean().backward()
+            optimizer.step()
+            total += losses.sum().item()
+        epochs.append(
+            Epoch(copy.deepcopy(model), copy.deepcopy(optimizer.state_dict()), total / len(data[1]))
+        )
+    return epochs
+
+
+def sample_loss(model: nn.Module, data: Data, i: int) -> Tensor:
+    """Return L(z; θ) of sample i."""
+    model.eval()
+    inputs, labels = data
+    return F.cross_entropy(model(inputs[i : i + 1]), labels[i : i + 1])
+
+
+def gradient(model: nn.Module, data: Data, i: int) -> Tensor:
+    """Return g(z) of sample i as one vector (P,), by one backward pass."""
+    model.zero_grad(set_to_none=True)
+    sample_loss(model, data, i).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def gradients(model: nn.Module, data: Data, which: list[int] | None = None) -> Tensor:
+    """Return the gradients (N, P) of the samples at positions `which`, or of all."""
+    which = range(len(data[1])) if which is None else which
+    return torch.stack([gradient(model, data, i) for i in which])
+
+
+def loo(
+    build: Build,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    seed: int,
+    n_epochs: int,
+    kept_epochs: list[int],
+    batch_size: int = 32,
+    batch_seed: int | None = None,
+) -> Tensor:
+    """Return L(z; θ_∖j) − L(z; θ) of pairs (j, z) at every kept epoch, (C, n_pairs)."""
+    settings = {"batch_size": batch_size, "batch_seed": batch_seed}
+    full = train(build, train_data, seed, n_epochs, **settings)
+    retrained = {
+        j: train(build, train_data, seed, n_epochs, left_out=j, **settings)
+        for j in {j for j, _ in pairs}
+    }
+    return torch.tensor(
+        [
+            [
+                sample_loss(retrained[j][epoch].model, test_data, z).item()
+                - sample_loss(full[epoch].model, test_data, z).item()
+                for j, z in pairs
+            ]
+            for epoch in kept_epochs
+        ],
+        dtype=torch.float64,
+    )
+
+
+def loo_continued(
+    checkpoints: list[nn.Module],
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    batch_seed: int,
+    n_epochs: int,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return LOO scores (C, n_pairs) of the published protocol.
+
+    Every checkpoint is trained for `n_epochs` more, with a fresh optimiser and z_j's loss zero.
+    """
+    scores = []
+    for checkpoint in checkpoints:
+        retrained = {}
+        for j in {j for j, _ in pairs}:
+            model = copy.deepcopy(checkpoint)
+            torch.manual_seed(batch_seed)
+            retrained[j] = continue_training(
+                model, adam(model), train_data, n_epochs, batch_size, left_out=j
+            )[-1].model
+        scores.append(
+            [
+                sample_loss(retrained[j], test_data, z).item()
+                - sample_loss(checkpoint, test_data, z).item()
+                for j, z in pairs
+            ]
+        )
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def ats(
+    model: nn.Module, train_data: Data, test_data: Data, pairs: list[tuple[int, int]]
+) -> Tensor:
+    """Return L(z; θ_+j) − L(z; θ) of pairs (j, z), (n_pairs,)."""
+    scores = []
+    for j, z in pairs:
+        stepped = copy.deepcopy(model)
+        optimizer = adam(stepped)
+        optimizer.zero_grad()
+        sample_loss(stepped, train_data, j).backward()
+        optimizer.step()
+        scores.append(
+            sample_loss(stepped, test_data, z).item() - sample_loss(model, test_data, z).item()
+        )
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def grad_dot(
+    model: nn.Module, train_data: Data, test_data: Data, pairs: list[tuple[int, int]]
+) -> Tensor:
+    """Return g(z)ᵀ g(z_j) of pairs (j, z), (n_pairs,)."""
+    return torch.stack(
+        [gradient(model, test_data, z) @ gradient(model, train_data, j) for j, z in pairs]
+    )
+
+
+def grad_cos(
+    model: nn.Module, train_data: Data, test_data: Data, pairs: list[tuple[int, int]]
+) -> Tensor:
+    """Return the cosine of g(z) and g(z_j) of pairs (j, z), (n_pairs,)."""
+    return torch.stack(
+        [
+            F.cosine_similarity(
+                gradient(model, test_data, z), gradient(model, train_data, j), dim=0, eps=0
+            )
+            for j, z in pairs
+        ]
+    )
+
+
+def mean_loss(model: nn.Module, data: Data) -> Tensor:
+    """Return the mean loss of a data set, in eval mode."""
+    model.eval()
+    return F.cross_entropy(model(data[0]), data[1])
+
+
+def hessian_vector_product(model: nn.Module, data: Data, vector: Tensor) -> Tensor:
+    """Return the Hessian of the mean loss times a vector (P,), by two backward passes."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    first = torch.autograd.grad(mean_loss(model, data), parameters, create_graph=True)
+    product = torch.cat([g.flatten() for g in first]) @ vector
+    second = torch.autograd.grad(product, parameters)
+    return torch.cat([g.flatten() for g in second])
+
+
+def hessian(model: nn.Module, data: Data) -> Tensor:
+    """Return the Hessian (P, P) of the mean loss, a row for each unit vector."""
+    n = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    identity = torch.eye(n, dtype=data[0].dtype)
+    return torch.stack([hessian_vector_product(model, data, row) for row in identity])
+
+
+def lissa(
+    model: nn.Module, data: Data, vector: Tensor, damp: float = 5e-3, scale: float = 1e4
+) -> Tensor:
+    """Return what one pass of LiSSA over batches of 8, in stored order, makes of a vector (P,)."""
+    inputs, labels = data
+    h = vector
+    for start in range(0, len(labels), 8):
+        batch = inputs[start : start + 8], labels[start : start + 8]
+        h = vector + (1 - damp) * h - hessian_vector_product(model, batch, h) / scale
+    return h / scale
+
+
+def influence_lissa(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    damp: float = 5e-3,
+    scale: float = 1e4,
+) -> Tensor:
+    """Return −LiSSA(g(z))ᵀ g(z_j) of pairs (j, z), (n_pairs,)."""
+    solved = {
+        z: lissa(model, train_data, gradient(model, test_data, z), damp, scale)
+        for z in {z for _, z in pairs}
+    }
+    return torch.stack([-(solved[z] @ gradient(model, train_data, j)) for j, z in pairs])
+
+
+def influence_exact(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    damp: float = 5e-3,
+) -> Tensor:
+    """Return −g(z)ᵀ (H + damp I)⁻¹ g(z_j) of pairs (j, z), by numpy's dense solve, (n_pairs,)."""
+    matrix = hessian(model, train_data).numpy()
+    matrix = matrix + damp * np.eye(len(matrix), dtype=matrix.dtype)
+    scores = [
+        -gradient(model, test_data, z).numpy()
+        @ np.linalg.solve(matrix, gradient(model, train_data, j).numpy())
+        for j, z in pairs
+    ]
+    return torch.from_numpy(np.array(scores))
+
+
+def influence_cg(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    damp: float = 5e-3,
+    tolerance: float = 1e-12,
+) -> Tensor:
+    """Return −g(z)ᵀ (H + damp I)⁻¹ g(z_j) of pairs (j, z), by scipy's conjugate gradient.
+
+    H + damp I has to be positive definite.
+    """
+    n = sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    def matvec(x: np.ndarray) -> np.ndarray:
+        vector = torch.from_numpy(x).to(train_data[0].dtype)
+        return (hessian_vector_product(model, train_data, vector) + damp * vector).numpy()
+
+    operator = scipy.sparse.linalg.LinearOperator((n, n), matvec, dtype=np.float64)
+    scores = []
+    for j, z in pairs:
+        solution, failed = scipy.sparse.linalg.cg(
+            operator, gradient(model, train_data, j).numpy(), rtol=tolerance, maxiter=20 * n
+        )
+        assert not failed
+        scores.append(-gradient(model, test_data, z).numpy() @ solution)
+    return torch.from_numpy(np.array(scores))

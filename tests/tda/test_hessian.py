@@ -1,0 +1,62 @@
+"""Hessian products and the dense Hessian against two backward passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import src.tda.hessian
+from src.errors import UserError
+from src.experiments import parse_experiment
+from src.members import PerSampleLoss, trainable
+from src.models import build
+from src.tda.hessian import Hessian
+from tests import reference
+from tests.conftest import Case
+from tests.tools import TOLERANCE, relative_error, samples
+
+
+def test_products_and_matrix(case: Case):
+    model, params = case.models[-1], case.checkpoints[-1]
+    loss = case.loss()
+    loss.model.train()  # the Hessian is that of eval mode all the same
+    hessian = Hessian(loss, params, case.train, batch_size=4)
+    expected = reference.hessian(model, case.data[0])
+    vectors = torch.randn(3, len(expected), dtype=case.dtype)
+    tolerance = TOLERANCE[case.dtype]
+    assert relative_error(hessian.dense(), expected) < tolerance
+    assert relative_error(hessian.product(vectors), vectors @ expected) < tolerance
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_batches_follow_the_stored_order(batch: int):
+    case = Case(11, 2)
+    hessian = Hessian(case.loss(), case.checkpoints[0], case.train, batch_size=5)
+    assert len(hessian.batches) == 3
+    inputs, labels = case.data[0]
+    part = slice(5 * batch, 5 * batch + 5)
+    vector = torch.randn(sum(p.numel() for p in case.checkpoints[0].values()), dtype=torch.float64)
+    expected = reference.hessian_vector_product(
+        case.models[0], (inputs[part], labels[part]), vector
+    )
+    assert relative_error(hessian.batch_product(batch, vector[None])[0], expected) < 1e-9
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_vectors_in_chunks(monkeypatch: pytest.MonkeyPatch, at_once: int):
+    case = Case(5, 2)
+    n = sum(p.numel() for p in case.checkpoints[0].values())
+    vectors = torch.randn(5, n, dtype=torch.float64)
+    whole = Hessian(case.loss(), case.checkpoints[0], case.train, 3).product(vectors)
+    monkeypatch.setattr(src.tda.hessian, "hessian_vectors", lambda *_: at_once)
+    hessian = Hessian(case.loss(), case.checkpoints[0], case.train, 3)
+    assert relative_error(hessian.product(vectors), whole) < 1e-9
+
+
+def test_a_matrix_that_does_not_fit_is_refused_with_its_size():
+    experiment = parse_experiment("cnn2_mnist3_10pc")
+    loss = PerSampleLoss(build(experiment))
+    train = samples((torch.zeros(2, 1, 28, 28), torch.tensor([0, 1])))
+    says = r"225,034 parameters needs 565\.9 GiB.*are free: use --solver cg or lissa"
+    with pytest.raises(UserError, match=says):
+        Hessian(loss, trainable(loss.model), train, 2).dense()

@@ -1,0 +1,107 @@
+"""What the tests share: how far numbers are apart, and how scripts are called."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from src.cli import run
+from src.data.samples import Samples
+from src.experiments import REPOSITORY
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference over the largest magnitude of what is expected."""
+    assert found.shape == expected.shape
+    found, expected = found.double(), expected.double()
+    largest = expected.abs().max().item()
+    difference = (found - expected).abs().max().item()
+    return difference / largest if largest > 0 else difference
+
+
+def samples(data: tuple[Tensor, Tensor]) -> Samples:
+    """Return inputs and labels as src takes them."""
+    return Samples(*data, torch.arange(len(data[1])))
+
+
+def with_parameters(model: nn.Module, params: dict[str, Tensor]) -> nn.Module:
+    """Return the model with the given parameters, in its own dtype."""
+    model.load_state_dict(params)
+    return model
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a script did."""
+
+    code: int
+    out: str
+    err: str
+
+    def check_refused(self, *says: str) -> None:
+        """Assert that it ended with one line on standard error that says all of `says`."""
+        assert self.code == 2, self
+        assert self.err.endswith("\n"), self
+        assert len(self.err.splitlines()) == 1, self
+        assert self.err.startswith("error: "), self
+        for text in says:
+            assert text in self.err, self
+
+
+def call(script: str, *args: object) -> Result:
+    """Run a script in this process, which saves the seconds that imports take."""
+    module = importlib.import_module(script.removesuffix(".py"))
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        mock.patch.object(sys, "argv", [script, *map(str, args)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            run(module.main)
+        except SystemExit as stop:
+            code = stop.code
+    return Result(code or 0, out.getvalue(), err.getvalue())
+
+
+def call_well(script: str, *args: object) -> str:
+    """Run a script in this process, assert that it ended well and return what it printed."""
+    result = call(script, *args)
+    assert result.code == 0, result
+    assert result.err == "", result
+    return result.out
+
+
+def run_script(script: str, *args: object, **environment: str) -> Result:
+    """Run a script as a person does, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Return every file below a folder with a digest of its content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

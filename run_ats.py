@@ -10,24 +10,33 @@ def main() -> None:
     parser.add_chunk_size("members, each with its own step,")
     args = parser.parse_args()
 
+    from collections.abc import Iterator
     from dataclasses import replace
 
+    from torch import Tensor
+
+    from src.data.samples import Samples
     from src.memory import members_at_once
     from src.tda.ats import additional_step
     from src.tda.scores import Draws, Scores, collect
 
     def compute(draws: Draws) -> dict[str, Scores]:
         setup = draws.setup
-        chunks = additional_step(
-            setup.loss,
-            draws.checkpoints,
-            setup.train,
-            setup.test,
-            adam=replace(setup.adam, decay_steps=None),
-            chunk_size=args.chunk_size
-            or members_at_once(setup.loss, draws.checkpoints[0], setup.train, batch_size=1),
+        chunk_size = args.chunk_size or members_at_once(
+            setup.loss, draws.checkpoints[0], setup.train, batch_size=1
         )
-        return {"ats": Scores(collect(chunks, len(setup.train), f"ats seed {draws.seed}"))}
+
+        def chunks(train: Samples) -> Iterator[Tensor]:
+            return additional_step(
+                setup.loss,
+                draws.checkpoints,
+                train,
+                setup.test,
+                adam=replace(setup.adam, decay_steps=None),
+                chunk_size=chunk_size,
+            )
+
+        return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}
 
     score_seeds(args, ("ats",), compute, {})
 

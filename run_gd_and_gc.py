@@ -12,22 +12,24 @@ def main() -> None:
 
     import torch
 
+    from src.members import Params
     from src.memory import vectors_at_once
     from src.tda.gradient_similarity import gradient_similarity
     from src.tda.scores import Draws, Scores, each_checkpoint
 
     def compute(draws: Draws) -> dict[str, Scores]:
         setup = draws.setup
-        pairs = [
-            gradient_similarity(
+
+        def similarity(params: Params) -> tuple[torch.Tensor, torch.Tensor]:
+            return gradient_similarity(
                 setup.loss,
                 params,
                 setup.train,
                 setup.test,
                 chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
             )
-            for params in each_checkpoint(draws, f"gd and gc seed {draws.seed}")
-        ]
+
+        pairs = each_checkpoint(draws, similarity, f"gd and gc seed {draws.seed}")
         dot, cosine = (torch.stack(scores) for scores in zip(*pairs, strict=True))
         return {"gd": Scores(dot), "gc": Scores(cosine)}
 

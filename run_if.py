@@ -42,6 +42,7 @@ def main() -> None:
 
     import torch
 
+    from src.members import Params
     from src.memory import vectors_at_once
     from src.tda.influence import influence
     from src.tda.scores import Draws, Scores, each_checkpoint
@@ -53,8 +54,9 @@ def main() -> None:
 
     def compute(draws: Draws) -> dict[str, Scores]:
         setup = draws.setup
-        results = [
-            influence(
+
+        def of_checkpoint(params: Params) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            return influence(
                 setup.loss,
                 params,
                 setup.train,
@@ -62,10 +64,10 @@ def main() -> None:
                 solver,
                 chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
             )
-            for params in each_checkpoint(draws, f"if seed {draws.seed}")
-        ]
+
+        results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
         scores = torch.stack([s for s, _ in results])
-        known = {name: torch.stack([k[name] for _, k in results]).cpu() for name in results[0][1]}
+        known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
         return {"if": Scores(scores, known, cg_message(known) if args.solver == "cg" else "")}
 
     def cg_message(known: dict[str, torch.Tensor]) -> str:

@@ -17,6 +17,10 @@ def main() -> None:
     parser.add_chunk_size("members trained")
     args = parser.parse_args()
 
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
     from src.draws import Draw
     from src.memory import members_at_once
     from src.tda.loo import NOTHING, continue_training, leave_one_out, retrain
@@ -29,21 +33,26 @@ def main() -> None:
         else:
             batch_seed = Draw.of(experiment, draws.seed).batch_seed
             retrainings = continue_training(checkpoints, batch_seed, experiment.epochs)
-        left_out = [*range(len(setup.train)), NOTHING]
-        chunks = leave_one_out(
-            setup.loss,
-            checkpoints,
-            retrainings,
-            left_out,
-            setup.train,
-            setup.test,
-            adam=setup.adam,
-            batch_size=experiment.batch_size,
-            n_epochs=experiment.epochs,
-            chunk_size=args.chunk_size
-            or members_at_once(setup.loss, checkpoints[0], setup.train, experiment.batch_size),
+        chunk_size = args.chunk_size or members_at_once(
+            setup.loss, checkpoints[0], setup.train, experiment.batch_size
         )
-        scores = collect(chunks, len(left_out), f"loo seed {draws.seed}")
+
+        def chunks(left_out: list[int]) -> Iterator[Tensor]:
+            return leave_one_out(
+                setup.loss,
+                checkpoints,
+                retrainings,
+                left_out,
+                setup.train,
+                setup.test,
+                adam=setup.adam,
+                batch_size=experiment.batch_size,
+                n_epochs=experiment.epochs,
+                chunk_size=chunk_size,
+            )
+
+        left_out = [*range(len(setup.train)), NOTHING]
+        scores = collect(draws, left_out, chunks, f"loo seed {draws.seed}")
         scores, floor = scores[:, :-1], scores[:, -1]
         message = (
             f"median |score| {scores.abs().median():.2e}, "

@@ -32,10 +32,13 @@ def main() -> None:
         raise UserError(f"--source has no effect without --backbone {TINY_BACKBONE}")
 
     if args.backbone == TINY_BACKBONE:
+        from src.locks import wait_for_lock
         from src.models.pretraining import pretrain_tiny
 
+        paths = Paths(args.root)
         for task in {e.task.source: e.task for e in args.experiment}.values():
-            pretrain_tiny(task, Paths(args.root), args.source, choose_device(args.device))
+            with wait_for_lock(paths.backbone_lock(task.source)):  # all seeds need the same one
+                pretrain_tiny(task, paths, args.source, choose_device(args.device))
     elif Path(args.backbone).is_dir():
         args.backbone = str(Path(args.backbone).resolve())
     train_seeds(

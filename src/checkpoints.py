@@ -18,7 +18,7 @@ from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
 from src.members import Params, PerSampleLoss, repeat
 from src.memory import keep_freed_memory, say_training_estimate
 from src.models import build
-from src.storage import check_settings, digest, is_finished, load, save
+from src.storage import check_settings, digest, is_finished, load, save_together
 from src.training import AdamSettings, Trainer
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ class Setup:
     def train_seed(self, seed: int) -> Iterator[EpochState]:
         """Train a seed's model and save the last five epochs; yield the state after each epoch.
 
-        The checkpoints are written when training has ended, so that a seed that fails leaves none.
+        The checkpoints are written together when training has ended, so that a seed that fails
+        leaves none, and no two trainings are ever mixed.
 
         Raises:
             UserError: The loss is not finite, or a checkpoint cannot be written.
@@ -200,17 +201,19 @@ class Setup:
             if state.epoch in e.kept_epochs:
                 kept.append(state)
             yield state
-        for state in kept:
-            save(
-                self.paths.checkpoint(e, seed, state.epoch),
-                {
+        settings = {**self.settings(seed), **environment(self.device)}
+        save_together(
+            {
+                self.paths.checkpoint(e, seed, state.epoch): {
                     "epoch": state.epoch,
                     "model_state_dict": state.params,
                     "optimizer_state_dict": state.optimizer_state,
                     "loss": state.loss,
-                    "settings": {**self.settings(seed), **environment(self.device)},
-                },
-            )
+                    "settings": settings,
+                }
+                for state in kept
+            }
+        )
 
     def is_trained(self, seed: int, seed_id: int, *, overwrite: bool) -> bool:
         """Say whether all of a seed's checkpoints are there.

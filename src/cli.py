@@ -7,8 +7,10 @@ arguments are answered at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,10 @@ from src.experiments import N_SEEDS, REPOSITORY, Experiment, Paths, parse_experi
 if TYPE_CHECKING:
     import torch
 
+    from src.checkpoints import Setup
     from src.tda.scores import Draws, Scores
+
+OTHERS_AT_WORK = 3  # exit code: nothing is wrong, but another process still computes some of it
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -160,7 +165,11 @@ def number(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script; a UserError becomes one line on standard error and exit code 2."""
+    """Run a script; a UserError becomes one line on standard error and exit code 2.
+
+    SIGTERM ends it as Ctrl-C does: with finished pieces saved and nothing half-written.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()
     except UserError as error:
@@ -207,34 +216,48 @@ def seeds(seed_id: int | None) -> list[tuple[int, int]]:
 
 def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None:
     """Train one seed or all of each experiment and save the checkpoints, one line for each seed."""
-    from tqdm import tqdm
-
     from src.checkpoints import Setup
 
-    device = choose_device(args.device)
+    device, skipped = choose_device(args.device), Skipped()
     for experiment in experiments:
         setup = Setup.load(experiment, Paths(args.root), device)
         for seed_id, seed in seeds(args.seed_id):
-            folder = setup.paths.checkpoint(experiment, seed, 0).parent
-            if setup.is_trained(seed, seed_id, overwrite=args.overwrite):
-                print(f"{folder}: finished before", flush=True)
-                continue
-            epochs = tqdm(
-                setup.train_seed(seed),
-                desc=f"{experiment.name} seed {seed}",
-                total=experiment.epochs,
-                unit="epoch",
-                leave=False,
-                disable=None,
-            )
-            for state in epochs:
-                last = state
-            train_accuracy, test_accuracy = setup.accuracies(last.params)
-            print(
-                f"{folder}: loss {last.loss:.4f}, accuracy on train {train_accuracy:.1%}, "
-                f"on test {test_accuracy:.1%}",
-                flush=True,
-            )
+            with skipped.if_held(setup.paths.checkpoint(experiment, seed, 0).parent):
+                print(_train_seed(setup, seed, seed_id, args.overwrite), flush=True)
+    skipped.exit_if_any()
+
+
+def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
+    from tqdm import tqdm
+
+    from src.locks import lock
+    from src.storage import remove_leftovers
+
+    experiment, at = setup.experiment, setup.paths
+    folder = at.checkpoint(experiment, seed, 0).parent
+    if setup.is_trained(seed, seed_id, overwrite=overwrite):
+        return f"{folder}: finished before"
+    with lock(at.training_lock(experiment, seed)):
+        for epoch in experiment.kept_epochs:
+            remove_leftovers(at.checkpoint(experiment, seed, epoch))
+        # By a process that has let go of the lock just now.
+        if setup.is_trained(seed, seed_id, overwrite=overwrite):
+            return f"{folder}: finished before"
+        epochs = tqdm(
+            setup.train_seed(seed),
+            desc=f"{experiment.name} seed {seed}",
+            total=experiment.epochs,
+            unit="epoch",
+            leave=False,
+            disable=None,
+        )
+        for state in epochs:
+            last = state
+    train_accuracy, test_accuracy = setup.accuracies(last.params)
+    return (
+        f"{folder}: loss {last.loss:.4f}, accuracy on train {train_accuracy:.1%}, "
+        f"on test {test_accuracy:.1%}"
+    )
 
 
 def score_seeds(
@@ -247,20 +270,45 @@ def score_seeds(
     from src.checkpoints import Setup, as_trained
     from src.tda.scores import score_seed
 
-    paths, device, setup = Paths(args.root), choose_device(args.device), None
+    paths, device, setup, skipped = Paths(args.root), choose_device(args.device), None, Skipped()
     for seed_id, seed in seeds(args.seed_id):
         experiment = as_trained(args.experiment, paths, seed, seed_id)
         if setup is None or setup.experiment != experiment:
             setup = Setup.load(experiment, paths, device)
         command = f"python {Path(sys.argv[0]).name} --experiment {args.experiment.name}"
-        for line in score_seed(
-            setup,
-            seed,
-            seed_id,
-            methods,
-            compute,
-            options,
-            command=f"{command} --seed_id {seed_id}",
-            overwrite=args.overwrite,
-        ):
-            print(line, flush=True)
+        with skipped.if_held(paths.scores(experiment, methods[0], seed)):
+            for line in score_seed(
+                setup,
+                seed,
+                seed_id,
+                methods,
+                compute,
+                options,
+                command=f"{command} --seed_id {seed_id}",
+                overwrite=args.overwrite,
+            ):
+                print(line, flush=True)
+    skipped.exit_if_any()
+
+
+class Skipped:
+    """Jobs that were left to the processes that are at work on them."""
+
+    def __init__(self) -> None:
+        self._any = False
+
+    @contextlib.contextmanager
+    def if_held(self, path: Path) -> Iterator[None]:
+        """Say so, and go on, where another process computes what belongs to `path`."""
+        from src.locks import HeldError
+
+        try:
+            yield
+        except HeldError as error:
+            print(f"{path}: {error} is at work on it", file=sys.stderr, flush=True)
+            self._any = True
+
+    def exit_if_any(self) -> None:
+        """End the script with OTHERS_AT_WORK unless all that was asked for is there."""
+        if self._any:
+            sys.exit(OTHERS_AT_WORK)

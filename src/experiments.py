@@ -255,6 +255,27 @@ class Paths:
         """Attribution scores of one method on one seed's checkpoints."""
         return self.root / "tda_scores" / experiment.name / method / f"{seed}.pt"
 
+    def partial_scores(self, experiment: Experiment, method: str, seed: int) -> Path:
+        """Finished pieces of a score file that is being computed."""
+        return self.scores(experiment, method, seed).with_suffix(".partial.pt")
+
+    def training_lock(self, experiment: Experiment, seed: int) -> Path:
+        """Lock of the training of a seed."""
+        return self.root / "models" / experiment.name / f".{seed}.lock"
+
+    def scores_lock(self, experiment: Experiment, method: str, seed: int) -> Path:
+        """Lock of one method's scores of a seed."""
+        return self.scores(experiment, method, seed).with_name(f".{seed}.lock")
+
+    def backbone_lock(self, source: str) -> Path:
+        """Lock of the pre-training of the tiny backbone."""
+        folder = self.tiny_backbone(source)
+        return folder.with_name(f".{folder.name}.lock")
+
+    def log(self, experiment: Experiment, job: str, seed: int) -> Path:
+        """Log of a job ("training" or a method) that `run_parallel.py` started."""
+        return self.root / "logs" / experiment.name / job / f"{seed}.log"
+
     def results(self, experiment: Experiment) -> Path:
         """Folder of an experiment's tables and figures."""
         return self.root / "results" / experiment.name

@@ -1,27 +1,96 @@
-"""One method's scores of one seed: computed, or found computed, and saved."""
+"""One method's scores of one seed: computed, or found computed, and saved.
+
+What takes long is computed in pieces. Finished pieces are kept in a partial file beside the final
+one, so that an interrupted computation goes on from them; a method need only hand its pieces to
+`collect` or `each_checkpoint`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from src.checkpoints import Setup, environment
-from src.experiments import N_CHECKPOINTS
+from src.data.samples import Samples
+from src.locks import HeldError, holder, lock
 from src.members import Params
-from src.storage import digest, is_finished, save
+from src.storage import check_settings, digest, is_finished, load, remove_leftovers, save
+
+# Of the time of a computation, what writing its partial file may take.
+SHARE_FOR_PARTIAL_FILE = 0.02
+
+Items = TypeVar("Items", Samples, Sequence)
+Piece = TypeVar("Piece")
+
+
+class Pieces:
+    """The finished pieces of a computation, on the CPU and in a partial file.
+
+    Args:
+        path: The partial file.
+        settings: What decides the numbers in it.
+        make: The command that starts anew, for error messages.
+        overwrite: Whether to leave aside what is there.
+
+    Raises:
+        UserError: The partial file has other settings, or is damaged, and `overwrite` is False.
+    """
+
+    def __init__(self, path: Path, settings: dict, *, make: str, overwrite: bool) -> None:
+        self.path = path
+        self.settings = settings
+        self.done: list[Any] = []
+        if path.exists() and not overwrite:
+            content = load(path, make)
+            check_settings(path, content.get("settings", {}), settings)
+            self.done = content["pieces"]
+        self._n_written = len(self.done)
+        self._next_write = 0.0
+
+    def add(self, piece: Piece) -> None:
+        """Keep one more piece, nested tuples and dictionaries of tensors.
+
+        Raises:
+            UserError: The partial file cannot be written.
+        """
+        self.done.append(_on_cpu(piece))
+        if time.monotonic() >= self._next_write:
+            self.write()
+
+    def write(self) -> None:
+        """Write what the partial file does not have yet."""
+        if self._n_written == len(self.done):
+            return
+        start = time.monotonic()
+        save(self.path, {"pieces": self.done, "settings": self.settings})
+        end = time.monotonic()
+        self._n_written = len(self.done)
+        self._next_write = end + (end - start) / SHARE_FOR_PARTIAL_FILE
+
+
+def _on_cpu(piece: Any) -> Any:
+    if isinstance(piece, Tensor):
+        return piece.cpu()
+    if isinstance(piece, dict):
+        return {key: _on_cpu(value) for key, value in piece.items()}
+    return tuple(_on_cpu(part) for part in piece)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What a method is given: one seed's checkpoints and where they come from."""
+    """What a method is given: one seed's checkpoints, where they come from, what is done."""
 
     setup: Setup
     seed: int
     checkpoints: list[Params]
+    pieces: Pieces
 
 
 @dataclass
@@ -65,7 +134,12 @@ def score_seed(
     Raises:
         UserError: Checkpoints are missing, a file is there with other settings, or it cannot be
             written.
+        HeldError: Another process computes these files, or trains the seed.
     """
+    experiment, at = setup.experiment, setup.paths
+    trainer = holder(at.training_lock(experiment, seed))
+    if trainer is not None:
+        raise HeldError(str(trainer))
     checkpoints = setup.load_checkpoints(seed, seed_id)
     settings = {
         **options,
@@ -74,52 +148,105 @@ def score_seed(
         "checkpoints": digest(checkpoints),
         "test_samples": digest([setup.test.images, setup.test.labels]),
     }
-    paths = {m: setup.paths.scores(setup.experiment, m, seed) for m in methods}
-    finished = {
-        m: is_finished(path, settings, make=f"{command} --overwrite", overwrite=overwrite)
-        for m, path in paths.items()
+    paths = {method: at.scores(experiment, method, seed) for method in methods}
+    again = f"{command} --overwrite"
+
+    def finished() -> bool:
+        found = [
+            is_finished(path, settings, make=again, overwrite=overwrite) for path in paths.values()
+        ]
+        return all(found)
+
+    partial = at.partial_scores(experiment, methods[0], seed)
+    if not finished() or partial.exists():
+        with lock(at.scores_lock(experiment, methods[0], seed)):
+            for path in paths.values():
+                remove_leftovers(path)
+            if not finished():  # nor by a process that has let go of the lock just now
+                pieces = Pieces(partial, settings, make=again, overwrite=overwrite)
+                # For inputs that are random crops; without them nothing here depends on it.
+                torch.manual_seed(seed)
+                results = compute(Draws(setup, seed, checkpoints, pieces))
+                for method, result in results.items():
+                    save(paths[method], _content(setup, method, seed, result, settings))
+                    message = f": {result.message}" if result.message else ""
+                    yield f"{paths[method]}{message}"
+                partial.unlink(missing_ok=True)
+                return
+            partial.unlink(missing_ok=True)  # of a process killed just before it did so itself
+    for path in paths.values():
+        yield f"{path}: finished before"
+
+
+def _content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:
+    return {
+        "scores": result.scores.float().cpu(),
+        "epochs": torch.tensor(setup.experiment.kept_epochs),
+        "train_idx": setup.train.indices,
+        "test_idx": setup.test.indices,
+        "experiment": setup.experiment.name,
+        "method": method,
+        "seed": seed,
+        "settings": settings,
+        **result.extra,
     }
-    if all(finished.values()):
-        for path in paths.values():
-            yield f"{path}: finished before"
-        return
-    # For inputs that are random crops; without them nothing here depends on it.
-    torch.manual_seed(seed)
-    for method, result in compute(Draws(setup, seed, checkpoints)).items():
-        save(
-            paths[method],
-            {
-                "scores": result.scores.float().cpu(),
-                "epochs": torch.tensor(setup.experiment.kept_epochs),
-                "train_idx": setup.train.indices,
-                "test_idx": setup.test.indices,
-                "experiment": setup.experiment.name,
-                "method": method,
-                "seed": seed,
-                "settings": settings,
-                **result.extra,
-            },
-        )
-        yield f"{paths[method]}{': ' if result.message else ''}{result.message}"
 
 
-def collect(chunks: Iterator[Tensor], total: int, description: str) -> Tensor:
-    """Concatenate chunks of scores (C, M, n_test) along their members, under a progress bar."""
-    parts = []
-    with tqdm(total=total, desc=description, unit="member", leave=False, disable=None) as bar:
-        for chunk in chunks:
-            parts.append(chunk.cpu())
+def collect(
+    draws: Draws,
+    items: Items,
+    compute: Callable[[Items], Iterator[Tensor]],
+    description: str,
+) -> Tensor:
+    """Return the scores (C, n_items, n_test) of items, such as left-out samples, under a bar.
+
+    Args:
+        draws: What the scores are computed from; its pieces are chunks of items.
+        items: What is scored one by one.
+        compute: Yields the scores (C, M, n_test) of one chunk after another of the given items.
+        description: What the progress bar says.
+    """
+    pieces = draws.pieces
+    n_done = sum(chunk.shape[1] for chunk in pieces.done)
+    if n_done < len(items):
+        remaining = items.after(n_done) if isinstance(items, Samples) else items[n_done:]
+        chunks = compute(remaining)
+    else:
+        chunks = iter(())
+    with _progress(description, "member", len(items), n_done) as bar:
+        for chunk in _kept(draws, chunks):
             bar.update(chunk.shape[1])
-    return torch.cat(parts, 1)
+    return torch.cat(pieces.done, 1)
 
 
-def each_checkpoint(draws: Draws, description: str) -> Iterator[Params]:
-    """Yield a seed's checkpoints under a progress bar."""
-    yield from tqdm(
-        draws.checkpoints,
-        desc=description,
-        total=N_CHECKPOINTS,
-        unit="checkpoint",
-        leave=False,
-        disable=None,
-    )
+def each_checkpoint(
+    draws: Draws, compute: Callable[[Params], Piece], description: str
+) -> list[Piece]:
+    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
+    n_done = len(draws.pieces.done)
+    remaining = draws.checkpoints[n_done:]
+    with _progress(description, "checkpoint", len(draws.checkpoints), n_done) as bar:
+        for _ in _kept(draws, map(compute, remaining)):
+            bar.update()
+    return draws.pieces.done
+
+
+def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
+    """Yield results and keep each as a finished piece, all of them also when interrupted."""
+    # Random crops come from one stream over all pieces, which a later process cannot go on with.
+    in_file = not draws.setup.experiment.random_crop
+    try:
+        for result in results:
+            if in_file:
+                draws.pieces.add(result)
+            else:
+                draws.pieces.done.append(_on_cpu(result))
+            yield result
+    except (KeyboardInterrupt, SystemExit):
+        if in_file:
+            draws.pieces.write()
+        raise
+
+
+def _progress(description: str, unit: str, total: int, done: int) -> tqdm:
+    return tqdm(total=total, initial=done, desc=description, unit=unit, leave=False, disable=None)

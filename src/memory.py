@@ -163,7 +163,7 @@ def say_training_estimate(
 
 def _say_estimate(n_members: int, bytes_each: int, device: torch.device) -> None:
     free = free_memory(device)
-    needed = n_members * bytes_each
+    needed = int(n_members * bytes_each / SHARE_OF_FREE_MEMORY)
     if needed > free:
         say(
             f"memory: about {_gib(needed)} for one member and its batch, {_gib(free)} are free; "

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, vmap
 
 from src.experiments import parse_experiment
 from src.models import build
+from src.models.cnn import convolve_patches
+from tests.tools import relative_error
 
 SHAPES = {
     "cnn2_mnist3_10pc": {
@@ -100,3 +107,29 @@ def test_activations_by_hand():
         model.fc2,
     )(x)
     assert torch.equal(model(x), expected)
+
+
+@pytest.mark.parametrize(("channels", "kernel_size", "padding"), [(1, 3, 0), (3, 5, 0), (2, 3, 2)])
+def test_convolution_by_patches(channels: int, kernel_size: int, padding: int):
+    """What a GPU computes equals conv2d: values, gradients, and batched over weights."""
+    x = torch.randn(2, channels, 9, 8, dtype=torch.float64)
+    weight = torch.randn(3, 4, channels, kernel_size, kernel_size, dtype=torch.float64)
+    bias = torch.randn(3, 4, dtype=torch.float64)
+
+    def squares(convolve: Callable) -> Callable:
+        return lambda w, b: convolve(w, b).square().sum()
+
+    def by_patches(w: Tensor, b: Tensor) -> Tensor:
+        return convolve_patches(x, w, b, (padding, padding))
+
+    def by_conv2d(w: Tensor, b: Tensor) -> Tensor:
+        return F.conv2d(x, w, b, padding=padding)
+
+    found = vmap(by_patches)(weight, bias)
+    expected = torch.stack([by_conv2d(w, b) for w, b in zip(weight, bias, strict=True)])
+    assert relative_error(found, expected) < 1e-12
+    found = vmap(grad(squares(by_patches), argnums=(0, 1)))(weight, bias)
+    for m in range(3):
+        of_member = grad(squares(by_conv2d), argnums=(0, 1))(weight[m], bias[m])
+        for g, e in zip(found, of_member, strict=True):
+            assert relative_error(g[m], e) < 1e-12

@@ -378,7 +378,9 @@ def test_pixel_values_are_the_image_processors(channels: int, resample: int) -> 
     expected = processor(images=list(images.expand(-1, 3, -1, -1)), return_tensors="pt")
     found = PixelValues.of_processor(processor)(images)
     assert found.shape == (4, 3, 20, 20)
-    assert relative_error(found, expected["pixel_values"]) < 1e-6
+    # Releases resize by PIL or by torchvision, which round apart by one of 255 levels.
+    one_level = 1.01 / 255 / 0.4
+    assert (found - expected["pixel_values"]).abs().max() < one_level
 
 
 def test_random_crops_differ_by_image_and_by_call() -> None:

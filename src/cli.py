@@ -12,10 +12,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
-from src.experiments import N_SEEDS, REPOSITORY, Experiment, Paths, parse_experiment
+from src.experiments import (
+    DEFAULT_BACKBONE,
+    N_SEEDS,
+    REPOSITORY,
+    TINY_BACKBONE,
+    Experiment,
+    Paths,
+    parse_experiment,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +34,18 @@ if TYPE_CHECKING:
 OTHERS_AT_WORK = 3  # exit code: nothing is wrong, but another process still computes some of it
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells every default, except for options whose help says what none means."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """A parser whose help tells every default, and whose errors are one line."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        super().__init__(description=description, formatter_class=_HelpFormatter)
         self.add_argument(
             "--root",
             type=Path,
@@ -96,6 +109,34 @@ class ArgumentParser(argparse.ArgumentParser):
             "missing",
         )
 
+    def add_vit_training(self) -> None:
+        """Add --backbone, --random_crop and --source; `vit_options` returns what was given."""
+        self.add_argument(
+            "--backbone",
+            default=DEFAULT_BACKBONE,
+            metavar="NAME_OR_DIR",
+            help="pre-trained ViT: a name on the hub, a folder in transformers' format, or "
+            f"'{TINY_BACKBONE}', a small one that is pre-trained here, once, on images that the "
+            "task does not use, and kept in models/backbones/",
+        )
+        self.add_argument(
+            "--random_crop",
+            action="store_true",
+            help="random resized crops instead of resized images, in training and in every "
+            "evaluation (published code), so that one model gives another loss each time",
+        )
+        self.add_source(f"for --backbone {TINY_BACKBONE}: ")
+
+    def parse_args(self, *given: Any) -> argparse.Namespace:
+        """Parse the arguments; what a ViT's training takes is checked and made absolute."""
+        args = super().parse_args(*given)
+        if "backbone" in args:
+            if args.source is not None and args.backbone != TINY_BACKBONE:
+                raise UserError(f"--source has no effect without --backbone {TINY_BACKBONE}")
+            if args.backbone != TINY_BACKBONE and Path(args.backbone).is_dir():
+                args.backbone = str(Path(args.backbone).resolve())
+        return args
+
     def add_source(self, purpose: str = "") -> None:
         """Add --source."""
         self.add_argument(
@@ -128,6 +169,35 @@ def _seed_id(text: str) -> int:
     if not text.isdecimal() or int(text) >= N_SEEDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {N_SEEDS - 1}")
     return int(text)
+
+
+def seed_ids(text: str) -> list[int]:
+    """Parse numbers of seeds and ranges of them, such as 0,2,5-9."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        start = _seed_id(first)
+        stop = _seed_id(last) if dash else start
+        if stop < start:
+            raise argparse.ArgumentTypeError(f"the range {part!r} ends before it begins")
+        numbers.update(range(start, stop + 1))
+    return sorted(numbers)
+
+
+def gpu_list(text: str) -> list[str]:
+    """Parse the numbers of GPUs, such as 0,1,2,3."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPUs such as 0,1,2,3")
+    return [str(int(number)) for number in numbers]
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """Parse NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not (name.replace("-", "").replace("_", "").isalnum() and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 def positive_int(text: str) -> int:
@@ -188,6 +258,12 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def end_at_hangup() -> None:
+    """Take the end of a terminal session as SIGTERM is taken, except under nohup."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+
+
 def choose_device(name: str | None) -> torch.device:
     """Return the device called `name`, or the best there is.
 
@@ -196,13 +272,17 @@ def choose_device(name: str | None) -> torch.device:
     """
     import torch
 
+    # cuDNN would round the inputs of convolutions to TF32: errors of 1e-3 in the scores.
+    torch.backends.cudnn.allow_tf32 = False
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"there is no device {name!r} here: use cpu, cuda or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"there is no device {name!r} here: use cpu, cuda or cuda:N")
     return device
 
 

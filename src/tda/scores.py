@@ -21,6 +21,7 @@ from src.checkpoints import Setup, environment
 from src.data.samples import Samples
 from src.locks import HeldError, holder, lock
 from src.members import Params
+from src.memory import say
 from src.storage import check_settings, digest, is_finished, load, remove_leftovers, save
 
 # Of the time of a computation, what writing its partial file may take.
@@ -249,4 +250,6 @@ def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def _progress(description: str, unit: str, total: int, done: int) -> tqdm:
+    if done:
+        say(f"{description}: going on from {done} of {total} {unit}s")
     return tqdm(total=total, initial=done, desc=description, unit=unit, leave=False, disable=None)

@@ -42,7 +42,12 @@ def main() -> None:
             train = load_tensors(paths, experiment.task, f"train_{experiment.n_per_class}pc")
             test = load_tensors(paths, experiment.task, "test")
             figures["loo_pairs"] = plots.pair_sheet(
-                samples["loo"], p["loo"], train, test, method="loo"
+                samples["loo"],
+                p["loo"],
+                train,
+                test,
+                method="loo",
+                class_names=experiment.task.class_names,
             )
         draws = ", ".join(f"{method} {len(seeds)}" for method, seeds in scores.seeds.items())
         print(f"{experiment.name}, {args.test} over seeds ({draws})")

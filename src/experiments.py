@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = ("loo", "ats", "if", "gd", "gc")
 N_SEEDS = 10
 N_CHECKPOINTS = 5
+N_CLASSES = 10  # outputs of every model, also for the tasks with three classes
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Task:
             rather than from two splits of the source.
         normalised: Whether inputs are scaled to mean .5 and standard deviation .5 per channel;
             otherwise they lie in [0, 1].
+        class_names: What figures call each label, by label.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Task:
     image_shape: tuple[int, int, int]
     one_pool: bool = False
     normalised: bool = False
+    class_names: tuple[str, ...] = tuple(f"class {label}" for label in range(N_CLASSES))
 
     @property
     def source(self) -> str:
@@ -68,6 +71,18 @@ TASKS = {
             30,
             (3, 32, 32),
             normalised=True,
+            class_names=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
         ),
     )
 }
@@ -75,7 +90,6 @@ TASKS = {
 MODELS = ("cnn2", "cnn3", "vit")
 DEFAULT_BACKBONE = "google/vit-base-patch16-224-in21k"
 TINY_BACKBONE = "tiny"  # pre-trained by run_vit_finetuning.py itself, without the hub
-N_CLASSES = 10  # outputs of every model, also for the tasks with three classes
 
 # What a seed drives; the name is the suffix of the experiment.
 RANDOMNESS = {

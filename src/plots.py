@@ -207,6 +207,7 @@ def pair_sheet(
     test: dict,
     *,
     method: str,
+    class_names: tuple[str, ...],
     n_pairs: int = 5,
 ) -> Figure:
     """Draw the pairs of lowest and highest p-value: both images, labels, and every draw's score.
@@ -217,6 +218,7 @@ def pair_sheet(
         train: Tensors of the train split: images uint8 (n_train, C, H, W), labels, indices.
         test: Tensors of the test split.
         method: The method, for the axis label.
+        class_names: What each label is called.
         n_pairs: Pairs on each side; no training and no test sample is shown twice on a side.
     """
     figure = plt.figure(figsize=(PAGE, 0.72 * n_pairs + 0.6))
@@ -238,15 +240,16 @@ def pair_sheet(
         side.suptitle(title, fontsize=8)
         reach = 1.1 * max(np.abs(samples[:, i, j]).max() for i, j in pairs) or 1.0
         for row, (i, j) in zip(axes, pairs, strict=True):
-            _show(row[0], train, i)
-            _show(row[1], test, j)
+            _show(row[0], train, i, class_names)
+            _show(row[1], test, j, class_names)
             values = samples[:, i, j]
             row[2].axvline(0, color="0.6", linewidth=0.8)
             row[2].plot(
                 values, np.zeros_like(values), "o", color=_COLOURS[method], alpha=0.6, markersize=4
             )
             row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
-            row[2].text(0.02, 0.95, f"p = {p[i, j]:.2g}", transform=row[2].transAxes, va="top")
+            number = f"{p[i, j]:.1e}" if p[i, j] < 1e-3 else f"{p[i, j]:.2g}"
+            row[2].text(0.02, 0.95, f"p = {number}", transform=row[2].transAxes, va="top")
             row[2].set(yticks=[], xlim=(-reach, reach))
             sns.despine(ax=row[2], left=True)
         axes[0, 0].set_title("train")
@@ -272,12 +275,12 @@ def _distinct_pairs(
     return pairs
 
 
-def _show(axis: plt.Axes, tensors: dict, position: int) -> None:
+def _show(axis: plt.Axes, tensors: dict, position: int, class_names: tuple[str, ...]) -> None:
     image = tensors["images"][position].permute(1, 2, 0).numpy()
     axis.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.set_ylabel(
-        f"{tensors['indices'][position]}\nclass {tensors['labels'][position]}",
+        f"{tensors['indices'][position]}\n{class_names[tensors['labels'][position]]}",
         rotation=0,
         ha="right",
         va="center",

@@ -249,7 +249,9 @@ def pair_sheet(
             )
             row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
             number = f"{p[i, j]:.1e}" if p[i, j] < 1e-3 else f"{p[i, j]:.2g}"
-            row[2].text(0.02, 0.95, f"p = {number}", transform=row[2].transAxes, va="top")
+            row[2].text(
+                0.02, 0.95, f"p = {number}", transform=row[2].transAxes, va="top", fontsize=7
+            )
             row[2].set(yticks=[], xlim=(-reach, reach))
             sns.despine(ax=row[2], left=True)
         axes[0, 0].set_title("train")

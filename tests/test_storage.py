@@ -68,6 +68,19 @@ def test_an_interrupted_write_leaves_the_earlier_file(path: Path):
     assert tree(path.parent) == before
 
 
+def test_only_the_renaming_touches_the_earlier_file(path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = tree(path.parent)
+
+    def replace(_: Path, target: Path) -> None:
+        assert before.items() <= tree(path.parent).items()
+        raise OSError(5, f"no renaming to {target.name}")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(UserError, match=r"no renaming to b\.pt"):
+        save(path, {"other": 1})
+    assert tree(path.parent) == before
+
+
 def test_the_file_is_not_there_while_it_is_written(tmp_path: Path):
     path = tmp_path / "table.csv"
 

@@ -89,8 +89,9 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     make = f"python run_subset_generation.py --task {task.name}"
     path = paths.tensors(task.name, split)
     tensors = load(path, make)
-    images, labels, indices = (tensors.get(key) for key in ("images", "labels", "indices"))
-    n = len(labels) if isinstance(labels, Tensor) else 0
+    nothing = torch.empty(0)
+    images, labels, indices = (tensors.get(k, nothing) for k in ("images", "labels", "indices"))
+    n = len(labels)
     if (
         n == 0
         or images.shape != (n, *task.image_shape)

@@ -1,0 +1,183 @@
+"""Finished pieces survive an interruption, and the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.experiments import Paths, parse_experiment
+from src.tda import scores
+from src.tda.scores import Draws, Pieces, collect, each_checkpoint
+from tests.conftest import DIGITS
+from tests.tools import call, call_well, tree
+
+EXPERIMENT = parse_experiment(DIGITS)
+SETTINGS = {"solver": "lissa"}
+ITEMS = [*range(7)]
+
+
+def pieces(path: Path, *, overwrite: bool = False, **settings: object) -> Pieces:
+    return Pieces(path, {**SETTINGS, **settings}, make="make it", overwrite=overwrite)
+
+
+def draws(held: Pieces, *, random_crop: bool = False) -> Draws:
+    experiment = SimpleNamespace(random_crop=random_crop)
+    return Draws(SimpleNamespace(experiment=experiment), 446, [{}, {}, {}], held)
+
+
+def scored(items: list[int]) -> Tensor:
+    return torch.tensor(items).float().expand(5, 2, -1).transpose(1, 2)
+
+
+def in_twos(items: list[int], stop_before: int | None = None) -> Iterator[Tensor]:
+    for start in range(0, len(items), 2):
+        if stop_before in items[start : start + 2]:
+            raise KeyboardInterrupt
+        yield scored(items[start : start + 2])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A partial file of four of the seven items."""
+    path = tmp_path / "446.partial.pt"
+    with pytest.raises(KeyboardInterrupt):
+        collect(draws(pieces(path)), ITEMS, lambda items: in_twos(items, stop_before=5), "")
+    assert path.exists()
+    return path
+
+
+def test_only_the_rest_is_computed(path: Path, capsys: pytest.CaptureFixture):
+    asked = []
+
+    def compute(items: list[int]) -> Iterator[Tensor]:
+        asked.append(items)
+        return in_twos(items)
+
+    assert torch.equal(collect(draws(pieces(path)), ITEMS, compute, "loo"), scored(ITEMS))
+    assert asked == [[4, 5, 6]]
+    assert capsys.readouterr().err.startswith("loo: going on from 4 of 7 members\n")
+
+
+def test_nothing_is_left_to_compute(path: Path):
+    held = pieces(path)
+    collect(draws(held), ITEMS, in_twos, "")
+    held.write()
+    assert torch.equal(collect(draws(pieces(path)), ITEMS, None, ""), scored(ITEMS))
+
+
+def test_checkpoints(tmp_path: Path):
+    path, n_calls = tmp_path / "446.partial.pt", 0
+
+    def compute(_: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 3:
+            raise SystemExit
+        return torch.tensor(n_calls), {"residual": torch.tensor(n_calls / 10)}
+
+    with pytest.raises(SystemExit):
+        each_checkpoint(draws(pieces(path)), compute, "")
+    results = each_checkpoint(draws(pieces(path)), compute, "")
+    assert [result[0].item() for result in results] == [1, 2, 4]
+    assert [result[1]["residual"].item() for result in results] == pytest.approx([0.1, 0.2, 0.4])
+
+
+def test_other_settings_are_refused(path: Path):
+    with pytest.raises(UserError, match=r"446\.partial\.pt was made with other settings .*damp"):
+        pieces(path, damp=0.1)
+    assert pieces(path, damp=0.1, overwrite=True).done == []
+
+
+def test_a_damaged_file_is_refused(path: Path):
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match="is damaged"):
+        pieces(path)
+    assert pieces(path, overwrite=True).done == []
+
+
+def test_random_crops_start_anew(tmp_path: Path):
+    path = tmp_path / "446.partial.pt"
+    with pytest.raises(KeyboardInterrupt):
+        collect(
+            draws(pieces(path), random_crop=True), ITEMS, lambda i: in_twos(i, stop_before=5), ""
+        )
+    assert not path.exists()
+
+
+def test_writing_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a clock that stands still except while a file is written, which takes a second."""
+    now, n_written = 0.0, 0
+
+    def save(*_: object) -> None:
+        nonlocal now, n_written
+        now, n_written = now + 1, n_written + 1
+
+    monkeypatch.setattr(scores, "save", save)
+    monkeypatch.setattr(scores.time, "monotonic", lambda: now)
+    held = pieces(tmp_path / "446.partial.pt")
+    for _ in range(200):
+        held.add(torch.zeros(1))
+        now += 1
+    assert 3 <= n_written <= 5
+
+
+SCRIPTS = {"run_ats": "ats", "run_if": "if", "run_gd_and_gc": "gd"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_interrupted_scripts(
+    digits_root: Path,
+    copy_of: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+):
+    root, method = copy_of(digits_root), SCRIPTS[script]
+    final = Paths(root).scores(EXPERIMENT, method, 446)
+    expected = tree(final.parent)
+    final.unlink()
+    final.with_name(".446.abcd.tmp.pt").write_text("of a process that was killed")
+    arguments = ("--root", root, "--experiment", DIGITS, "--seed_id", 0)
+    add = Pieces.add
+
+    def add_and_stop(self: Pieces, piece: object) -> None:
+        add(self, piece)
+        if len(self.done) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pieces, "add", add_and_stop)
+        result = call(script, *arguments)
+    assert result.code == 130, result
+    assert [path.name for path in final.parent.iterdir()] == ["446.partial.pt"]
+    if script == "run_if":
+        call(script, *arguments, "--damp", 0.1).check_refused("partial.pt", "damp is 0.005")
+    result = call(script, *arguments)
+    assert result.code == 0, result
+    assert "going on from" in result.err
+    assert tree(final.parent) == expected
+
+
+def test_a_partial_file_beside_a_whole_one_is_removed(digits_root: Path, copy_of):
+    """Of a process that was killed between writing the one and removing the other."""
+    root = copy_of(digits_root)
+    partial = Paths(root).partial_scores(EXPERIMENT, "gd", 446)
+    partial.write_text("anything")
+    out = call_well("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
+    assert out.count("finished before") == 2
+    assert not partial.exists()
+
+
+def test_a_training_that_was_killed_while_its_files_were_put_in_place(digits_root: Path, copy_of):
+    root = copy_of(digits_root)
+    first = Paths(root).checkpoint(EXPERIMENT, 446, EXPERIMENT.kept_epochs[0])
+    expected = tree(first.parent)
+    first.unlink()
+    first.with_name(".ckpt_epoch_10.abcd.tmp.pt").write_text("left")
+    call_well("run_cnn_training", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
+    assert tree(first.parent) == expected

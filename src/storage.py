@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 import time
@@ -77,12 +78,8 @@ def _temporary_for(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its archive writer.
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
-            raise
-        reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
-        raise UserError(f"cannot write {path}: {reason}") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -99,16 +96,12 @@ def _fill(temporary: Path, write: Callable[[Path], Any]) -> None:
     temporary.chmod(0o666 & ~umask)
 
 
-def _writer(content: dict) -> Callable[[Path], None]:
-    content = {**content, "checksum": digest(content)}
-
-    def write(path: Path) -> None:
-        # Given a path, torch.save would put the temporary file's name into the archive, and equal
-        # contents would be different files.
-        with path.open("wb") as file:
-            torch.save(content, file)
-
-    return write
+def _writer(content: dict) -> Callable[[Path], Any]:
+    # Through memory, because torch.save hides a full disk behind an error of its own, and would put
+    # the temporary file's name into the archive, so that equal contents were different files.
+    archive = io.BytesIO()
+    torch.save({**content, "checksum": digest(content)}, archive)
+    return lambda path: path.write_bytes(archive.getbuffer())
 
 
 def remove_leftovers(path: Path, age: float = 0) -> None:

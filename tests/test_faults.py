@@ -6,6 +6,7 @@ finished, whole files and finished pieces, is not computed again by the next one
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -45,6 +46,22 @@ class Launch:
         out, _ = self.process.communicate(timeout=1200)
         assert self.process.returncode == 0, out
         return out
+
+    def has_used(self, seconds: float) -> bool:
+        """Say whether it and its processes have used that much time of the CPU; False at its end.
+
+        A busy machine makes a run longer, and not its stages rarer.
+        """
+        parent = psutil.Process(self.process.pid)
+        while self.process.poll() is None:
+            used = 0.0
+            for process in (parent, *parent.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    used += sum(process.cpu_times()[:4])
+            if used >= seconds:
+                return True
+            time.sleep(0.02)
+        return False
 
     def kill(self) -> list[str]:
         """Kill it and its processes; return the scripts that were running."""
@@ -92,20 +109,20 @@ def new_root(folder: Path) -> Path:
 def check_killed_runs(tmp_path: Path, n_kills: int, *arguments: str) -> None:
     """Hold a run that is killed `n_kills` times against an undisturbed one."""
     undisturbed, root = new_root(tmp_path / "undisturbed"), new_root(tmp_path / "killed")
-    start = time.monotonic()
+    before = os.times()
     Launch(undisturbed, arguments).finish()
+    after = os.times()
     # Killed after D / n seconds on average, of the D that it all takes: kills hit every stage.
-    longest = 2 * (time.monotonic() - start) / n_kills
+    whole = after.children_user + after.children_system
+    longest = 2 * (whole - before.children_user - before.children_system) / n_kills
 
     moments, hit, files, pieces = random.Random(0), Counter(), {}, {}
     kills = 0
     while kills < n_kills:
         launch = Launch(root, arguments)
-        try:
-            launch.process.wait(moments.uniform(0.5, longest))
+        if not launch.has_used(moments.uniform(0, longest)):
             break  # all done before as many kills
-        except subprocess.TimeoutExpired:
-            scripts = launch.kill()
+        scripts = launch.kill()
         kills += 1
         hit.update(scripts or ["none yet"])
         now = finished_files(root)
@@ -113,8 +130,8 @@ def check_killed_runs(tmp_path: Path, n_kills: int, *arguments: str) -> None:
         files = now
         now = finished_pieces(root)
         for path, n in pieces.items():
-            whole = path.with_name(path.name.replace(".partial", "")) in files
-            assert now.get(path, 0) >= n or whole, f"{path} lost pieces"
+            is_whole = path.with_name(path.name.replace(".partial", "")) in files
+            assert now.get(path, 0) >= n or is_whole, f"{path} lost pieces"
         pieces = now
     Launch(root, arguments).finish()
     print(f"\n{kills} kills, each hit at most two processes: {dict(hit.most_common())}")

@@ -132,6 +132,13 @@ class TestLock:
             locks._break(path, stale)
             assert holder(path).pid == os.getpid()
 
+    def test_who_breaks_a_stale_lock_breaks_it_alone(self, path: Path):
+        stale = put(path, ended())
+        breaker = put(path.with_name(f"{path.name}.{stale.token}"), Holder.this())
+        locks._break(path, stale)
+        assert path.exists()
+        assert holder(path.with_name(f"{path.name}.{stale.token}")) == breaker
+
     @pytest.mark.parametrize("_repetition", range(20))
     def test_one_of_many_gets_a_stale_one(self, path: Path, _repetition: int):
         put(path, ended_once())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.experiments import Paths, parse_experiment
+from src.storage import load, save_together
 from src.tda import scores
 from src.tda.scores import Draws, Pieces, collect, each_checkpoint
 from tests.conftest import DIGITS
@@ -171,6 +172,25 @@ def test_a_partial_file_beside_a_whole_one_is_removed(digits_root: Path, copy_of
     out = call_well("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
     assert out.count("finished before") == 2
     assert not partial.exists()
+
+
+def test_files_of_two_trainings_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = [tmp_path / f"ckpt_epoch_{epoch}.pt" for epoch in range(5)]
+    save_together({path: {"training": "earlier"} for path in paths})
+    n_replaced, replace = 0, Path.replace
+
+    def replace_and_stop(self: Path, target: Path) -> None:
+        nonlocal n_replaced
+        n_replaced += 1
+        if n_replaced == 3:
+            raise KeyboardInterrupt
+        replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_together({path: {"training": "later"} for path in paths})
+    left = list(tmp_path.iterdir())
+    assert [load(path, "")["training"] for path in left] == ["later"] * 2
 
 
 def test_a_training_that_was_killed_while_its_files_were_put_in_place(digits_root: Path, copy_of):

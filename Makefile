@@ -5,7 +5,7 @@ EXPERIMENT := cnn2_digits3_10pc
 python := .venv/bin/python
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all lint bench
 
 .venv/installed: req.txt
 	$(PYTHON) -m venv .venv
@@ -23,12 +23,17 @@ demo: .venv/installed
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
 
 test: .venv/installed lint
-	$(python) -m pytest
+	$(python) -m pytest -n 2
 
 # With the tests marked slow.
 test-all: .venv/installed lint
-	$(python) -m pytest -m "slow or not slow"
+	$(python) -m pytest -n 2 -m "slow or not slow"
 
 lint: .venv/installed
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+
+# Installs two other libraries, to compare with. Wants data/mnist3 and data/cifar10.
+bench: .venv/installed
+	$(python) -m pip install --quiet --requirement benchmarks/req.txt
+	$(python) benchmarks/bench.py

@@ -1,0 +1,530 @@
+"""Time every stage against the machine's limit, the naive reference and other libraries.
+
+    make bench        (or: python benchmarks/bench.py [--device cuda] [--quick])
+
+Everything is measured in one run, so that ratios do not depend on the day: the matrix product rate
+of the machine first, then each stage of one seed of `cnn2_mnist3_10pc`, `cnn2_cifar10_10pc` and,
+where its backbone is there, `vit_mnist3_10pc` on the tiny backbone; the same work by the naive
+versions of tests/reference.py and by captum and dattri; and how stages grow with the number of
+training samples, of test samples and of parameters. Writes benchmarks/RESULTS.md.
+
+The share of the limit is the rate of the stage's floating point operations, counted as it runs by
+torch's FlopCounterMode (matrix products and convolutions), over that of a large matrix product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import shlex
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src.checkpoints import Setup, train  # noqa: E402
+from src.data.samples import Samples  # noqa: E402
+from src.draws import load_seeds  # noqa: E402
+from src.errors import UserError  # noqa: E402
+from src.evaluation import evaluate  # noqa: E402
+from src.experiments import (  # noqa: E402
+    REPOSITORY,
+    TINY_BACKBONE,
+    Paths,
+    parse_experiment,
+)
+from src.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
+from src.memory import members_at_once, vectors_at_once  # noqa: E402
+from src.models import build  # noqa: E402
+from src.models.cnn import CNN2  # noqa: E402
+from src.tda.ats import additional_step  # noqa: E402
+from src.tda.gradient_similarity import gradient_similarity  # noqa: E402
+from src.tda.influence import influence  # noqa: E402
+from src.tda.loo import leave_one_out, retrain  # noqa: E402
+from src.tda.solvers import Lissa  # noqa: E402
+from tests import reference  # noqa: E402
+
+RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+STAGES = ("evaluation", "LOO member", "ATS member", "GD and GC", "IF (LiSSA)")
+
+
+@dataclass
+class Stage:
+    """A stage's time in seconds, floating point operations, and peak memory in bytes."""
+
+    seconds: float
+    flops: float
+    memory: float
+
+
+class Bench:
+    """Measures on one device.
+
+    Args:
+        device: The device.
+        repeats: Runs of each stage; the fastest counts, since what slows one down is not the code.
+    """
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        self.device = device
+        self.repeats = repeats
+        self.rate = self._matmul_rate()
+
+    def _matmul_rate(self) -> float:
+        """Return the operations per second of a float32 matrix product."""
+        n = 2048 if self.device.type == "cpu" else 8192
+        a = torch.randn(n, n, device=self.device)
+        return 2 * n**3 / min(self.time(lambda: a @ a) for _ in range(10))
+
+    def copy_rate(self) -> float:
+        """Return the bytes per second, read and written, of a copy on the device."""
+        a = torch.empty(2**28 if self.device.type == "cuda" else 2**26, device=self.device)
+        b = torch.empty_like(a)
+        return 2 * a.nbytes / min(self.time(lambda: b.copy_(a)) for _ in range(10))
+
+    def time(self, run: Callable[[], object]) -> float:
+        """Return the seconds of one run."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def stage(self, run: Callable[[], object], n: int = 1) -> Stage:
+        """Measure a stage that does n units of work; the result is for one unit."""
+        run()  # warm up
+        with FlopCounterMode(display=False) as counter:
+            run()
+        with self._peak_memory() as peak:
+            seconds = min(self.time(run) for _ in range(self.repeats))
+        return Stage(seconds / n, counter.get_total_flops() / n, peak[0])
+
+    @contextmanager
+    def _peak_memory(self):  # noqa: ANN202
+        """Yield a list whose entry is, afterwards, the most memory that was in use."""
+        peak = [0.0]
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            yield peak
+            peak[0] = torch.cuda.max_memory_allocated()
+            return
+        process, done = psutil.Process(), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.02):
+                peak[0] = max(peak[0], process.memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield peak
+        finally:
+            done.set()
+            watcher.join()
+
+
+@dataclass
+class Work:
+    """One seed of an experiment, ready to be attributed."""
+
+    setup: Setup
+    seed: int
+    checkpoints: list[Params]
+
+    @classmethod
+    def of(cls, name: str, device: torch.device) -> Work:
+        """Train the first seed of an experiment."""
+        experiment = parse_experiment(name)
+        if experiment.has_backbone:
+            experiment = replace(experiment, backbone=TINY_BACKBONE)
+        setup = Setup.load(experiment, Paths(REPOSITORY), device)
+        seed = load_seeds()[0]
+        return cls(setup, seed, [s.params for s in cls.training(setup, seed)][-5:])
+
+    @staticmethod
+    def training(setup: Setup, seed: int):  # noqa: ANN205
+        """Train a seed's model."""
+        e = setup.experiment
+        return train(setup.loss, setup.start(seed), setup.train, setup.adam, e.batch_size, e.epochs)
+
+    def stages(self, bench: Bench) -> dict[str, Stage]:
+        """Measure each stage for one unit of it: one member, or one checkpoint."""
+        s, checkpoint = self.setup, self.checkpoints[-1]
+        e = s.experiment
+        at_once = members_at_once(s.loss, checkpoint, s.train, e.batch_size)
+        n_loo = min(3 * at_once, len(s.train))
+        n_ats = min(members_at_once(s.loss, checkpoint, s.train, 1), len(s.train))
+        vectors = vectors_at_once(checkpoint, s.train)
+
+        def loo() -> None:
+            chunks = leave_one_out(
+                s.loss,
+                self.checkpoints,
+                retrain(lambda: s.start(self.seed), e.kept_epochs),
+                list(range(n_loo)),
+                s.train,
+                s.test,
+                adam=s.adam,
+                batch_size=e.batch_size,
+                n_epochs=e.epochs,
+                chunk_size=at_once,
+            )
+            list(chunks)
+
+        def ats() -> None:
+            some = first(s.train, n_ats)
+            adam = replace(s.adam, decay_steps=None)
+            list(
+                additional_step(s.loss, self.checkpoints, some, s.test, adam=adam, chunk_size=n_ats)
+            )
+
+        return {
+            "evaluation": bench.stage(lambda: evaluate(s.loss, repeat(checkpoint, 1), s.test)),
+            "LOO member": bench.stage(loo, n_loo),
+            "ATS member": bench.stage(ats, n_ats * len(self.checkpoints)),
+            "GD and GC": bench.stage(lambda: similarity(s.loss, checkpoint, s, vectors)),
+            "IF (LiSSA)": bench.stage(
+                lambda: influence(s.loss, checkpoint, s.train, s.test, Lissa(), chunk_size=vectors)
+            ),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each stage is done for one seed and all checkpoints."""
+        n_train, n = len(self.setup.train), len(self.checkpoints)
+        return {
+            "LOO member": n_train + 1,
+            "ATS member": n_train * n,
+            "GD and GC": n,
+            "IF (LiSSA)": n,
+        }
+
+    def naive(self, bench: Bench) -> dict[str, float]:
+        """Time the same stages done naively, one member, sample or vector at a time.
+
+        Gradients and LiSSA solves are timed on a few and multiplied: each is done once per sample
+        or vector, none twice.
+        """
+        s, e = self.setup, self.setup.experiment
+        model = build(e)
+        model.load_state_dict(self.checkpoints[-1])
+        train_data, test_data = (
+            (images.images.contiguous(), images.labels) for images in (s.train, s.test)
+        )
+
+        @torch.no_grad()
+        def evaluation(m: nn.Module) -> Tensor:
+            return F.cross_entropy(m(test_data[0]), test_data[1], reduction="none")
+
+        def loo() -> None:
+            epochs = reference.train(partial(build, e), train_data, self.seed, e.epochs, left_out=0)
+            for epoch in epochs[-5:]:
+                evaluation(epoch.model)
+
+        def ats() -> None:
+            stepped = build(e)
+            stepped.load_state_dict(self.checkpoints[-1])
+            optimizer = reference.adam(stepped)
+            reference.sample_loss(stepped, train_data, 0).backward()
+            optimizer.step()
+            evaluation(stepped)
+
+        few = 10
+        vectors = reference.gradients(model, test_data, list(range(2)))
+
+        def fastest(run: Callable[[], object]) -> float:
+            run()
+            return min(bench.time(run) for _ in range(bench.repeats))
+
+        gradients = fastest(lambda: reference.gradients(model, test_data, list(range(few)))) / few
+        gradients *= len(s.train) + len(s.test)
+        solves = fastest(lambda: [reference.lissa(model, train_data, v) for v in vectors])
+        solves *= len(s.test) / len(vectors)
+        return {
+            "evaluation": fastest(lambda: evaluation(model)),
+            "LOO member": fastest(loo),
+            "ATS member": fastest(ats),
+            "GD and GC": gradients,
+            "IF (LiSSA)": gradients + solves,
+        }
+
+
+def first(samples: Samples, n: int) -> Samples:
+    """Return the first n samples."""
+    return Samples(samples.images[:n], samples.labels[:n], samples.indices[:n], samples.transform)
+
+
+def similarity(loss: PerSampleLoss, params: Params, setup: Setup, chunk_size: int) -> Tensor:
+    """Return grad-dot of all pairs; grad-cos is computed with it."""
+    return gradient_similarity(loss, params, setup.train, setup.test, chunk_size=chunk_size)[0]
+
+
+def peers(bench: Bench, work: Work, ours: dict[str, Stage]) -> list[str]:
+    """Time captum's TracInCP and dattri's LiSSA on the same checkpoint and samples."""
+    s, params = work.setup, work.checkpoints[-1]
+    model = build(s.experiment)
+    model.load_state_dict(params)
+    train_set, test_set = (
+        TensorDataset(images.images.contiguous(), images.labels) for images in (s.train, s.test)
+    )
+    lines = []
+    try:
+        from captum.influence import TracInCP
+    except ImportError:
+        lines.append("- captum is not installed (`pip install -r benchmarks/req.txt`)")
+    else:
+        with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+            torch.save(params, file.name)
+
+            def load(model: nn.Module, path: str) -> float:
+                model.load_state_dict(torch.load(path, weights_only=True))
+                return 1.0
+
+            tracin = TracInCP(
+                model,
+                train_set,
+                [file.name],
+                checkpoints_load_func=load,
+                loss_fn=nn.CrossEntropyLoss(reduction="sum"),
+                batch_size=len(train_set),
+                sample_wise_grads_per_batch=True,
+            )
+            found = tracin.influence(test_set.tensors)
+            seconds = min(bench.time(lambda: tracin.influence(test_set.tensors)) for _ in range(3))
+        dot = similarity(s.loss, params, s, vectors_at_once(params, s.train))
+        error = (found.T - dot).abs().max() / dot.abs().max()
+        lines.append(
+            f"- captum {version('captum')} TracInCP, grad-dot alone: {seconds:.2f} s; here GD and "
+            f"GC together {ours['GD and GC'].seconds:.3f} s: **{ratio(seconds, ours['GD and GC'])} "
+            f"times faster**. Largest difference of scores {error:.0e} of the largest score."
+        )
+    try:
+        from dattri.algorithm.influence_function import IFAttributorLiSSA
+        from dattri.task import AttributionTask
+    except ImportError:
+        lines.append("- dattri is not installed (`pip install -r benchmarks/req.txt`)")
+    else:
+
+        def mean_loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
+            outputs = torch.func.functional_call(model, params, data[0])
+            return F.cross_entropy(outputs, data[1].long())
+
+        def sample_loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
+            return mean_loss(
+                params, (data[0].reshape(1, *s.train.images.shape[1:]), data[1].reshape(1))
+            )
+
+        task = AttributionTask(mean_loss, model, params, target_func=sample_loss)
+        attributor = IFAttributorLiSSA(
+            task, batch_size=8, num_repeat=1, recursion_depth=4, damping=5e-3, scaling=1e4
+        )
+        few = 50
+        loaders = (
+            DataLoader(train_set, batch_size=len(train_set)),
+            DataLoader(TensorDataset(*test_set[:few]), batch_size=few),
+        )
+
+        def solve() -> None:
+            with torch.no_grad():
+                attributor.attribute(*loaders)
+
+        try:
+            attributor.cache(loaders[0])
+            seconds = bench.time(solve) * len(test_set) / few
+        except Exception as error:  # noqa: BLE001 - a peer that fails is a result, not an end
+            lines.append(f"- dattri {version('dattri')} LiSSA did not run: {error!s:.200}")
+        else:
+            lines.append(
+                f"- dattri {version('dattri')} LiSSA, same depth, damping and scale, "
+                f"{few} of {len(test_set)} test samples multiplied up: {seconds:.1f} s; here "
+                f"{ours['IF (LiSSA)'].seconds:.2f} s: "
+                f"**{ratio(seconds, ours['IF (LiSSA)'])} times faster**."
+            )
+    return lines
+
+
+def ratio(seconds: float, stage: Stage) -> str:
+    """Return how many times a stage is faster than so many seconds."""
+    return f"{seconds / stage.seconds:.1f}"
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package."""
+    from importlib.metadata import version as installed
+
+    return installed(package)
+
+
+class WiderCNN2(CNN2):
+    """cnn2 with a wider fully connected layer: more parameters, the same convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(in_channels=1)
+        self.fc1 = nn.Linear(64 * 5 * 5, width)
+        self.fc2 = nn.Linear(width, 10)
+
+
+def growth(bench: Bench) -> pd.DataFrame:
+    """Return how the time of each stage of cnn2_mnist3 grows: seconds at three sizes, exponent."""
+    rows = {}
+
+    def add(stage: str, of: str, sizes: list[int], seconds: list[float]) -> None:
+        exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+        rows[stage, of] = [
+            *(f"{size:,}: {s:.3g} s" for size, s in zip(sizes, seconds, strict=True)),
+            f"{exponent:.2f}",
+        ]
+
+    works = [Work.of(f"cnn2_mnist3_{n}pc", bench.device) for n in (10, 20, 50)]
+    measured = [work.stages(bench) for work in works]
+    for stage in STAGES[1:]:
+        total = [m[stage].seconds * w.counts()[stage] for m, w in zip(measured, works, strict=True)]
+        add(stage.replace("member", "seed"), "n_train", [len(w.setup.train) for w in works], total)
+    work = works[0]
+    whole = work.setup.test
+    by_test = {stage: [] for stage in STAGES}
+    sizes = [len(whole) // 4, len(whole) // 2, len(whole)]
+    for n in sizes:
+        work.setup.test = first(whole, n)
+        for stage, m in work.stages(bench).items():
+            by_test[stage].append(m.seconds)
+    for stage, seconds in by_test.items():
+        add(stage, "n_test", sizes, seconds)
+    by_width = {stage: [] for stage in ("evaluation", "GD and GC", "IF (LiSSA)")}
+    sizes = []
+    for width in (128, 512, 2048):
+        torch.manual_seed(0)
+        loss = PerSampleLoss(WiderCNN2(width).to(bench.device))
+        params = trainable(loss.model)
+        sizes.append(sum(p.numel() for p in params.values()))
+        s, chunk = work.setup, vectors_at_once(params, work.setup.train)
+        for stage, run in (
+            ("evaluation", partial(evaluate, loss, repeat(params, 1), s.test)),
+            ("GD and GC", partial(similarity, loss, params, s, chunk)),
+            (
+                "IF (LiSSA)",
+                partial(influence, loss, params, s.train, s.test, Lissa(), chunk_size=chunk),
+            ),
+        ):
+            by_width[stage].append(bench.stage(run).seconds)
+    for stage, seconds in by_width.items():
+        add(stage, "parameters", sizes, seconds)
+    index = pd.MultiIndex.from_tuples(rows, names=["stage", "grows with"])
+    columns = ["smallest", "middle", "largest", "exponent"]
+    return pd.DataFrame(rows.values(), index, columns).reset_index()
+
+
+def stage_table(bench: Bench, stages: dict[str, Stage], naive: dict[str, float]) -> pd.DataFrame:
+    """Return a row for each stage: time, rate, share of the limit, memory, ratio to naive."""
+    return pd.DataFrame(
+        [
+            {
+                "stage": name,
+                "time": f"{s.seconds * 1e3:.3g} ms",
+                "GFLOP": f"{s.flops / 1e9:.3g}",
+                "GFLOP/s": f"{s.flops / s.seconds / 1e9:.0f}",
+                "time / limit": f"{s.seconds * bench.rate / s.flops:.2f}",
+                "peak memory": f"{s.memory / 2**20:.0f} MiB",
+                "naive": f"{naive[name] * 1e3:.3g} ms" if naive else "",
+                "naive / here": ratio(naive[name], s) if naive else "",
+            }
+            for name, s in stages.items()
+        ]
+    )
+
+
+def seed_line(work: Work, stages: dict[str, Stage], naive: dict[str, float]) -> str:
+    """Return what one seed takes, five methods and five checkpoints."""
+    counts = work.counts()
+    total = sum(stages[name].seconds * n for name, n in counts.items())
+    text = f"One seed, five methods, five checkpoints: **{total:.1f} s**"
+    if naive:
+        by_hand = sum(naive[name] * n for name, n in counts.items())
+        text += f"; naive units {by_hand:.0f} s: **{by_hand / total:.1f} times less**"
+    return f"{text}. Ten seeds one after another: {10 * total / 60:.1f} min."
+
+
+def machine(device: torch.device) -> str:
+    """Return a description of the machine, without names."""
+    text = (
+        f"{platform.machine()}, {psutil.cpu_count()} cores ({torch.get_num_threads()} threads), "
+        f"{torch.backends.cpu.get_cpu_capability()}, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    )
+    if device.type == "cuda":
+        text += f"; {torch.cuda.get_device_name(device)}"
+    return f"{text}; Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time every stage; write benchmarks/RESULTS.md.")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true", help="one run of each stage, no growth")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")  # of the peers
+    device = torch.device(args.device)
+    bench = Bench(device, repeats=1 if args.quick else 3)
+    lines = [
+        "# Measured speed",
+        "",
+        f"- date: {datetime.date.today()}",
+        f"- command: `python {shlex.join(sys.argv)}`",
+        f"- machine: {machine(device)}",
+        f"- limit: {bench.rate / 1e9:.0f} GFLOP/s (float32 matrix product); copy "
+        f"{bench.copy_rate() / 1e9:.0f} GB/s read and written",
+        "",
+        "*time / limit*: how many times longer than the stage's operations take at that rate. "
+        "*naive*: the same stage by tests/reference.py, one member, sample or vector at a time.",
+    ]
+    for name in ("cnn2_mnist3_10pc", "cnn2_cifar10_10pc", "vit_mnist3_10pc"):
+        lines += ["", f"## {name}", ""]
+        print(name, flush=True)
+        try:
+            work = Work.of(name, device)
+        except UserError as error:
+            lines.append(f"Not measured: {error}")
+            continue
+        stages = work.stages(bench)
+        # The reference holds its model's parameters on the CPU, whole: for the CNNs there.
+        has_naive = device.type == "cpu" and not work.setup.experiment.has_backbone
+        naive = work.naive(bench) if has_naive else {}
+        table = stage_table(bench, stages, naive)
+        print(table.to_string(index=False), flush=True)
+        lines += [table.to_markdown(index=False), "", seed_line(work, stages, naive)]
+        if name == "cnn2_mnist3_10pc" and device.type == "cpu":
+            lines += ["", *peers(bench, work, stages)]
+            print("\n".join(lines[-2:]), flush=True)
+    if not args.quick:
+        lines += [
+            "",
+            "## Growth",
+            "",
+            "Seconds of stages of `cnn2_mnist3`, and the fitted power.",
+            "",
+        ]
+        lines.append(growth(bench).to_markdown(index=False))
+    RESULTS.write_text("\n".join(lines) + "\n")
+    print(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

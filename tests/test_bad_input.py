@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from src.experiments import Paths, parse_experiment
+from src.experiments import REPOSITORY, Paths, parse_experiment
 from src.storage import load, save
 from tests.conftest import DIGITS
 from tests.tools import call, run_script, tree
@@ -178,7 +179,7 @@ def test_in_a_process_of_its_own(script: str, arguments: tuple[str, ...]):
     run_script(script, *arguments).check_refused()
 
 
-def test_help_is_quick(tmp_path: Path):
+def test_help_is_quick():
     """Nothing heavy is imported before the arguments are known to be right."""
     code = "import sys, run_parallel; assert 'torch' not in sys.modules"
-    subprocess.run(["python", "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -153,7 +153,7 @@ class ArgumentParser(argparse.ArgumentParser):
             "--chunk_size",
             type=positive_int,
             metavar="N",
-            help=f"{of_what} at once, which changes memory and time but no number; "
+            help=f"{of_what} at once, which changes memory and time but, without random crops, no number; "
             "none: chosen from the free memory",
         )
 

@@ -91,7 +91,7 @@ class PerSampleLoss:
 
         On a GPU the members are one batched computation. On a CPU they run one after another: a
         member's activations then stay in cache, where a batch over members would turn its
-        convolutions into grouped ones, which are slower (benchmarks/RESULTS.md).
+        convolutions into grouped ones.
         """
         own_batches = labels.ndim == 2
         vectorise = labels.device.type != "cpu" if self.vectorise is None else self.vectorise

@@ -23,7 +23,7 @@ from src.members import Params, PerSampleLoss, n_parameters
 # Half of the free memory: estimates leave out temporaries and what an allocator keeps aside.
 SHARE_OF_FREE_MEMORY = 0.5
 # On a CPU, members trained together should keep parameters, gradients and moments in cache, and
-# a batch its activations; benchmarks/RESULTS.md has the measurements. A GPU wants what fits.
+# a batch its activations: the sizes are those at which cnn2 was fastest. A GPU wants what fits.
 CPU_CACHE_BYTES = 16 * 2**20
 CPU_BATCH = 60
 CPU_HESSIAN_BATCH = 96  # vectors times samples

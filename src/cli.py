@@ -153,8 +153,8 @@ class ArgumentParser(argparse.ArgumentParser):
             "--chunk_size",
             type=positive_int,
             metavar="N",
-            help=f"{of_what} at once, which changes memory and time but, without random crops, no number; "
-            "none: chosen from the free memory",
+            help=f"{of_what} at once, which changes memory and time but, without random crops, no "
+            "number; none: chosen from the free memory",
         )
 
 
@@ -272,7 +272,7 @@ def choose_device(name: str | None) -> torch.device:
     """
     import torch
 
-    # cuDNN would round the inputs of convolutions to TF32: errors of 1e-3 in the scores.
+    # cuDNN would round the inputs of convolutions to TF32, which has 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

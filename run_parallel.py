@@ -20,8 +20,8 @@ from src.cli import (
     seeds,
 )
 from src.errors import UserError
-from src.experiments import DEFAULT_BACKBONE
-from src.jobs import STEPS, Job, plan
+from src.experiments import DEFAULT_BACKBONE, STEPS
+from src.jobs import Job, plan
 
 SLURM_OPTIONS = ("partition", "gpus_per_task", "cpus_per_task", "mem_gb", "time", "sbatch")
 

@@ -16,6 +16,8 @@ from src.errors import UserError
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 METHODS = ("loo", "ats", "if", "gd", "gc")
+# The methods that each run_<step>.py computes; the ones that take longest stand first.
+STEPS = {"loo": ("loo",), "if": ("if",), "ats": ("ats",), "gd_and_gc": ("gd", "gc")}
 N_SEEDS = 10
 N_CHECKPOINTS = 5
 N_CLASSES = 10  # outputs of every model, also for the tasks with three classes
@@ -182,6 +184,11 @@ class Experiment:
                 "random_crop": self.random_crop,
             }
         return settings
+
+
+def script_of(method: str) -> str:
+    """Return the name of the script that computes a method."""
+    return next(f"run_{step}.py" for step, methods in STEPS.items() if method in methods)
 
 
 def parse_experiment(name: str) -> Experiment:

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import UserError
-from src.experiments import REPOSITORY, Experiment, Paths
+from src.experiments import REPOSITORY, STEPS, Experiment, Paths, script_of
 from src.locks import Holder, holder
-
-# What each script of a method computes; the ones that take longest stand first.
-STEPS = {"loo": ("loo",), "if": ("if",), "ats": ("ats",), "gd_and_gc": ("gd", "gc")}
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def plan(
             experiment.name,
             step,
             seed_id,
-            _call(f"run_{step}.py", experiment, seed_id, root),
+            _call(script_of(STEPS[step][0]), experiment, seed_id, root),
             tuple(paths.scores(experiment, method, seed) for method in STEPS[step]),
             paths.scores_lock(experiment, STEPS[step][0], seed),
             paths.log(experiment, step, seed),

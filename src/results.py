@@ -12,17 +12,9 @@ import torch
 
 from src.draws import load_seeds
 from src.errors import UserError
-from src.experiments import METHODS, Experiment, Paths
+from src.experiments import METHODS, Experiment, Paths, script_of
 from src.stats import COEFFICIENTS, correlations, draw_samples, moments, pvalues
 from src.storage import load, save, write_atomically
-
-SCRIPTS = {
-    "loo": "run_loo.py",
-    "ats": "run_ats.py",
-    "if": "run_if.py",
-    "gd": "run_gd_and_gc.py",
-    "gc": "run_gd_and_gc.py",
-}
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
 # library and device change rounding only.
@@ -100,7 +92,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
 
 
 def _command(experiment: Experiment, method: str, seed_id: int | None) -> str:
-    command = f"python {SCRIPTS[method]} --experiment {experiment.name}"
+    command = f"python {script_of(method)} --experiment {experiment.name}"
     return command if seed_id is None else f"{command} --seed_id {seed_id}"
 
 

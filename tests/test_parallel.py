@@ -18,8 +18,8 @@ import pytest
 from src import locks
 from src.cli import seed_ids
 from src.errors import UserError
-from src.experiments import Paths, parse_experiment
-from src.jobs import STEPS, plan
+from src.experiments import STEPS, Paths, parse_experiment
+from src.jobs import plan
 from src.locks import HeldError, Holder, holder, lock, wait_for_lock
 from src.parallel import make_slots
 from tests.conftest import DIGITS

@@ -10,7 +10,8 @@ def main() -> None:
     parser.add_allow_missing()
     args = parser.parse_args()
 
-    from src import plots
+    from src.plots.correlations import correlation_heatmaps
+    from src.plots.style import save_figure
     from src.results import correlation_matrices, correlation_table, load_scores, write_table
 
     paths = Paths(args.root)
@@ -23,9 +24,9 @@ def main() -> None:
         print(f"{experiment.name}, over seeds ({draws})")
         for (statistic, coefficient), matrix in matrices.items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
-        figure = plots.correlation_heatmaps(matrices)
+        figure = correlation_heatmaps(matrices)
         print()
-        for path in plots.save_figure(figure, folder / "figures", "correlations"):
+        for path in save_figure(figure, folder / "figures", "correlations"):
             print(path)
         print(f"{folder / 'correlations.csv'}\n", flush=True)
 

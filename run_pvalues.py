@@ -19,8 +19,10 @@ def main() -> None:
     parser.add_allow_missing()
     args = parser.parse_args()
 
-    from src import plots
     from src.data.samples import load_tensors
+    from src.plots.pairs import pair_sheet
+    from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
+    from src.plots.style import save_figure
     from src.results import load_scores, pvalue_tables, save_pvalues, write_table
 
     paths = Paths(args.root)
@@ -34,14 +36,14 @@ def main() -> None:
         save_pvalues(folder / f"pvalues{suffix}.pt", scores, p, args.test)
         samples = scores.samples()
         figures = {
-            "pvalue_histograms": plots.pvalue_histograms(p, args.alpha),
-            "mean_pvalue_by_checkpoints": plots.mean_pvalue_by_checkpoints(means),
-            "mean_against_std": plots.mean_against_std(samples, args.alpha),
+            "pvalue_histograms": pvalue_histograms(p, args.alpha),
+            "mean_pvalue_by_checkpoints": mean_pvalue_by_checkpoints(means),
+            "mean_against_std": mean_against_std(samples, args.alpha),
         }
         if "loo" in p:
             train = load_tensors(paths, experiment.task, f"train_{experiment.n_per_class}pc")
             test = load_tensors(paths, experiment.task, "test")
-            figures["loo_pairs"] = plots.pair_sheet(
+            figures["loo_pairs"] = pair_sheet(
                 samples["loo"],
                 p["loo"],
                 train,
@@ -54,7 +56,7 @@ def main() -> None:
         print(f"\nmean p-value\n{means.round(3).to_string()}")
         print(f"\nfraction of pairs with p < {args.alpha:g}\n{fractions.round(3).to_string()}\n")
         for name, figure in figures.items():
-            for path in plots.save_figure(figure, folder / "figures", f"{name}{suffix}"):
+            for path in save_figure(figure, folder / "figures", f"{name}{suffix}"):
                 print(path)
         print(f"{folder}: tables written\n", flush=True)
 

@@ -1,0 +1,116 @@
+"""Figures of p-values, and of mean against standard deviation."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t
+
+from src.plots.style import COLOURS, COLUMN, LINES, MARKERS, METHOD_LABELS, PAGE, scale_ticks
+from src.stats import moments
+
+
+def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
+    """Draw a histogram of p-values for each method, with the significance level."""
+    figure, axes = plt.subplots(
+        1, len(p), figsize=(PAGE, 1.9), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (method, values) in zip(axes[0], p.items(), strict=True):
+        sns.histplot(
+            x=values.ravel(),
+            bins=np.linspace(0, 1, 21),
+            stat="percent",
+            color=COLOURS[method],
+            edgecolor="white",
+            linewidth=0.3,
+            alpha=1,
+            ax=axis,
+        )
+        axis.axvline(alpha, color="black", linestyle="--", linewidth=0.8)
+        axis.set(
+            title=f"{METHOD_LABELS[method]}\n{(values < alpha).mean():.1%} below {alpha:g}",
+            xlabel="p-value",
+            ylabel="% of pairs",
+            xlim=(0, 1),
+            xticks=[0, 0.5, 1],
+            xticklabels=["0", "0.5", "1"],
+        )
+    sns.despine(figure)
+    return figure
+
+
+def mean_pvalue_by_checkpoints(means: pd.DataFrame) -> Figure:
+    """Draw the mean p-value against the number of checkpoints, a line for each method."""
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
+    for method in means.columns:
+        axis.plot(
+            means.index,
+            means[method],
+            color=COLOURS[method],
+            marker=MARKERS[method],
+            linestyle=LINES[method],
+            markersize=4,
+            linewidth=1.2,
+            label=METHOD_LABELS[method],
+        )
+    axis.set(
+        xlabel="number of checkpoints averaged",
+        ylabel="mean p-value",
+        xticks=means.index,
+        ylim=(0, None),
+    )
+    axis.locator_params(axis="y", nbins=5)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    sns.despine(figure)
+    return figure
+
+
+def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
+    """Draw mean against standard deviation of every pair's score, a panel for each method.
+
+    Args:
+        samples: Samples (T, n_train, n_test), by method.
+        alpha: Pairs below the two lines are significant at this level by the t-test.
+    """
+    figure, axes = plt.subplots(1, len(samples), figsize=(PAGE, 1.9), squeeze=False)
+    norm = LogNorm(1, 10 ** np.ceil(np.log10(next(iter(samples.values()))[0].size / 10)))
+    for axis, (method, values) in zip(axes[0], samples.items(), strict=True):
+        mean, std = (moment.ravel() for moment in moments(values))
+        # The few largest of many pairs would leave the rest a dot in the corner.
+        limit_x, limit_y = (np.quantile(np.abs(v), 0.995) or 1.0 for v in (mean, std))
+        density = axis.hexbin(
+            mean,
+            std,
+            gridsize=30,
+            norm=norm,
+            cmap="viridis_r",
+            extent=(-limit_x, limit_x, 0, limit_y),
+            linewidths=0.1,
+            rasterized=True,
+        )
+        n_draws = len(values)
+        slope = np.sqrt(n_draws) / student_t.ppf(1 - alpha / 2, n_draws - 1)
+        axis.plot(
+            [-limit_x, 0, limit_x],
+            [slope * limit_x, 0, slope * limit_x],
+            color="black",
+            linestyle="--",
+            linewidth=0.8,
+        )
+        # One tick on each side of zero, at the largest of 1, 2, 5, 10, ... that fits.
+        decade = 10 ** np.floor(np.log10(limit_x))
+        tick = decade * max(step for step in (1, 2, 5) if step * decade <= limit_x)
+        axis.set_xticks([-tick, 0, tick])
+        axis.locator_params(axis="y", nbins=3)
+        axis.set(title=METHOD_LABELS[method], xlim=(-limit_x, limit_x), ylim=(0, limit_y))
+        axis.set_xlabel("mean of τ" + scale_ticks(axis.xaxis, limit_x))
+        axis.set_ylabel(
+            ("std of τ" if axis is axes[0, 0] else "") + scale_ticks(axis.yaxis, limit_y)
+        )
+    figure.colorbar(density, ax=axes, label="pairs", aspect=30)
+    sns.despine(figure)
+    return figure

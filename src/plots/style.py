@@ -1,0 +1,64 @@
+"""What all figures share, for a two-column paper: sizes, colours, labels and how they are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen on a cluster
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from src.experiments import METHODS
+from src.storage import write_atomically
+
+COLUMN, PAGE = 3.25, 6.75  # widths in inches
+
+METHOD_LABELS = {"loo": "LOO", "ats": "ATS", "if": "IF", "gd": "GD", "gc": "GC"}
+STATISTIC_LABELS = {"mean": "mean of τ", "std": "standard deviation of τ", "pvalue": "p-value"}
+COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), strict=True))
+# So that colour is never the only key; IF and GD often lie on each other, hence the dashes.
+MARKERS = dict(zip(METHODS, "osD^v", strict=True))
+LINES = dict(zip(METHODS, ("-", "-", "-", "--", "-"), strict=True))
+
+sns.set_theme(
+    context="paper",
+    style="ticks",
+    rc={
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "pdf.fonttype": 42,  # editable text, as journals ask
+        "figure.constrained_layout.use": True,
+    },
+)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Save a figure as `<name>.pdf` and `<name>.png` and close it; return the two paths."""
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    for path in paths:
+        # No date in the PDF: the same numbers give the same file.
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
+        write_atomically(path, lambda file, m=metadata: figure.savefig(file, dpi=300, metadata=m))
+    plt.close(figure)
+    return paths
+
+
+def scale_ticks(axis: Axis, limit: float) -> str:
+    """Divide an axis's tick labels by a power of ten and return it for the axis's label."""
+    exponent = int(np.floor(np.log10(limit)))
+    if exponent in (-1, 0, 1):
+        exponent = 0
+    axis.set_major_formatter(
+        lambda value, _: f"{value / 10.0**exponent:g}".replace("-", "\N{MINUS SIGN}")
+    )
+    return f" ($10^{{{exponent}}}$)" if exponent else ""

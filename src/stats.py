@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, ttest_1samp
+from scipy.special import ndtr, stdtr
+from scipy.stats import rankdata
 
 TESTS = ("ttest", "snr")
 COEFFICIENTS = ("pearson", "spearman")
@@ -39,9 +40,7 @@ def pvalues(samples: np.ndarray, test: str = "ttest") -> np.ndarray:
 
     Args:
         samples: Samples (T, ...), T at least 2.
-        test: "ttest": two-sided one-sample Student t with T − 1 degrees of freedom. "snr":
-            2 (1 − Φ(|mean / std|)), the formula of the published code; it has no √T, so on pure
-            Gaussian noise it is not uniform.
+        test: One of TESTS, see `pvalues_of_moments`.
 
     Returns:
         P-values (...). A pair whose samples are all equal has no noise: 1 if they are 0, else 0.
@@ -51,18 +50,35 @@ def pvalues(samples: np.ndarray, test: str = "ttest") -> np.ndarray:
     """
     if len(samples) < 2:
         raise ValueError(f"a test needs at least 2 samples, got {len(samples)}")
-    # Equal samples would be divided by a standard deviation of zero, or of rounding.
+    mean, std = moments(samples)
+    # The standard deviation of equal samples is zero, or of the size of rounding.
     constant = (samples == samples[0]).all(axis=0)
-    p = np.where(samples[0] == 0, 1.0, 0.0)
-    noisy = samples[:, ~constant]
+    p = pvalues_of_moments(mean, np.where(constant, 1.0, std), len(samples), test)
+    return np.where(constant, np.where(samples[0] == 0, 1.0, 0.0), p)
+
+
+def pvalues_of_moments(
+    mean: np.ndarray, std: np.ndarray, n_draws: int, test: str = "ttest"
+) -> np.ndarray:
+    """Return the p-value of 'the mean is 0' from mean and standard deviation of T samples.
+
+    Args:
+        mean: Means (...).
+        std: Standard deviations (...), above 0.
+        n_draws: T, the number of samples.
+        test: "ttest": two-sided one-sample Student t with T − 1 degrees of freedom. "snr":
+            2 (1 − Φ(|mean / std|)), the formula of the published code; it has no √T, so on pure
+            Gaussian noise it is not uniform.
+
+    Raises:
+        ValueError: The test is unknown.
+    """
+    ratio = -np.abs(mean) / std
     if test == "ttest":
-        p[~constant] = ttest_1samp(noisy, 0).pvalue
-    elif test == "snr":
-        mean, std = moments(noisy)
-        p[~constant] = 2 * norm.sf(np.abs(mean / std))
-    else:
-        raise ValueError(f"unknown test {test!r}: choose from {', '.join(TESTS)}")
-    return p
+        return 2 * stdtr(n_draws - 1, ratio * np.sqrt(n_draws))
+    if test == "snr":
+        return 2 * ndtr(ratio)
+    raise ValueError(f"unknown test {test!r}: choose from {', '.join(TESTS)}")
 
 
 def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFrame:
@@ -74,5 +90,12 @@ def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFram
 
     A method that is constant over pairs has no correlation: NaN.
     """
-    frame = pd.DataFrame({method: v.ravel() for method, v in values.items()})
-    return frame.corr(method=coefficient)
+    stacked = np.stack([v.ravel() for v in values.values()]).astype(np.float64)
+    if coefficient == "spearman":
+        stacked = rankdata(stacked, axis=1)
+    elif coefficient != "pearson":
+        raise ValueError(f"unknown {coefficient!r}: choose from {', '.join(COEFFICIENTS)}")
+    # The deviations of a constant from its mean are zero, or rounding.
+    stacked[(stacked == stacked[:, :1]).all(axis=1)] = np.nan
+    matrix = np.atleast_2d(np.corrcoef(stacked))
+    return pd.DataFrame(matrix, index=list(values), columns=list(values))

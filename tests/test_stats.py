@@ -41,6 +41,13 @@ def test_ttest_by_hand():
     assert pvalues(samples[:, None])[0] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("n_draws", [2, 3, 10])
+def test_ttest_equals_scipy(rng, n_draws):
+    samples = rng.normal(size=(n_draws, 20, 30)) + rng.normal(size=(20, 30)) * 5
+    expected = scipy.stats.ttest_1samp(samples, 0).pvalue
+    np.testing.assert_allclose(pvalues(samples), expected, rtol=1e-10)
+
+
 def test_snr_by_hand():
     samples = np.array([1.0, 2.0, 6.0])
     expected = 2 * (1 - scipy.stats.norm.cdf(3 / np.sqrt(7)))
@@ -114,6 +121,14 @@ def test_ties_share_their_rank():
     assert correlations(values, "spearman").loc["a", "b"] == pytest.approx(expected)
 
 
-def test_a_constant_has_no_correlation(rng):
-    matrix = correlations({"a": rng.normal(size=9), "b": np.ones(9)}, "pearson")
+@pytest.mark.parametrize("coefficient", ["pearson", "spearman"])
+def test_a_constant_has_no_correlation(rng, coefficient):
+    # The mean of seven times 0.1 is not quite 0.1.
+    matrix = correlations({"a": rng.normal(size=7), "b": np.full(7, 0.1)}, coefficient)
     assert np.isnan(matrix.loc["a", "b"])
+    assert matrix.loc["a", "a"] == pytest.approx(1)
+
+
+def test_unknown_coefficient():
+    with pytest.raises(ValueError, match="choose from pearson, spearman"):
+        correlations({"a": np.arange(3.0)}, "kendall")

@@ -16,6 +16,8 @@ from src.errors import UserError
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 METHODS = ("loo", "ats", "if", "gd", "gc")
+# The sign of a score where the training sample helps, that is, lowers the test sample's loss.
+HELPFUL_SIGN = {"loo": 1, "ats": -1, "if": -1, "gd": 1, "gc": 1}
 # The methods that each run_<step>.py computes; the ones that take longest stand first.
 STEPS = {"loo": ("loo",), "if": ("if",), "ats": ("ats",), "gd_and_gc": ("gd", "gc")}
 N_SEEDS = 10

@@ -13,7 +13,7 @@ import torch
 from src.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths, script_of
-from src.stats import COEFFICIENTS, correlations, draw_samples, moments, pvalues
+from src.stats import draw_samples, moments, pvalues
 from src.storage import load, save, write_atomically
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
@@ -191,25 +191,13 @@ def save_pvalues(path: Path, scores: ExperimentScores, p: dict[str, np.ndarray],
     save(path, content)
 
 
-def correlation_matrices(scores: ExperimentScores) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return the correlations between methods over pairs.
-
-    Returns:
-        Frames of method by method, by (statistic, coefficient): of the means, the standard
-        deviations and the t-test's p-values at C checkpoints, by Pearson and Spearman.
-    """
-    samples = scores.samples()
-    both = {m: moments(s) for m, s in samples.items()}
-    statistics = {
-        "mean": {m: mean for m, (mean, _) in both.items()},
-        "std": {m: std for m, (_, std) in both.items()},
-        "pvalue": {m: pvalues(s) for m, s in samples.items()},
-    }
-    return {
-        (statistic, coefficient): correlations(values, coefficient)
-        for statistic, values in statistics.items()
-        for coefficient in COEFFICIENTS
-    }
+def pair_statistics(samples: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return mean, standard deviation and the t-test's p-value of every pair, by method."""
+    statistics = {}
+    for method, values in samples.items():
+        mean, std = moments(values)
+        statistics[method] = {"mean": mean, "std": std, "pvalue": pvalues(values)}
+    return statistics
 
 
 def correlation_table(matrices: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:

@@ -99,3 +99,21 @@ def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFram
     stacked[(stacked == stacked[:, :1]).all(axis=1)] = np.nan
     matrix = np.atleast_2d(np.corrcoef(stacked))
     return pd.DataFrame(matrix, index=list(values), columns=list(values))
+
+
+def correlation_matrices(
+    statistics: dict[str, dict[str, np.ndarray]],
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the correlations between methods of several statistics of every pair.
+
+    Args:
+        statistics: One number per pair, (n_train, n_test), by method and by name of the statistic.
+
+    Returns:
+        Frames of method by method, by (statistic, coefficient).
+    """
+    return {
+        (name, coefficient): correlations({m: v[name] for m, v in statistics.items()}, coefficient)
+        for name in next(iter(statistics.values()))
+        for coefficient in COEFFICIENTS
+    }

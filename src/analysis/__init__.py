@@ -1,0 +1,1 @@
+"""What the scores say: one module for each question, computed from samples over draws."""

@@ -1,0 +1,132 @@
+"""Confidence intervals by the bootstrap over seeds.
+
+Seeds are what was drawn, so seeds are resampled; the pairs stay. All methods share a resample, as
+they share the seeds.
+
+A statistic of T resampled seeds is not centred on the observed one: a seed that is drawn twice adds
+no spread, so on noise the p-values of resamples are too small, and percentiles of the resamples
+miss the truth nearly always (`tests/analysis/test_bootstrap.py` simulates it). Their spread is
+right, or somewhat too large, so the intervals are `estimate ± z · standard error` with the standard
+error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from src.stats import correlation_matrices, pvalues_of_moments
+
+N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
+LEVEL = 0.95
+LEAST_DRAWS = 3  # the resamples of two seeds with any spread at all are all alike
+
+
+def seed_resamples(n_draws: int, n_resamples: int = N_RESAMPLES) -> np.ndarray:
+    """Return how often each seed stands in each resample, int64 (n_resamples, T).
+
+    The same T gives the same resamples. Those of a single seed, T times, have no standard deviation
+    and are left out.
+    """
+    rng = np.random.default_rng(n_draws)
+    counts = np.empty((0, n_draws), dtype=np.int64)
+    while len(counts) < n_resamples:
+        more = rng.multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=n_resamples)
+        counts = np.concatenate([counts, more[(more > 0).sum(axis=1) > 1]])
+    return counts[:n_resamples]
+
+
+def resampled_moments(
+    samples: np.ndarray, counts: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the mean and the standard deviation of every pair over each resample.
+
+    Args:
+        samples: Samples (T, ...).
+        counts: How often each seed stands in each resample, (n_resamples, T).
+
+    A pair whose resampled samples are equal gets the smallest positive standard deviation, so that
+    its p-value is 0, or 1 where they are all 0.
+    """
+    n_draws = len(samples)
+    mean = samples.mean(axis=0)
+    centred = samples - mean  # the difference of large squares would lose the variance
+    squares = centred**2
+    for count in counts.astype(np.float64):
+        shift = np.tensordot(count, centred, axes=1) / n_draws
+        variance = np.tensordot(count, squares, axes=1) - n_draws * shift**2
+        std = np.sqrt(np.maximum(variance / (n_draws - 1), 0))
+        yield mean + shift, np.maximum(std, np.finfo(np.float64).tiny)
+
+
+def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, float]:
+    """Return the standard error of the mean p-value over pairs, by test.
+
+    Args:
+        samples: Samples (T, n_train, n_test).
+        tests: Of `src.stats.TESTS`.
+
+    Returns:
+        The standard errors; NaN where there are fewer than LEAST_DRAWS seeds.
+    """
+    n_draws = len(samples)
+    if n_draws < LEAST_DRAWS:
+        return dict.fromkeys(tests, np.nan)
+    means = [
+        [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
+        for mean, std in resampled_moments(samples, seed_resamples(n_draws))
+    ]
+    return dict(zip(tests, np.std(means, axis=0, ddof=1), strict=True))
+
+
+def interval(estimate: float, error: float, low: float, high: float) -> tuple[float, float]:
+    """Return the confidence interval of an estimate, within the limits of what is estimated."""
+    reach = norm.isf((1 - LEVEL) / 2) * error
+    return max(low, estimate - reach), min(high, estimate + reach)
+
+
+def correlation_intervals(
+    samples: dict[str, np.ndarray], estimates: dict[tuple[str, str], pd.DataFrame]
+) -> dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return the confidence intervals of the correlations between methods over pairs.
+
+    Args:
+        samples: Samples (T, n_train, n_test), by method; T may differ between methods.
+        estimates: The correlations, as `src.stats.correlation_matrices` returns them of means,
+            standard deviations and the t-test's p-values.
+
+    Returns:
+        Frames of lower and of upper limits, method by method, by (statistic, coefficient). They are
+        symmetric after Fisher's transformation, so they stay between −1 and 1. NaN where there are
+        fewer than LEAST_DRAWS seeds.
+    """
+    resamples = {m: resampled_moments(v, seed_resamples(len(v))) for m, v in samples.items()}
+    drawn: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in estimates}
+    for _ in range(N_RESAMPLES):
+        statistics = {}
+        for method, moment in resamples.items():
+            mean, std = next(moment)
+            p = pvalues_of_moments(mean, std, len(samples[method]))
+            statistics[method] = {"mean": mean, "std": std, "pvalue": p}
+        for key, matrix in correlation_matrices(statistics).items():
+            drawn[key].append(_fisher(matrix.to_numpy()))
+    enough = np.array([len(v) >= LEAST_DRAWS for v in samples.values()])
+    defined = np.where(np.outer(enough, enough), 1.0, np.nan)
+    limits = {}
+    for key, matrix in estimates.items():
+        reach = norm.isf((1 - LEVEL) / 2) * np.std(drawn[key], axis=0, ddof=1) * defined
+        centre = _fisher(matrix.to_numpy())
+        low, high = (
+            pd.DataFrame(np.tanh(bound), matrix.index, matrix.columns)
+            for bound in (centre - reach, centre + reach)
+        )
+        limits[key] = low, high
+    return limits
+
+
+def _fisher(correlation: np.ndarray) -> np.ndarray:
+    # One, that of a method with itself and now and then of two, would be infinite.
+    return np.arctanh(np.clip(correlation, -1 + 1e-12, 1 - 1e-12))

@@ -1,0 +1,152 @@
+"""How many draws an answer takes: stability by the number of seeds and checkpoints, and power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import ncfdtr
+from scipy.stats import t as student_t
+
+from src.stats import correlations, draw_samples, moments, pvalues
+
+N_SUBSETS = 20  # of the seeds, over which each number is averaged
+POWER = 0.8
+MOST_DRAWS = 10_000  # a pair that needs more is counted as one that needs these
+
+
+def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
+    """Return how p-values and ranks of pairs depend on the number of seeds and checkpoints.
+
+    Args:
+        scores: Scores (T, C, n_train, n_test) of one method.
+        alpha: Significance level.
+
+    Returns:
+        A row for each number of seeds from 2 to T and of last checkpoints from 1 to C, with
+        `mean_pvalue` and `significant`, the fraction of pairs below alpha, by the t-test, and
+        `rank_correlation`: Spearman's, over pairs, between the mean scores of two disjoint halves
+        of the seeds (of an odd number, one half has one more). Each is the mean over N_SUBSETS
+        random subsets of the seeds, or over all where there are no more.
+    """
+    n_draws, n_checkpoints = scores.shape[:2]
+    rows = []
+    for k in range(1, n_checkpoints + 1):
+        samples = draw_samples(scores, k)
+        for n in range(2, n_draws + 1):
+            p = [pvalues(samples[subset]) for subset in _subsets(n_draws, n)]
+            halves = [
+                _rank_correlation(samples[half].mean(axis=0), samples[other].mean(axis=0))
+                for half, other in _halves(n_draws, n)
+            ]
+            rows.append(
+                {
+                    "draws": n,
+                    "checkpoints": k,
+                    "mean_pvalue": np.mean([values.mean() for values in p]),
+                    "significant": np.mean([(values < alpha).mean() for values in p]),
+                    "rank_correlation": np.mean(halves),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _subsets(n_draws: int, size: int) -> Iterator[list[int]]:
+    """Yield random subsets of the seeds, or all where there are no more than N_SUBSETS."""
+    if comb(n_draws, size) <= N_SUBSETS:
+        yield from map(list, combinations(range(n_draws), size))
+        return
+    rng = np.random.default_rng(size)
+    for _ in range(N_SUBSETS):
+        yield rng.permutation(n_draws)[:size].tolist()
+
+
+def _halves(n_draws: int, size: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield random pairs of disjoint halves of `size` seeds."""
+    rng = np.random.default_rng(size)
+    for _ in range(N_SUBSETS):
+        order = rng.permutation(n_draws).tolist()
+        yield order[: size // 2], order[size // 2 : size]
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return correlations({"a": a, "b": b}, "spearman").loc["a", "b"]
+
+
+def power(effect: float, n_draws: int, alpha: float) -> float:
+    """Return the power of the two-sided one-sample t-test.
+
+    Args:
+        effect: |mean| / standard deviation of the scores.
+        n_draws: T, the number of samples.
+        alpha: Significance level.
+    """
+    critical = student_t.isf(alpha / 2, n_draws - 1)
+    # The square of a noncentral t is a noncentral F, whose distribution scipy computes more safely.
+    return float(1 - ncfdtr(1, n_draws - 1, n_draws * effect**2, critical**2))
+
+
+def draws_for_power(effects: np.ndarray, alpha: float) -> np.ndarray:
+    """Return the number of seeds with which the t-test finds each pair with a chance of POWER.
+
+    Args:
+        effects: Effect sizes |mean| / std of pairs, (...).
+        alpha: Significance level.
+
+    Returns:
+        Numbers of seeds, int64 (...): the least up to 50; beyond, the least of a ladder whose steps
+        are about 5 %; at most MOST_DRAWS.
+    """
+    ladder = [*range(2, 51)]
+    while ladder[-1] < MOST_DRAWS:
+        ladder.append(min(MOST_DRAWS, int(ladder[-1] * 1.05) + 1))
+    least_effects = [_least_effect(n, alpha) for n in ladder[:-1]]  # fall as n grows
+    position = np.searchsorted(-np.array(least_effects), -effects.ravel(), side="left")
+    return np.array(ladder)[position].reshape(effects.shape)
+
+
+def _least_effect(n_draws: int, alpha: float) -> float:
+    """Return the effect size that T seeds find with a chance of POWER."""
+    enough = 1 / np.sqrt(n_draws)
+    while power(enough, n_draws, alpha) < POWER:
+        enough *= 2
+    return brentq(lambda effect: power(effect, n_draws, alpha) - POWER, 0, enough)
+
+
+def power_table(samples: dict[str, np.ndarray], alpha: float) -> pd.DataFrame:
+    """Return how many seeds the t-test needs, at the effect sizes that were observed.
+
+    An observed effect size is too large on average, most so where there is none: the last row says
+    what pure noise would show.
+
+    Args:
+        samples: Samples (T, n_train, n_test), by method.
+        alpha: Significance level.
+
+    Returns:
+        A row for each method, and one for noise with as many samples as the first method has: the
+        median effect size, the quartiles of the number of seeds over pairs, and the share of pairs
+        that 10 and 50 seeds suffice for.
+    """
+    first = next(iter(samples.values()))
+    noise = np.random.default_rng(0).normal(size=(len(first), 10_000))
+    rows = {}
+    for method, values in {**samples, "noise": noise}.items():
+        mean, std = moments(values)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effects = np.nan_to_num(np.abs(mean) / std, nan=0.0, posinf=np.inf)
+        needed = draws_for_power(effects, alpha)
+        low, middle, high = np.quantile(needed, [0.25, 0.5, 0.75])
+        rows[method] = {
+            "median_effect": np.median(effects),
+            "draws_for_25%": int(np.ceil(low)),
+            "draws_for_50%": int(np.ceil(middle)),
+            "draws_for_75%": int(np.ceil(high)),
+            "found_by_10": (needed <= 10).mean(),
+            "found_by_50": (needed <= 50).mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

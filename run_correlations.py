@@ -1,34 +1,54 @@
-"""Correlations between the methods' means, standard deviations and p-values over pairs."""
+"""Agreement between the methods: correlations over pairs, and distributions over seeds."""
 
-from src.cli import ArgumentParser, run
+from src.cli import ArgumentParser, number, run
 from src.experiments import Paths
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_experiments(nargs="+")
+    parser.add_argument(
+        "--alpha",
+        type=number(above=0, below=1),
+        default=0.05,
+        help="significance level of the t-tests whose answers are compared",
+    )
     parser.add_allow_missing()
     args = parser.parse_args()
 
-    from src.plots.correlations import correlation_heatmaps
-    from src.plots.style import save_figure
-    from src.results import correlation_matrices, correlation_table, load_scores, write_table
+    from src.report import Report
+    from src.reports.comparison import report_correlation_comparison
+    from src.reports.correlations import report_agreement, report_correlations
+    from src.results import load_scores
 
     paths = Paths(args.root)
-    for experiment in args.experiment:
-        folder = paths.results(experiment)
+    experiments = list(dict.fromkeys(args.experiment))
+    matrices, tables, agreements = {}, {}, {}
+    for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
-        matrices = correlation_matrices(scores)
-        write_table(correlation_table(matrices), folder / "correlations.csv", index=False)
-        draws = ", ".join(f"{method} {len(seeds)}" for method, seeds in scores.seeds.items())
-        print(f"{experiment.name}, over seeds ({draws})")
-        for (statistic, coefficient), matrix in matrices.items():
+        report = Report(
+            paths.results(experiment),
+            experiment.name,
+            "correlations",
+            "Agreement between methods",
+            {"alpha": args.alpha, "seeds": scores.seeds},
+        )
+        matrices[experiment], tables[experiment] = report_correlations(report, scores)
+        agreements[experiment] = report_agreement(report, scores, args.alpha)
+        print(f"{experiment.name}, over seeds ({scores.draws})")
+        for (statistic, coefficient), matrix in matrices[experiment].items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
-        figure = correlation_heatmaps(matrices)
-        print()
-        for path in save_figure(figure, folder / "figures", "correlations"):
-            print(path)
-        print(f"{folder / 'correlations.csv'}\n", flush=True)
+        print(f"\n{report.close()}\n", flush=True)
+    if len(experiments) > 1:
+        report = Report(
+            paths.comparison,
+            "Comparison of experiments",
+            "correlations",
+            "Agreement between methods",
+            {"alpha": args.alpha, "experiments": [e.name for e in experiments]},
+        )
+        report_correlation_comparison(report, matrices, tables, agreements)
+        print(report.close())
 
 
 if __name__ == "__main__":

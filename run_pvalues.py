@@ -1,6 +1,6 @@
-"""P-values of the scores over draws: tables for 1 to 5 checkpoints, and figures."""
+"""P-values of the scores over draws: tables, figures and a page, and comparisons of experiments."""
 
-from src.cli import ArgumentParser, number, run
+from src.cli import ArgumentParser, index, number, run
 from src.experiments import Paths
 
 
@@ -14,51 +14,64 @@ def main() -> None:
         help="Student's t over seeds, or the published code's normal p of mean / std",
     )
     parser.add_argument(
-        "--alpha", type=number(above=0, below=1), default=0.05, help="significance level"
+        "--alpha",
+        type=number(above=0, below=1),
+        default=0.05,
+        help="significance level, and false discovery rate",
+    )
+    parser.add_argument(
+        "--test_index",
+        type=index,
+        metavar="I",
+        help="index of a test image in its full split (as in data/subset_indices/<task>/test.txt) "
+        "whose proponents and opponents are drawn",
     )
     parser.add_allow_missing()
     args = parser.parse_args()
 
-    from src.data.samples import load_tensors
-    from src.plots.pairs import pair_sheet
-    from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
-    from src.plots.style import save_figure
-    from src.results import load_scores, pvalue_tables, save_pvalues, write_table
+    from src.report import Report
+    from src.reports.comparison import report_pvalue_comparison
+    from src.reports.pvalues import report_draws, report_pairs, report_pvalues
+    from src.results import load_scores
 
     paths = Paths(args.root)
+    experiments = list(dict.fromkeys(args.experiment))
     suffix = "" if args.test == "ttest" else f"_{args.test}"
-    for experiment in args.experiment:
-        folder = paths.results(experiment)
+    settings = {"test": args.test, "alpha": args.alpha}
+    for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
-        means, fractions, p = pvalue_tables(scores, args.test, args.alpha)
-        write_table(means, folder / f"mean_pvalues{suffix}.csv")
-        write_table(fractions, folder / f"significant_fraction{suffix}.csv")
-        save_pvalues(folder / f"pvalues{suffix}.pt", scores, p, args.test)
-        samples = scores.samples()
-        figures = {
-            "pvalue_histograms": pvalue_histograms(p, args.alpha),
-            "mean_pvalue_by_checkpoints": mean_pvalue_by_checkpoints(means),
-            "mean_against_std": mean_against_std(samples, args.alpha),
-        }
-        if "loo" in p:
-            train = load_tensors(paths, experiment.task, f"train_{experiment.n_per_class}pc")
-            test = load_tensors(paths, experiment.task, "test")
-            figures["loo_pairs"] = pair_sheet(
-                samples["loo"],
-                p["loo"],
-                train,
-                test,
-                method="loo",
-                class_names=experiment.task.class_names,
-            )
-        draws = ", ".join(f"{method} {len(seeds)}" for method, seeds in scores.seeds.items())
-        print(f"{experiment.name}, {args.test} over seeds ({draws})")
-        print(f"\nmean p-value\n{means.round(3).to_string()}")
-        print(f"\nfraction of pairs with p < {args.alpha:g}\n{fractions.round(3).to_string()}\n")
-        for name, figure in figures.items():
-            for path in save_figure(figure, folder / "figures", f"{name}{suffix}"):
-                print(path)
-        print(f"{folder}: tables written\n", flush=True)
+        position = None
+        if args.test_index is not None:
+            position = scores.test_position(args.test_index)
+        report = Report(
+            paths.results(experiment),
+            experiment.name,
+            f"pvalues{suffix}",
+            "Reliability of the scores" + (", by the published formula" if suffix else ""),
+            {**settings, "seeds": scores.seeds},
+        )
+        means, p = report_pvalues(report, scores, paths, args.test, args.alpha)
+        if args.test == "ttest":
+            report_draws(report, scores, args.alpha)
+        report_pairs(report, scores, p, paths, args.alpha, position, suffix)
+        print(f"{experiment.name}, {args.test} over seeds ({scores.draws})")
+        print(f"\nmean p-value\n{means.round(3).to_string()}\n")
+        print(f"{report.close()}\n", flush=True)
+    if len(experiments) > 1:
+        report = Report(
+            paths.comparison,
+            "Comparison of experiments",
+            "pvalues",
+            "Reliability of the scores",
+            {**settings, "experiments": [experiment.name for experiment in experiments]},
+        )
+        report_pvalue_comparison(
+            report,
+            lambda e: load_scores(paths, e, allow_missing=args.allow_missing).samples(),
+            experiments,
+            args.alpha,
+        )
+        print(report.close())
 
 
 if __name__ == "__main__":

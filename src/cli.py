@@ -207,6 +207,13 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def index(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def number(
     *, above: float | None = None, at_least: float | None = None, below: float | None = None
 ) -> Callable[[str], float]:

@@ -34,14 +34,18 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(loss: PerSampleLoss, params: Params, samples: Samples) -> float:
-    """Return the share of samples whose class is predicted, in eval mode."""
+def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
+    """Return the predicted label of every sample, int64 (n_samples,), in eval mode."""
     loss.model.eval()
 
-    def predict(chunk: range) -> Tensor:
+    def predict_chunk(chunk: range) -> Tensor:
         inputs, _ = samples[chunk.start : chunk.stop]
         return functional_call(loss.model, params, (inputs,)).argmax(1)
 
     batch_size = evaluation_batch(loss, params, samples, n_members=1)
-    predicted = torch.cat([*in_chunks(range(len(samples)), batch_size, predict)])
-    return (predicted == samples.labels).double().mean().item()
+    return torch.cat([*in_chunks(range(len(samples)), batch_size, predict_chunk)])
+
+
+def accuracy(loss: PerSampleLoss, params: Params, samples: Samples) -> float:
+    """Return the share of samples whose class is predicted, in eval mode."""
+    return (predict(loss, params, samples) == samples.labels).double().mean().item()

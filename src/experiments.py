@@ -302,3 +302,8 @@ class Paths:
     def results(self, experiment: Experiment) -> Path:
         """Folder of an experiment's tables and figures."""
         return self.root / "results" / experiment.name
+
+    @property
+    def comparison(self) -> Path:
+        """Folder of the tables and figures that compare experiments."""
+        return self.root / "results" / "comparison"

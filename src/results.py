@@ -14,7 +14,7 @@ from src.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths, script_of
 from src.stats import draw_samples, moments, pvalues
-from src.storage import load, save, write_atomically
+from src.storage import load, save
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
 # library and device change rounding only.
@@ -43,6 +43,31 @@ class ExperimentScores:
     def n_checkpoints(self) -> int:
         """Number of checkpoints C."""
         return next(iter(self.scores.values())).shape[1]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of seeds of the method that has the most."""
+        return max(len(seeds) for seeds in self.seeds.values())
+
+    @property
+    def draws(self) -> str:
+        """How many seeds each method has, for people."""
+        return ", ".join(f"{method} {len(seeds)}" for method, seeds in self.seeds.items())
+
+    def test_position(self, index: int) -> int:
+        """Return the position of a test sample, given its index in its full split.
+
+        Raises:
+            UserError: The subset does not hold it.
+        """
+        positions = np.flatnonzero(self.test_idx == index)
+        if len(positions) == 0:
+            some = _listed(self.test_idx[:5])
+            raise UserError(
+                f"test sample {index} is not in the test subset of {self.experiment.task.name}, "
+                f"whose {len(self.test_idx)} indices begin with {some}"
+            )
+        return int(positions[0])
 
     def samples(self, n_checkpoints: int | None = None) -> dict[str, np.ndarray]:
         """Return the samples (T, n_train, n_test) of each method over its last checkpoints."""
@@ -147,11 +172,6 @@ def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int
                 )
 
 
-def write_table(frame: pd.DataFrame, path: Path, *, index: bool = True) -> None:
-    """Write a table as CSV."""
-    write_atomically(path, lambda file: frame.to_csv(file, index=index))
-
-
 def pvalue_tables(
     scores: ExperimentScores, test: str, alpha: float
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
@@ -200,13 +220,21 @@ def pair_statistics(samples: dict[str, np.ndarray]) -> dict[str, dict[str, np.nd
     return statistics
 
 
-def correlation_table(matrices: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """Return the correlations as a long table, each pair of methods once."""
+def correlation_table(
+    matrices: dict[tuple[str, str], pd.DataFrame],
+    intervals: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]],
+) -> pd.DataFrame:
+    """Return the correlations and their confidence limits as a long table, each pair once.
+
+    Args:
+        matrices: Frames of method by method, by (statistic, coefficient).
+        intervals: Frames of lower and of upper limits, by the same.
+    """
     return pd.DataFrame(
         [
-            (statistic, coefficient, a, b, matrix.loc[a, b])
-            for (statistic, coefficient), matrix in matrices.items()
+            (*key, a, b, *(frame.loc[a, b] for frame in (matrix, *intervals[key])))
+            for key, matrix in matrices.items()
             for a, b in combinations(matrix.columns, 2)
         ],
-        columns=["statistic", "coefficient", "method_a", "method_b", "value"],
+        columns=["statistic", "coefficient", "method_a", "method_b", "value", "low", "high"],
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, stdtr
 from scipy.stats import rankdata
+from scipy.stats import t as student_t
 
 TESTS = ("ttest", "snr")
 COEFFICIENTS = ("pearson", "spearman")
@@ -79,6 +80,14 @@ def pvalues_of_moments(
     if test == "snr":
         return 2 * ndtr(ratio)
     raise ValueError(f"unknown test {test!r}: choose from {', '.join(TESTS)}")
+
+
+def mean_under_noise(test: str, n_draws: int) -> float:
+    """Return the mean p-value of pairs of pure Gaussian noise with T samples each."""
+    if test == "ttest":
+        return 0.5
+    # √T mean / std has Student's distribution.
+    return float(student_t.expect(lambda t: 2 * ndtr(-abs(t) / n_draws**0.5), (n_draws - 1,)))
 
 
 def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from src.stats import correlations, draw_samples, moments, pvalues
+from src.stats import correlations, draw_samples, mean_under_noise, moments, pvalues
 
 
 @pytest.fixture
@@ -58,13 +58,14 @@ def test_snr_by_hand():
 def test_ttest_is_uniform_on_noise(rng, n_draws):
     p = pvalues(rng.normal(size=(n_draws, 200, 100)))
     assert scipy.stats.kstest(p.ravel(), "uniform").pvalue > 0.01
-    assert p.mean() == pytest.approx(0.5, abs=0.01)
+    assert p.mean() == pytest.approx(mean_under_noise("ttest", n_draws), abs=0.01)
 
 
 def test_snr_is_not_uniform_on_noise(rng):
     """Design section 6: mean 0.790 at ten draws, and 0.014 % of pairs under 0.05."""
     p = pvalues(rng.normal(size=(10, 2000, 100)), "snr")
     assert p.mean() == pytest.approx(0.790, abs=0.002)
+    assert mean_under_noise("snr", 10) == pytest.approx(0.790, abs=0.0005)
     assert (p < 0.05).mean() == pytest.approx(0.00014, abs=0.0001)
 
 

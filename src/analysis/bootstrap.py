@@ -5,8 +5,9 @@ they share the seeds.
 
 A statistic of T resampled seeds is not centred on the observed one: a seed that is drawn twice adds
 no spread, so on noise the p-values of resamples are too small, and percentiles of the resamples
-miss the truth nearly always (`tests/analysis/test_bootstrap.py` simulates it). Their spread is
-right, or somewhat too large, so the intervals are `estimate ± z · standard error` with the standard
+miss the truth mostly, and nearly always where the pairs vary on their own
+(`tests/analysis/test_bootstrap.py` simulates it). Their spread is about right, or too large the
+less the pairs vary together, so the intervals are `estimate ± z · standard error` with the standard
 error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
 """
 
@@ -23,6 +24,7 @@ from src.stats import correlation_matrices, pvalues_of_moments
 N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
 LEVEL = 0.95
 LEAST_DRAWS = 3  # the resamples of two seeds with any spread at all are all alike
+_NO_SPREAD = 1e-250  # a standard deviation that divides 0 to 0, and scores to finite numbers
 
 
 def seed_resamples(n_draws: int, n_resamples: int = N_RESAMPLES) -> np.ndarray:
@@ -48,18 +50,26 @@ def resampled_moments(
         samples: Samples (T, ...).
         counts: How often each seed stands in each resample, (n_resamples, T).
 
-    A pair whose resampled samples are equal gets the smallest positive standard deviation, so that
-    its p-value is 0, or 1 where they are all 0.
+    A pair whose resampled samples are equal gets a standard deviation just above 0, so that its
+    p-value is 0, or 1 where they are all 0.
     """
     n_draws = len(samples)
     mean = samples.mean(axis=0)
     centred = samples - mean  # the difference of large squares would lose the variance
     squares = centred**2
-    for count in counts.astype(np.float64):
-        shift = np.tensordot(count, centred, axes=1) / n_draws
-        variance = np.tensordot(count, squares, axes=1) - n_draws * shift**2
+    for count in counts:
+        shift = np.tensordot(count.astype(np.float64), centred, axes=1) / n_draws
+        resampled = mean + shift
+        variance = np.tensordot(count.astype(np.float64), squares, axes=1) - n_draws * shift**2
         std = np.sqrt(np.maximum(variance / (n_draws - 1), 0))
-        yield mean + shift, np.maximum(std, np.finfo(np.float64).tiny)
+        # Seeds that are nearly equal but far from the others: the difference lost their variance.
+        lost = variance <= 1e-9 * n_draws * shift**2
+        if lost.any():
+            drawn = np.repeat(samples[:, lost], count, axis=0)
+            constant = (drawn == drawn[0]).all(axis=0)
+            resampled[lost] = np.where(constant, drawn[0], drawn.mean(axis=0))
+            std[lost] = np.where(constant, 0.0, drawn.std(axis=0, ddof=1))
+        yield resampled, np.maximum(std, _NO_SPREAD)
 
 
 def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, float]:
@@ -83,9 +93,12 @@ def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str,
 
 
 def interval(estimate: float, error: float, low: float, high: float) -> tuple[float, float]:
-    """Return the confidence interval of an estimate, within the limits of what is estimated."""
+    """Return the confidence interval of an estimate, within the limits of what is estimated.
+
+    NaN, as the estimate or its error is without enough seeds, gives NaN.
+    """
     reach = norm.isf((1 - LEVEL) / 2) * error
-    return max(low, estimate - reach), min(high, estimate + reach)
+    return float(np.maximum(low, estimate - reach)), float(np.minimum(high, estimate + reach))
 
 
 def correlation_intervals(
@@ -101,7 +114,8 @@ def correlation_intervals(
     Returns:
         Frames of lower and of upper limits, method by method, by (statistic, coefficient). They are
         symmetric after Fisher's transformation, so they stay between −1 and 1. NaN where there are
-        fewer than LEAST_DRAWS seeds.
+        fewer than LEAST_DRAWS seeds. They hold the correlation that T seeds show on average; what
+        endless seeds would show is further from 0 where the means are noisy.
     """
     resamples = {m: resampled_moments(v, seed_resamples(len(v))) for m, v in samples.items()}
     drawn: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in estimates}

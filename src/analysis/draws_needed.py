@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import ncfdtr
+from scipy.special import chdtr, ncfdtr
 from scipy.stats import t as student_t
 
 from src.stats import correlations, draw_samples, moments, pvalues
@@ -86,6 +86,8 @@ def power(effect: float, n_draws: int, alpha: float) -> float:
         alpha: Significance level.
     """
     critical = student_t.isf(alpha / 2, n_draws - 1)
+    if n_draws * effect**2 > 1e8:  # the mean is certain, only the standard deviation is not
+        return float(chdtr(n_draws - 1, (n_draws - 1) * n_draws * (effect / critical) ** 2))
     # The square of a noncentral t is a noncentral F, whose distribution scipy computes more safely.
     return float(1 - ncfdtr(1, n_draws - 1, n_draws * effect**2, critical**2))
 
@@ -110,7 +112,9 @@ def draws_for_power(effects: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def _least_effect(n_draws: int, alpha: float) -> float:
-    """Return the effect size that T seeds find with a chance of POWER."""
+    """Return the effect size that T seeds find with a chance of POWER; 0 if they find noise so."""
+    if alpha >= POWER:
+        return 0.0
     enough = 1 / np.sqrt(n_draws)
     while power(enough, n_draws, alpha) < POWER:
         enough *= 2

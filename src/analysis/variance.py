@@ -27,6 +27,7 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
     """
     n_draws, n_checkpoints = scores.shape[:2]
     flat = scores.reshape(n_draws, n_checkpoints, -1).astype(np.float64)
+    flat -= flat[0, 0]  # the same variances, and exactly 0 for a constant
     means = flat.mean(axis=1)
     if n_checkpoints > 1:
         within_of_seed = flat.var(axis=1, ddof=1).mean(axis=1)
@@ -120,7 +121,8 @@ def _gram(values: np.ndarray) -> np.ndarray:
 
     All that the variance of any resample takes, without the pairs.
     """
-    centred = values - values.mean(axis=0)
+    centred = values - values[0]  # exactly 0 for a constant, unlike the deviations from its mean
+    centred -= centred.mean(axis=0)
     return centred @ centred.T / values.shape[1]
 
 

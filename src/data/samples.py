@@ -48,9 +48,11 @@ class Samples:
         inputs = self.transform(images.flatten(0, batch_dims - 1))
         return inputs.unflatten(0, labels.shape), labels
 
-    def after(self, n: int) -> Samples:
-        """Return the samples behind the first n."""
-        return Samples(self.images[n:], self.labels[n:], self.indices[n:], self.transform)
+    def at(self, positions: Tensor | slice) -> Samples:
+        """Return the samples at the given positions, (B,)."""
+        return Samples(
+            self.images[positions], self.labels[positions], self.indices[positions], self.transform
+        )
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all samples in stored order, at most `batch_size` at once."""

@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from src.analysis.pairs import Influences
 from src.plots.style import COLOURS, METHOD_LABELS, PAGE, scale_ticks
 
 
 def pair_sheet(
     samples: np.ndarray,
     p: np.ndarray,
-    train: dict,
-    test: dict,
-    *,
+    sides: dict[str, list[tuple[int, int]]],
+    pictures: Pictures,
     method: str,
-    class_names: tuple[str, ...],
-    n_pairs: int = 5,
 ) -> Figure:
-    """Draw the pairs of lowest and highest p-value: both images, labels, and every draw's score.
+    """Draw pairs: both images, their labels and predictions, and every draw's score.
 
     Args:
         samples: Samples (T, n_train, n_test).
         p: P-values (n_train, n_test).
-        train: Tensors of the train split: images uint8 (n_train, C, H, W), labels, indices.
-        test: Tensors of the test split.
+        sides: Positions (train, test) of the pairs of each side, by its title.
+        pictures: Images, labels and predictions.
         method: The method, for the axis label.
-        class_names: What each label is called.
-        n_pairs: Pairs on each side; no training and no test sample is shown twice on a side.
     """
-    figure = plt.figure(figsize=(PAGE, 0.72 * n_pairs + 0.6))
-    sides = figure.subfigures(1, 2, wspace=0.03)
-    for side, order, title in (
-        (
-            sides[0],
-            np.argsort(p, axis=None, kind="stable"),
-            "lowest p-values (bar: mean over draws)",
-        ),
-        (
-            sides[1],
-            np.argsort(-p, axis=None, kind="stable"),
-            "highest p-values (bar: mean over draws)",
-        ),
+    n_rows = max(len(pairs) for pairs in sides.values())
+    figure = plt.figure(figsize=(PAGE, 0.72 * n_rows + 0.6))
+    for side, (title, pairs) in zip(
+        figure.subfigures(1, len(sides), wspace=0.03), sides.items(), strict=True
     ):
-        pairs = _distinct_pairs(order, p.shape, n_pairs)
-        axes = side.subplots(len(pairs), 3, width_ratios=(1, 1, 3), sharex="col", squeeze=False)
-        side.suptitle(title, fontsize=8)
+        axes = side.subplots(len(pairs), 3, width_ratios=(1, 1, 2.6), sharex="col", squeeze=False)
+        side.suptitle(f"{title} (bar: mean over draws)", fontsize=8)
         reach = 1.1 * max(np.abs(samples[:, i, j]).max() for i, j in pairs) or 1.0
         for row, (i, j) in zip(axes, pairs, strict=True):
-            _show(row[0], train, i, class_names)
-            _show(row[1], test, j, class_names)
+            pictures.show(row[0], "train", i)
+            pictures.show(row[1], "test", j)
             values = samples[:, i, j]
             row[2].axvline(0, color="0.6", linewidth=0.8)
             row[2].plot(
@@ -73,30 +61,92 @@ def pair_sheet(
     return figure
 
 
-def _distinct_pairs(
-    order: np.ndarray, shape: tuple[int, ...], n_pairs: int
-) -> list[tuple[int, int]]:
-    """Return the first pairs of an order of flat positions that share no sample."""
-    pairs: list[tuple[int, int]] = []
-    trains, tests = set(), set()
-    for i, j in zip(*np.unravel_index(order, shape), strict=True):
-        if i not in trains and j not in tests:
-            pairs.append((int(i), int(j)))
-            trains.add(i)
-            tests.add(j)
-        if len(pairs) == n_pairs:
-            break
-    return pairs
+def influence_sheet(
+    by_method: dict[str, Influences], pictures: Pictures, test_position: int, alpha: float
+) -> Figure:
+    """Draw the proponents and opponents of one test sample, a column for each method.
+
+    Args:
+        by_method: Its largest scores, by method; each has at least one.
+        pictures: Images, labels and predictions.
+        test_position: Position of the test sample.
+        alpha: A star marks p-values below it; the error bars have level 1 − alpha.
+    """
+    n_rows = max(len(found.train) for found in by_method.values())
+    figure = plt.figure(figsize=(PAGE, 0.42 * n_rows + 1.3))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 0.42 * n_rows + 0.3))
+    pictures.show(top.subplots(), "test", test_position)
+    for column, (method, found) in zip(
+        bottom.subfigures(1, len(by_method), squeeze=False)[0], by_method.items(), strict=True
+    ):
+        axes = column.subplots(n_rows, 2, width_ratios=(1, 1.7), sharex="col", squeeze=False)
+        reach = 1.05 * (np.abs(found.mean) + found.reach).max()
+        for k, (image, bar) in enumerate(axes):
+            sns.despine(ax=bar, left=True, bottom=k < n_rows - 1)
+            bar.set(yticks=[], xlim=(-reach, reach))
+            bar.tick_params(bottom=k == n_rows - 1)
+            if k >= len(found.train):
+                image.set_axis_off()
+                continue
+            pictures.show(image, "train", found.train[k], named=False)
+            bar.barh(
+                0,
+                found.mean[k],
+                xerr=found.reach[k],
+                color=COLOURS[method],
+                error_kw={"elinewidth": 0.8},
+                capsize=1.5,
+                height=0.5,
+            )
+            bar.axvline(0, color="0.6", linewidth=0.8)
+            bar.set_ylim(-0.8, 0.8)
+            if found.pvalue[k] < alpha:
+                left = found.mean[k] > 0  # the side that the bar leaves free
+                bar.text(
+                    0.1 if left else 0.9,
+                    0.5,
+                    "*",
+                    transform=bar.transAxes,
+                    ha="center",
+                    va="center",
+                )
+        column.suptitle(METHOD_LABELS[method], fontsize=8)
+        axes[-1, 1].set_xticks([0])
+        axes[-1, 1].set_xlabel("τ" + scale_ticks(axes[-1, 1].xaxis, reach))
+    return figure
 
 
-def _show(axis: plt.Axes, tensors: dict, position: int, class_names: tuple[str, ...]) -> None:
-    image = tensors["images"][position].permute(1, 2, 0).numpy()
-    axis.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.set_ylabel(
-        f"{tensors['indices'][position]}\n{class_names[tensors['labels'][position]]}",
-        rotation=0,
-        ha="right",
-        va="center",
-        fontsize=7,
-    )
+@dataclass(frozen=True)
+class Pictures:
+    """Images with what is written beside them.
+
+    Attributes:
+        splits: Tensors of "train" and "test": images uint8 (n, C, H, W), labels, indices.
+        class_names: What each label is called.
+        predictions: Predicted labels (T,) by position, by split; None: not known.
+    """
+
+    splits: dict[str, dict]
+    class_names: tuple[str, ...]
+    predictions: dict[str, dict[int, np.ndarray]] | None
+
+    def show(self, axis: plt.Axes, split: str, position: int, *, named: bool = True) -> None:
+        """Draw an image with its index, its label and, of the seeds, the most common prediction.
+
+        Without `named` there is only the index.
+        """
+        tensors = self.splits[split]
+        image = tensors["images"][position].permute(1, 2, 0).numpy()
+        axis.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        lines = [f"{tensors['indices'][position]}"]
+        if named:
+            lines.append(self.class_names[tensors["labels"][position]])
+            if self.predictions is not None:
+                lines.append(self._predicted(self.predictions[split][position]))
+        axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
+
+    def _predicted(self, labels: np.ndarray) -> str:
+        values, counts = np.unique(labels, return_counts=True)
+        most = counts.argmax()
+        return f"→ {self.class_names[values[most]]} {counts[most]}/{len(labels)}"

@@ -43,10 +43,23 @@ def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
     return figure
 
 
-def mean_pvalue_by_checkpoints(means: pd.DataFrame) -> Figure:
-    """Draw the mean p-value against the number of checkpoints, a line for each method."""
+def mean_pvalue_by_checkpoints(means: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
+    """Draw the mean p-value against the number of checkpoints, a line for each method.
+
+    Args:
+        means: A row for each number of checkpoints, a column for each method.
+        intervals: Confidence limits, columns (method, "low" or "high").
+    """
     figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
     for method in means.columns:
+        axis.fill_between(
+            means.index,
+            intervals[method, "low"],
+            intervals[method, "high"],
+            color=COLOURS[method],
+            alpha=0.15,
+            linewidth=0,
+        )
         axis.plot(
             means.index,
             means[method],

@@ -10,6 +10,7 @@ matplotlib.use("Agg")  # no screen on a cluster
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -62,3 +63,9 @@ def scale_ticks(axis: Axis, limit: float) -> str:
         lambda value, _: f"{value / 10.0**exponent:g}".replace("-", "\N{MINUS SIGN}")
     )
     return f" ($10^{{{exponent}}}$)" if exponent else ""
+
+
+def error_bars(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """Return the lengths (2, n) of the error bars of a column from its `_low` and `_high`."""
+    value = frame[column]
+    return np.stack([value - frame[f"{column}_low"], frame[f"{column}_high"] - value])

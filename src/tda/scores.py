@@ -210,7 +210,7 @@ def collect(
     pieces = draws.pieces
     n_done = sum(chunk.shape[1] for chunk in pieces.done)
     if n_done < len(items):
-        remaining = items.after(n_done) if isinstance(items, Samples) else items[n_done:]
+        remaining = items.at(slice(n_done, None)) if isinstance(items, Samples) else items[n_done:]
         chunks = compute(remaining)
     else:
         chunks = iter(())

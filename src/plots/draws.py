@@ -1,0 +1,50 @@
+"""Figures of how many draws an answer takes."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from src.plots.style import METHOD_LABELS, PAGE
+
+
+def stability_by_draws(stability: dict[str, pd.DataFrame]) -> Figure:
+    """Draw mean p-value and rank correlation against the number of seeds, a column for each method.
+
+    Args:
+        stability: What `src.analysis.draws_needed.stability` returns, by method.
+    """
+    figure, axes = plt.subplots(
+        2, len(stability), figsize=(PAGE, 3.0), sharex=True, sharey="row", squeeze=False
+    )
+    for column, (method, frame) in zip(axes.T, stability.items(), strict=True):
+        shades = sns.color_palette("viridis_r", frame["checkpoints"].nunique())
+        for shade, (n_checkpoints, rows) in zip(shades, frame.groupby("checkpoints"), strict=True):
+            for axis, name in zip(column, ("mean_pvalue", "rank_correlation"), strict=True):
+                axis.plot(
+                    rows["draws"],
+                    rows[name],
+                    color=shade,
+                    linewidth=1,
+                    marker="o",
+                    markersize=2,
+                    label=n_checkpoints,
+                )
+        column[0].set_title(METHOD_LABELS[method])
+        column[1].set_xlabel("seeds")
+        column[1].set_xticks([t for t in (2, 4, 6, 8, 10) if t <= frame["draws"].max()])
+    axes[0, 0].set(ylabel="mean p-value", ylim=(0, None))
+    axes[1, 0].set(ylabel="rank correlation\nof two halves", ylim=(None, 1))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        title="checkpoints",
+        frameon=False,
+        loc="outside right center",
+        title_fontsize=7,
+    )
+    sns.despine(figure)
+    return figure

@@ -39,11 +39,12 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
         within = count @ within_of_seed / n_draws
         between = _pooled_variance(gram, count)
         if n_checkpoints > 1:
-            between = max(between - within / n_checkpoints, 0.0)
+            between -= within / n_checkpoints
         total = between + within
         return np.array([between, within, between / total if total > 0 else np.nan])
 
-    estimate = components(np.ones(n_draws))
+    # Resamples may be below 0, or they would have no spread where `between` is near it.
+    estimate = np.maximum(components(np.ones(n_draws)), 0.0)
     error = np.full(3, np.nan)
     if n_draws >= LEAST_DRAWS:
         drawn = [components(count) for count in seed_resamples(n_draws)]

@@ -1,0 +1,256 @@
+"""Resampled seeds against seeds that are repeated, and how often intervals hold the truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.analysis import bootstrap
+from src.analysis.bootstrap import (
+    LEAST_DRAWS,
+    N_RESAMPLES,
+    correlation_intervals,
+    interval,
+    mean_pvalue_errors,
+    resampled_moments,
+    seed_resamples,
+)
+from src.stats import TESTS, correlation_matrices, moments, pvalues, pvalues_of_moments
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def statistics_of(samples):
+    mean, std = moments(samples)
+    return {"mean": mean, "std": std, "pvalue": pvalues(samples)}
+
+
+def estimates_of(samples):
+    return correlation_matrices({m: statistics_of(v) for m, v in samples.items()})
+
+
+@pytest.mark.parametrize("n_draws", [2, 3, 10])
+def test_resamples_draw_as_many_seeds_as_there_are(n_draws):
+    counts = seed_resamples(n_draws)
+    assert counts.shape == (N_RESAMPLES, n_draws)
+    assert (counts.sum(axis=1) == n_draws).all()
+    assert (counts >= 0).all()
+    assert ((counts > 0).sum(axis=1) > 1).all()
+    np.testing.assert_array_equal(counts, seed_resamples(n_draws))
+
+
+def test_every_seed_is_as_likely():
+    counts = seed_resamples(10, 20_000)
+    # Binomial of 10 draws with chance 1/10: mean 1, variance 0.9, covariance -0.1.
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=4 * np.sqrt(0.9 / 20_000))
+    np.testing.assert_allclose(np.cov(counts.T), np.eye(10) - 0.1, atol=0.05)
+
+
+def test_two_seeds_with_spread_have_one_resample():
+    assert (seed_resamples(2) == 1).all()
+
+
+@pytest.mark.parametrize("n_draws", [2, 3, 10])
+@pytest.mark.parametrize(
+    ("offset", "scale"), [(0, 1), (1e6, 1), (-3, 1e-6), (0, 1e9), (1e-9, 1e-12)]
+)
+def test_moments_of_resamples_are_those_of_repeated_seeds(rng, n_draws, offset, scale):
+    samples = offset + scale * rng.normal(size=(n_draws, 3, 4))
+    counts = seed_resamples(n_draws)
+    for count, (mean, std) in zip(counts, resampled_moments(samples, counts), strict=True):
+        repeated = np.repeat(samples, count, axis=0)
+        np.testing.assert_allclose(mean, np.mean(repeated, axis=0), rtol=1e-12, atol=1e-12 * scale)
+        np.testing.assert_allclose(std, np.std(repeated, axis=0, ddof=1), rtol=1e-8)
+
+
+def test_seeds_nearly_equal_but_far_from_one_that_is_not_drawn(rng):
+    samples = 1 + 1e-8 * rng.normal(size=(10, 50))
+    samples[0] = 1e3
+    counts = seed_resamples(10)
+    for count, (mean, std) in zip(counts, resampled_moments(samples, counts), strict=True):
+        repeated = np.repeat(samples, count, axis=0)
+        np.testing.assert_allclose(mean, np.mean(repeated, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(std, np.std(repeated, axis=0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.parametrize("n_draws", [3, 7, 10])
+def test_resamples_without_spread(test, n_draws):
+    """Pairs whose seeds are equal, or equal but for one: exact, and without a warning."""
+    samples = np.zeros((n_draws, 5))
+    samples[:, 1:4] = 0.1, -1e9, 1 / 3
+    samples[-1, 3:] = 5, 1 / 3
+    counts = seed_resamples(n_draws)
+    without_last = 0
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        for count, (mean, std) in zip(counts, resampled_moments(samples, counts), strict=True):
+            p = pvalues_of_moments(mean, std, n_draws, test)
+            repeated = np.repeat(samples, count, axis=0)
+            np.testing.assert_allclose(p, pvalues(repeated, test), rtol=1e-9, atol=1e-200)
+            without_last += p[4] == 1
+    assert without_last == (counts[:, -1] == 0).sum() > 0
+
+
+@pytest.mark.parametrize("n_draws", [3, 10])
+def test_errors_are_those_of_repeated_seeds(rng, n_draws):
+    samples = rng.normal(size=(n_draws, 6, 7)) + 0.3
+    errors = mean_pvalue_errors(samples, TESTS)
+    assert list(errors) == list(TESTS)
+    for test in TESTS:
+        means = [
+            pvalues(np.repeat(samples, count, axis=0), test).mean()
+            for count in seed_resamples(n_draws)
+        ]
+        assert errors[test] == pytest.approx(np.std(means, ddof=1), rel=1e-9)
+
+
+def test_two_seeds_have_no_errors(rng):
+    assert LEAST_DRAWS == 3
+    errors = mean_pvalue_errors(rng.normal(size=(2, 3, 4)), TESTS)
+    assert list(errors) == list(TESTS)
+    assert np.isnan(list(errors.values())).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.0])
+def test_constants_have_no_error(value):
+    assert mean_pvalue_errors(np.full((7, 2, 3), value), TESTS) == {"ttest": 0, "snr": 0}
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.9])
+def test_normal_intervals_hold_the_mean_p_value_and_percentiles_do_not(rng, signal):
+    """Pairs vary together by ten common factors, which make up half of their variance."""
+    n_draws, n_pairs, n_runs = 10, 150, 100
+    loadings = 0.3 * rng.normal(size=(10, n_pairs))
+    means = signal * rng.normal(size=n_pairs)
+
+    def draw():
+        common = rng.normal(size=(n_draws, 10)) @ loadings
+        return means + common + rng.normal(size=(n_draws, n_pairs))
+
+    truth = 0.5 if signal == 0 else np.mean([pvalues(draw()).mean() for _ in range(1000)])
+    counts = seed_resamples(n_draws)
+    estimates, errors, by_percentiles = [], [], []
+    for _ in range(n_runs):
+        samples = draw()
+        estimates.append(pvalues(samples).mean())
+        errors.append(mean_pvalue_errors(samples, ("ttest",))["ttest"])
+        resampled = [
+            pvalues_of_moments(mean, std, n_draws).mean()
+            for mean, std in resampled_moments(samples, counts)
+        ]
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        by_percentiles.append(low <= truth <= high)
+    limits = [interval(e, s, 0.0, 1.0) for e, s in zip(estimates, errors, strict=True)]
+    assert np.mean([low <= truth <= high for low, high in limits]) >= 0.88
+    # Not by being wide: of 100 runs a standard deviation is known within 4 * 7 %.
+    assert 0.72 < np.mean(errors) / np.std(estimates) < 2
+    if signal == 0:
+        assert np.mean(by_percentiles) < 0.3
+
+
+def test_interval_by_hand():
+    assert interval(0.5, 0.1, 0.0, 1.0) == pytest.approx((0.5 - 0.1959964, 0.5 + 0.1959964))
+    assert interval(0.5, 1.0, 0.0, 0.9) == (0, 0.9)
+
+
+def test_interval_of_an_unknown_error_is_unknown():
+    for estimate, error in ((0.5, np.nan), (np.nan, 0.1), (np.nan, np.nan)):
+        assert np.isnan(interval(estimate, error, 0.0, 1.0)).all()
+        assert np.isnan(interval(estimate, error, -np.inf, np.inf)).all()
+
+
+def test_correlation_intervals_are_those_of_repeated_seeds(rng):
+    common = rng.normal(size=(5, 6))
+    # Methods with as many seeds share each resample; one with fewer has its own.
+    samples = {
+        m: common + rng.normal(size=(n, 5, 6)) for m, n in (("loo", 10), ("gd", 10), ("if", 8))
+    }
+    estimates = estimates_of(samples)
+    limits = correlation_intervals(samples, estimates)
+    assert limits.keys() == estimates.keys()
+    drawn = {key: [] for key in estimates}
+    for r in range(N_RESAMPLES):
+        repeated = {m: np.repeat(v, seed_resamples(len(v))[r], axis=0) for m, v in samples.items()}
+        for key, matrix in estimates_of(repeated).items():
+            drawn[key].append(matrix)
+    for key, (low, high) in limits.items():
+        for a, b in (("loo", "gd"), ("gd", "if"), ("if", "loo")):
+            error = np.std([np.arctanh(m.loc[a, b]) for m in drawn[key]], ddof=1)
+            centre = np.arctanh(estimates[key].loc[a, b])
+            assert low.loc[a, b] == pytest.approx(np.tanh(centre - 1.959964 * error), abs=1e-6)
+            assert high.loc[a, b] == pytest.approx(np.tanh(centre + 1.959964 * error), abs=1e-6)
+
+
+def test_correlation_limits_are_correlations(rng):
+    common = rng.normal(size=(4, 5))
+    noise = {
+        m: size * rng.normal(size=(5, 4, 5)) for m, size in (("a", 0.01), ("b", 0.01), ("c", 9))
+    }
+    samples = {m: common + values for m, values in noise.items()}
+    samples["d"] = -samples["a"]
+    estimates = estimates_of(samples)
+    for key, (low, high) in correlation_intervals(samples, estimates).items():
+        assert isinstance(low, pd.DataFrame)
+        assert list(low.index) == list(high.columns) == list("abcd")
+        assert (low >= -1).all(axis=None)
+        assert (high <= 1).all(axis=None)
+        assert (low <= estimates[key] + 1e-9).all(axis=None)
+        assert (high >= estimates[key] - 1e-9).all(axis=None)
+        np.testing.assert_allclose(np.diag(low), 1)
+        np.testing.assert_allclose(low, low.T)
+    low, high = correlation_intervals(samples, estimates)["mean", "pearson"]
+    assert high.loc["a", "d"] == pytest.approx(-1)
+    assert high.loc["a", "c"] - low.loc["a", "c"] > 0.2
+    assert low.loc["a", "b"] > 0.99
+
+
+def test_correlation_intervals_hold_what_ten_seeds_show(rng, monkeypatch):
+    """Two methods whose means correlate by 0.6; noise with common factors blurs them to less."""
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 40)
+    n_draws, n_pairs, n_runs = 10, 100, 40
+    means = rng.normal(size=(2, n_pairs))
+    means[1] = 0.6 * means[0] + 0.8 * means[1]
+    loadings = 0.4 * rng.normal(size=(2, 3, n_pairs))
+
+    def draw():
+        common = rng.normal(size=(n_draws, 3))
+        return {
+            m: (means[i] + common @ loadings[i] + rng.normal(size=(n_draws, n_pairs)))[:, None]
+            for i, m in enumerate(("loo", "gd"))
+        }
+
+    def correlation(samples):
+        return np.corrcoef(*(v.mean(axis=0).ravel() for v in samples.values()))[0, 1]
+
+    truth = np.mean([correlation(draw()) for _ in range(2000)])
+    assert 0.2 < truth < np.corrcoef(means)[0, 1]
+    held, widths, estimates = [], [], []
+    for _ in range(n_runs):
+        samples = draw()
+        limits = correlation_intervals(samples, estimates_of(samples))["mean", "pearson"]
+        low, high = (frame.loc["loo", "gd"] for frame in limits)
+        held.append(low <= truth <= high)
+        widths.append(high - low)
+        estimates.append(correlation(samples))
+    assert np.mean(held) >= 0.8  # 0.95 less 4 standard errors of 40 runs
+    # Not by being wide: a standard deviation of 40 runs is known within 4 * 11 %.
+    assert 0.6 < np.mean(widths) / (2 * 1.96 * np.std(estimates)) < 2
+
+
+def test_correlations_with_two_seeds_have_no_interval(rng):
+    samples = {m: rng.normal(size=(n, 4, 5)) for m, n in (("loo", 3), ("ats", 2), ("gc", 4))}
+    for low, high in correlation_intervals(samples, estimates_of(samples)).values():
+        for frame in (low, high):
+            assert frame.loc["ats"].isna().all()
+            assert frame["ats"].isna().all()
+            assert not frame.loc[["loo", "gc"], ["loo", "gc"]].isna().any(axis=None)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_constant_method_has_no_correlation_interval(rng, value):
+    samples = {"loo": rng.normal(size=(7, 4, 5)), "gd": np.full((7, 4, 5), value)}
+    for low, high in correlation_intervals(samples, estimates_of(samples)).values():
+        assert np.isnan([low.loc["loo", "gd"], high.loc["gd", "loo"]]).all()
+        assert low.loc["loo", "loo"] == pytest.approx(1)

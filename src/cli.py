@@ -307,6 +307,14 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
 
     device, skipped = choose_device(args.device), Skipped()
     for experiment in experiments:
+        if experiment.randomness == "batch" and experiment.has_one_batch:
+            print(
+                f"note: one batch of {experiment.batch_size} holds all {experiment.n_train} "
+                f"training samples of {experiment.name}, so all its seeds give the same model, to "
+                "rounding",
+                file=sys.stderr,
+                flush=True,
+            )
         setup = Setup.load(experiment, Paths(args.root), device)
         for seed_id, seed in seeds(args.seed_id):
             with skipped.if_held(setup.paths.checkpoint(experiment, seed, 0).parent):

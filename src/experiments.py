@@ -163,6 +163,16 @@ class Experiment:
         return tuple(range(self.epochs - N_CHECKPOINTS, self.epochs))
 
     @property
+    def n_train(self) -> int:
+        """Number of training samples."""
+        return self.n_per_class * len(self.task.classes)
+
+    @property
+    def has_one_batch(self) -> bool:
+        """Whether a batch holds all training samples, so that their order changes only rounding."""
+        return self.n_train <= self.batch_size
+
+    @property
     def training_script(self) -> str:
         """Script that trains this experiment's model."""
         return "run_vit_finetuning.py" if self.has_backbone else "run_cnn_training.py"

@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import run_correlations
 import run_pvalues
 from src.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Paths, parse_experiment
-from src.results import correlation_matrices, correlation_table, load_scores, pvalue_tables
+from src.results import load_scores, pvalue_tables
 from src.stats import pvalues
 from src.storage import load, save
+from tests.tools import save_images, score_content
 
 EXPERIMENT = parse_experiment("cnn2_digits3_10pc")
 N_TRAIN, N_TEST = 6, 8
@@ -22,17 +24,7 @@ def score_file(method, seed, **changes):
     generator = torch.Generator().manual_seed(seed * 10 + METHODS.index(method))
     pair = torch.arange(N_TRAIN * N_TEST).reshape(N_TRAIN, N_TEST) / 10
     noise = torch.randn(5, N_TRAIN, N_TEST, generator=generator)
-    return {
-        "scores": pair + noise,
-        "epochs": torch.arange(10, 15),
-        "train_idx": torch.arange(N_TRAIN),
-        "test_idx": torch.arange(N_TEST) + 100,
-        "experiment": EXPERIMENT.name,
-        "method": method,
-        "seed": seed,
-        "settings": {"checkpoints": f"of {seed}", "torch": "2", "device": "cpu"},
-        **changes,
-    }
+    return score_content(EXPERIMENT.name, method, seed, pair + noise) | changes
 
 
 @pytest.fixture
@@ -42,15 +34,8 @@ def root(tmp_path):
     for seed in load_seeds():
         for method in METHODS:
             save(paths.scores(EXPERIMENT, method, seed), score_file(method, seed))
-    for split, n in (("train_10pc", N_TRAIN), ("test", N_TEST)):
-        save(
-            paths.tensors("digits3", split),
-            {
-                "images": torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8),
-                "labels": torch.arange(n) % 3,
-                "indices": torch.arange(n),
-            },
-        )
+    save_images(paths, "train_10pc", N_TRAIN)
+    save_images(paths, "test", N_TEST)
     return tmp_path
 
 
@@ -138,18 +123,6 @@ def expected_at_all_checkpoints(scores, method):
     return pvalues(scores.scores[method].mean(1, dtype=np.float64))
 
 
-def test_correlation_table_has_each_pair_of_methods_once(root):
-    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=False)
-    matrices = correlation_matrices(scores)
-    table = correlation_table(matrices)
-    assert len(table) == 3 * 2 * 10
-    assert not table.duplicated(["statistic", "coefficient", "method_a", "method_b"]).any()
-    row = table[(table.statistic == "std") & (table.coefficient == "spearman")].query(
-        "method_a == 'ats' and method_b == 'gc'"
-    )
-    assert row.value.item() == matrices["std", "spearman"].loc["ats", "gc"]
-
-
 @pytest.mark.parametrize("test", ["ttest", "snr"])
 def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
     run_script(run_pvalues, monkeypatch, root, "--test", test)
@@ -168,20 +141,73 @@ def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
         "pvalue_histograms",
         "mean_pvalue_by_checkpoints",
         "mean_against_std",
-        "loo_pairs",
+        *(f"{method}_pairs" for method in METHODS),
     ):
         for ending in ("pdf", "png"):
             assert (folder / "figures" / f"{name}{suffix}.{ending}").stat().st_size > 1000
-    assert "mean p-value" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "mean p-value" in output
+    assert "pairs are shown without predictions" in output  # no checkpoints here
+    limits = pd.read_csv(folder / f"mean_pvalue_intervals{suffix}.csv", index_col="checkpoints")
+    assert (limits["loo, low"] < table["loo"]).all()
+    assert (limits["loo, high"] > table["loo"]).all()
+    fractions = pd.read_csv(folder / f"significance{suffix}.csv", index_col="method")
+    assert (fractions["benjamini_hochberg"] <= fractions["significant"]).all()
+    page = (folder / "index.html").read_text()
+    assert "pure noise would give" in page
+    assert ("Seeds for 80% power" in page) == (test == "ttest")
+
+
+def test_run_pvalues_draws_the_influences_on_a_test_sample(root, monkeypatch):
+    run_script(run_pvalues, monkeypatch, root, "--test_index", "103")
+    folder = Paths(root).results(EXPERIMENT)
+    assert (folder / "figures" / "influences_103.png").stat().st_size > 1000
+    assert "Proponents and opponents of test sample 103" in (folder / "index.html").read_text()
+
+
+def test_a_test_index_that_is_not_in_the_subset(root, monkeypatch):
+    with pytest.raises(UserError, match="test sample 7 is not in the test subset of digits3"):
+        run_script(run_pvalues, monkeypatch, root, "--test_index", "7")
+    assert not Paths(root).results(EXPERIMENT).exists()
 
 
 def test_run_correlations_writes_table_and_figure(root, monkeypatch, capsys):
     run_script(run_correlations, monkeypatch, root)
     folder = Paths(root).results(EXPERIMENT)
     table = pd.read_csv(folder / "correlations.csv")
+    assert len(table) == 3 * 2 * 10
     assert set(table.statistic) == {"mean", "std", "pvalue"}
-    assert (folder / "figures" / "correlations.pdf").stat().st_size > 1000
+    assert not table.duplicated(["statistic", "coefficient", "method_a", "method_b"]).any()
+    row = table.query(
+        "statistic == 'std' and coefficient == 'spearman'"
+        " and method_a == 'ats' and method_b == 'gc'"
+    )
+    std = {
+        m: np.stack([score_file(m, seed)["scores"].numpy() for seed in load_seeds()])
+        .mean(1, dtype=np.float64)
+        .std(0, ddof=1)
+        for m in ("ats", "gc")
+    }
+    expected = spearmanr(std["ats"].ravel(), std["gc"].ravel()).statistic
+    assert row.value.item() == pytest.approx(expected)
+    assert (table.low < table.value).all()
+    assert (table.value < table.high).all()
+    assert list(pd.read_csv(folder / "agreement.csv").method) == ["ats", "if", "gd", "gc"]
+    for name in (
+        "correlations",
+        "agreement_distances",
+        "agreement_confusions",
+        "agreement_of_seeds",
+    ):
+        assert (folder / "figures" / f"{name}.pdf").stat().st_size > 1000
     assert "spearman of std" in capsys.readouterr().out
+
+
+def test_both_scripts_share_a_page(root, monkeypatch):
+    for script in (run_correlations, run_pvalues):
+        run_script(script, monkeypatch, root)
+    page = (Paths(root).results(EXPERIMENT) / "index.html").read_text()
+    assert 0 < page.index("Reliability of the scores") < page.index("Agreement between methods")
 
 
 def test_scripts_do_with_a_method_missing(root, monkeypatch, capsys):

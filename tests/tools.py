@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from src.cli import run
 from src.data.samples import Samples
-from src.experiments import REPOSITORY
+from src.experiments import REPOSITORY, Paths
+from src.storage import save
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -105,3 +106,25 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def score_content(experiment: str, method: str, seed: int, scores: Tensor) -> dict:
+    """Return what a score file with the given scores (C, n_train, n_test) holds."""
+    _, n_train, n_test = scores.shape
+    return {
+        "scores": scores,
+        "epochs": torch.arange(10, 15),
+        "train_idx": torch.arange(n_train),
+        "test_idx": torch.arange(n_test) + 100,
+        "experiment": experiment,
+        "method": method,
+        "seed": seed,
+        "settings": {"checkpoints": f"of {seed}", "torch": "2", "device": "cpu"},
+    }
+
+
+def save_images(paths: Paths, split: str, n: int) -> None:
+    """Save n images of noise as a split of digits3."""
+    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
+    content = {"images": images, "labels": torch.arange(n) % 3, "indices": torch.arange(n)}
+    save(paths.tensors("digits3", split), content)

@@ -30,7 +30,7 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
             (column[1], a.overlap, a.overlap_same, steps),
         ):
             for values, look in (
-                (same, {"color": "0.8"}),
+                (same, {"color": "0.8", "histtype": "stepfilled"}),
                 (own, {"color": COLOURS[method], "histtype": "step", "linewidth": 1.2}),
             ):
                 weights = np.full(values.size, 100 / values.size)
@@ -67,7 +67,7 @@ def confusions(by_method: dict[str, Agreement]) -> Figure:
         axis.tick_params(length=0, labelsize=6)
         axis.tick_params(axis="x", rotation=0)
         axis.tick_params(axis="y", rotation=0)
-        axis.set_title(f"kappa {a.kappa:.2f}")
+        axis.set_title(f"% of pairs (kappa {a.kappa:.2f})")
         axis.set_xlabel(f"by {METHOD_LABELS[method]}")
     axes[0, 0].set_ylabel("by LOO")
     return figure

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.pairs import Influences
-from src.plots.style import COLOURS, METHOD_LABELS, PAGE, scale_ticks
+from src.plots.style import COLOURS, METHOD_LABELS, PAGE, nice_tick, scale_ticks
 
 
 def pair_sheet(
@@ -73,8 +73,9 @@ def influence_sheet(
         alpha: A star marks p-values below it; the error bars have level 1 − alpha.
     """
     n_rows = max(len(found.train) for found in by_method.values())
-    figure = plt.figure(figsize=(PAGE, 0.42 * n_rows + 1.3))
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 0.42 * n_rows + 0.3))
+    heights = 0.65, 0.42 * n_rows + 0.5
+    figure = plt.figure(figsize=(PAGE, sum(heights)))
+    top, bottom = figure.subfigures(2, 1, height_ratios=heights)
     pictures.show(top.subplots(), "test", test_position)
     for column, (method, found) in zip(
         bottom.subfigures(1, len(by_method), squeeze=False)[0], by_method.items(), strict=True
@@ -111,8 +112,8 @@ def influence_sheet(
                     va="center",
                 )
         column.suptitle(METHOD_LABELS[method], fontsize=8)
-        axes[-1, 1].set_xticks([0])
-        axes[-1, 1].set_xlabel("τ" + scale_ticks(axes[-1, 1].xaxis, reach))
+        axes[-1, 1].set_xticks([0, nice_tick(reach)])
+        axes[-1, 1].set_xlabel("τ, + helps" + scale_ticks(axes[-1, 1].xaxis, reach))
     return figure
 
 

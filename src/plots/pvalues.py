@@ -10,7 +10,16 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from src.plots.style import COLOURS, COLUMN, LINES, MARKERS, METHOD_LABELS, PAGE, scale_ticks
+from src.plots.style import (
+    COLOURS,
+    COLUMN,
+    LINES,
+    MARKERS,
+    METHOD_LABELS,
+    PAGE,
+    nice_tick,
+    scale_ticks,
+)
 from src.stats import moments
 
 
@@ -114,9 +123,7 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
             linestyle="--",
             linewidth=0.8,
         )
-        # One tick on each side of zero, at the largest of 1, 2, 5, 10, ... that fits.
-        decade = 10 ** np.floor(np.log10(limit_x))
-        tick = decade * max(step for step in (1, 2, 5) if step * decade <= limit_x)
+        tick = nice_tick(limit_x)
         axis.set_xticks([-tick, 0, tick])
         axis.locator_params(axis="y", nbins=3)
         axis.set(title=METHOD_LABELS[method], xlim=(-limit_x, limit_x), ylim=(0, limit_y))

@@ -50,6 +50,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         # No date in the PDF: the same numbers give the same file.
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
         write_atomically(path, lambda file, m=metadata: figure.savefig(file, dpi=300, metadata=m))
+        figure.set_layout_engine("none")  # it stays as it is, and took as long as the drawing
     plt.close(figure)
     return paths
 
@@ -63,6 +64,12 @@ def scale_ticks(axis: Axis, limit: float) -> str:
         lambda value, _: f"{value / 10.0**exponent:g}".replace("-", "\N{MINUS SIGN}")
     )
     return f" ($10^{{{exponent}}}$)" if exponent else ""
+
+
+def nice_tick(limit: float) -> float:
+    """Return the largest of 1, 2, 5, 10, ... (and their tenths and so on) within a limit."""
+    decade = 10 ** np.floor(np.log10(limit))
+    return decade * max(step for step in (1, 2, 5) if step * decade <= limit)
 
 
 def error_bars(frame: pd.DataFrame, column: str) -> np.ndarray:

@@ -121,7 +121,7 @@ def _family_name(key: tuple[str, ...]) -> str:
 
 
 def _reading_of_size(rows: pd.DataFrame) -> str:
-    means = rows["mean_pvalue_ttest"].unstack("method").sort_index()
+    means = rows["mean_pvalue_ttest"].unstack("method", sort=False).sort_index()
     change = means.diff().dropna(how="all")
     words = {
         "falls": list(means.columns[(change < 0).all()]),
@@ -184,21 +184,21 @@ def _report_sources(
             f"sources_{experiment.name}",
             variance_ratio(table),
             f"Sources of randomness: {experiment.name}",
-            _reading_of_sources(table),
+            _reading_of_sources(table, experiment),
         )
 
 
-def _reading_of_sources(table: pd.DataFrame) -> str:
+def _reading_of_sources(table: pd.DataFrame, experiment: Experiment) -> str:
     names = {"init": "initialisation", "batch": "batch order"}
-    return (
-        "Of the variance under both sources, "
-        + listed(
-            f"{name} alone gives {of_methods(table[f'{source}_to_both'], '.0%')}"
-            for source, name in names.items()
-            if f"{source}_to_both" in table
-        )
-        + "."
+    parts = listed(
+        f"{name} alone gives {of_methods(table[f'{source}_to_both'], '.0%')}"
+        for source, name in names.items()
+        if f"{source}_to_both" in table
     )
+    reading = f"Of the variance under both sources, {parts}."
+    if experiment.has_one_batch:
+        reading += " One batch holds all training samples, so their order changes rounding alone."
+    return reading
 
 
 def report_correlation_comparison(

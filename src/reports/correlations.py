@@ -38,7 +38,7 @@ def report_correlations(
     report.figure(
         "correlations",
         correlation_heatmaps(matrices),
-        "Correlations between methods over pairs",
+        "Which methods agree",
         _reading_of_correlations(table),
     )
     report.table(

@@ -12,7 +12,7 @@ from src.analysis.significance import significance_table
 from src.analysis.variance import variance_components_table
 from src.data.samples import load_tensors
 from src.errors import UserError
-from src.experiments import Paths
+from src.experiments import Experiment, Paths
 from src.plots.draws import stability_by_draws
 from src.plots.pairs import Pictures, influence_sheet, pair_sheet
 from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
@@ -55,7 +55,7 @@ def report_pvalues(
         "Mean p-value by number of checkpoints",
         f"Averaged over {last} checkpoints, the mean p-value over all pairs is "
         f"{of_methods(means.loc[last], '.3f')}; pure noise would give "
-        f"{mean_under_noise(test, scores.n_draws):.2f}.",
+        f"{mean_under_noise(test, scores.n_draws):.2f}." + _remark_on_batches(scores.experiment),
     )
     intervals = mean_pvalue_intervals(scores, means, test)
     report.table(
@@ -67,7 +67,7 @@ def report_pvalues(
     report.figure(
         f"mean_pvalue_by_checkpoints{suffix}",
         mean_pvalue_by_checkpoints(means, intervals),
-        "Mean p-value by number of checkpoints",
+        "What averaging checkpoints does",
         _reading_of_checkpoints(means),
     )
     report.table(
@@ -102,6 +102,15 @@ def report_pvalues(
         "their noise.",
     )
     return means, p
+
+
+def _remark_on_batches(experiment: Experiment) -> str:
+    if experiment.randomness != "batch" or not experiment.has_one_batch:
+        return ""
+    return (
+        f" But one batch of {experiment.batch_size} holds all {experiment.n_train} training "
+        "samples: the batch order changes nothing but rounding, and that is all the noise here."
+    )
 
 
 def mean_pvalue_intervals(scores: ExperimentScores, means: pd.DataFrame, test: str) -> pd.DataFrame:
@@ -163,7 +172,7 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
     report.figure(
         "stability",
         stability_by_draws(by_method),
-        "Stability by number of seeds and checkpoints",
+        "What more seeds and checkpoints do",
         f"Ranks from two halves of all seeds correlate by {of_methods(final, '.2f')}.",
     )
     needed = power_table({**scores.samples()}, alpha)

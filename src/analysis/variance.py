@@ -122,8 +122,7 @@ def _gram(values: np.ndarray) -> np.ndarray:
 
     All that the variance of any resample takes, without the pairs.
     """
-    centred = values - values[0]  # exactly 0 for a constant, unlike the deviations from its mean
-    centred -= centred.mean(axis=0)
+    centred = values - values.mean(axis=0)
     return centred @ centred.T / values.shape[1]
 
 

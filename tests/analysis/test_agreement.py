@@ -205,6 +205,18 @@ def test_distributions_apart_are_further_than_samples_dealt_out(rng):
     assert row.overlap_same == result.overlap_same.mean()
 
 
+def test_samples_are_dealt_out_anew_for_each_pair():
+    ones = np.ones((10, 20, 30))
+    result = agreement(ones, -ones, "gd", 0.05)
+    # Of ten ones and ten minus ones, k ones go to the first hand: hypergeometric.
+    hands = 1 - np.abs(2 * np.arange(11) - 10) / 10
+    chances = scipy.stats.hypergeom(20, 10, 10).pmf(np.arange(11))
+    mean = hands @ chances
+    error = 4 * np.sqrt((hands**2 @ chances - mean**2) / 600)
+    assert result.overlap_same.mean() == pytest.approx(mean, abs=error)
+    assert len(np.unique(result.overlap_same)) > 3
+
+
 def test_kappa_without_two_kinds_of_answers():
     noise = np.array([-0.1, 0, 0.1])[:, None]
     always, mixed = noise + [1.0, 1, 1, 1], noise + [1.0, 0, 1, 1]

@@ -204,6 +204,13 @@ def test_table_of_the_published_formula(rng):
     assert row.agreement == ((p < 0.05) == (exact < 0.05)).mean()
 
 
+def test_four_draws_are_too_few_for_sign_flips(rng):
+    samples = {"loo": rng.normal(size=(4, 10, 20)) + 9}
+    row = significance_table(samples, "ttest", 0.05, 0.1).loc["loo"]
+    assert row.benjamini_hochberg == 1
+    assert row.sign_flip == row.sign_flip_benjamini_hochberg == 0  # p is 2 / 2^4 at least
+
+
 def test_table_of_one_pair_with_two_draws():
     table = significance_table({"gc": np.array([[[0.1]], [[0.1]]])}, "ttest", 0.05, 0.05)
     row = table.loc["gc"]

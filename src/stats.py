@@ -97,7 +97,7 @@ def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFram
         values: One number per pair, (n_train, n_test), by method.
         coefficient: "pearson" or "spearman".
 
-    A method that is constant over pairs has no correlation: NaN.
+    A method that is constant over pairs, as is a single pair, has no correlation: NaN.
     """
     stacked = np.stack([v.ravel() for v in values.values()]).astype(np.float64)
     if coefficient == "spearman":
@@ -106,7 +106,9 @@ def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFram
         raise ValueError(f"unknown {coefficient!r}: choose from {', '.join(COEFFICIENTS)}")
     # The deviations of a constant from its mean are zero, or rounding.
     stacked[(stacked == stacked[:, :1]).all(axis=1)] = np.nan
-    matrix = np.atleast_2d(np.corrcoef(stacked))
+    n_pairs = stacked.shape[1]
+    matrix = np.corrcoef(stacked) if n_pairs > 1 else np.full([len(stacked)] * 2, np.nan)
+    matrix = np.atleast_2d(matrix)
     return pd.DataFrame(matrix, index=list(values), columns=list(values))
 
 

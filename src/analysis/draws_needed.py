@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
-from math import comb
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
@@ -14,7 +10,6 @@ from scipy.stats import t as student_t
 
 from src.stats import correlations, draw_samples, moments, pvalues
 
-N_SUBSETS = 20  # of the seeds, over which each number is averaged
 POWER = 0.8
 MOST_DRAWS = 10_000  # a pair that needs more is counted as one that needs these
 
@@ -30,18 +25,23 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
         A row for each number of seeds from 2 to T and of last checkpoints from 1 to C, with
         `mean_pvalue` and `significant`, the fraction of pairs below alpha, by the t-test, and
         `rank_correlation`: Spearman's, over pairs, between the mean scores of two disjoint halves
-        of the seeds (of an odd number, one half has one more). Each is the mean over N_SUBSETS
-        random subsets of the seeds, or over all where there are no more.
+        of the seeds (of an odd number, one half has one more). Each is the mean over the first
+        seeds of the T rotations of one random order, in which every seed counts alike.
     """
     n_draws, n_checkpoints = scores.shape[:2]
+    order = np.random.default_rng(0).permutation(n_draws)
+    rotations = [np.roll(order, -shift) for shift in range(n_draws)]
     rows = []
     for k in range(1, n_checkpoints + 1):
         samples = draw_samples(scores, k)
         for n in range(2, n_draws + 1):
-            p = [pvalues(samples[subset]) for subset in _subsets(n_draws, n)]
+            subsets = rotations if n < n_draws else rotations[:1]
+            p = [pvalues(samples[seeds[:n]]) for seeds in subsets]
             halves = [
-                _rank_correlation(samples[half].mean(axis=0), samples[other].mean(axis=0))
-                for half, other in _halves(n_draws, n)
+                _rank_correlation(
+                    samples[seeds[: n // 2]].mean(axis=0), samples[seeds[n // 2 : n]].mean(axis=0)
+                )
+                for seeds in rotations
             ]
             rows.append(
                 {
@@ -53,24 +53,6 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _subsets(n_draws: int, size: int) -> Iterator[list[int]]:
-    """Yield random subsets of the seeds, or all where there are no more than N_SUBSETS."""
-    if comb(n_draws, size) <= N_SUBSETS:
-        yield from map(list, combinations(range(n_draws), size))
-        return
-    rng = np.random.default_rng(size)
-    for _ in range(N_SUBSETS):
-        yield rng.permutation(n_draws)[:size].tolist()
-
-
-def _halves(n_draws: int, size: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield random pairs of disjoint halves of `size` seeds."""
-    rng = np.random.default_rng(size)
-    for _ in range(N_SUBSETS):
-        order = rng.permutation(n_draws).tolist()
-        yield order[: size // 2], order[size // 2 : size]
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

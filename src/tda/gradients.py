@@ -22,58 +22,71 @@ from src.members import Params, PerSampleLoss, Stack
 
 @dataclass(frozen=True)
 class OuterProducts:
-    """A layer's gradients of N samples as outer products b aᵀ.
+    """A layer's gradients of N samples as outer products: b aᵀ of the weight, b of the bias.
 
     Attributes:
         outputs: b, (N, O).
-        inputs: a, (N, I); a last entry of 1 stands for the bias.
+        inputs: a, (N, I).
+        bias: Whether the layer has a bias.
     """
 
     outputs: Tensor
     inputs: Tensor
+    bias: bool
 
     def inner(self, other: OuterProducts) -> Tensor:
         """Return the inner products (N, N') with another batch's gradients."""
-        return (self.outputs @ other.outputs.T) * (self.inputs @ other.inputs.T)
+        of_outputs, of_inputs = self.outputs @ other.outputs.T, self.inputs @ other.inputs.T
+        return of_outputs * (of_inputs + 1 if self.bias else of_inputs)
 
     def squared_norms(self) -> Tensor:
         """Return the squared norms (N,)."""
-        return self.outputs.square().sum(1) * self.inputs.square().sum(1)
+        of_inputs = self.inputs.square().sum(1)
+        return self.outputs.square().sum(1) * (of_inputs + 1 if self.bias else of_inputs)
 
-    def matrices(self) -> Tensor:
-        """Return the gradients (N, O, I)."""
-        return self.outputs[:, :, None] * self.inputs[:, None]
+    def formed(self) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of the weight (N, O, I) and of the bias (N, O)."""
+        weight = self.outputs[:, :, None] * self.inputs[:, None]
+        return weight, self.outputs if self.bias else None
 
-    def contract(self, vectors: Tensor) -> Tensor:
-        """Return the inner products (K, N) with vectors (K, O, I)."""
-        return torch.einsum("no,kno->kn", self.outputs, self.inputs @ vectors.mT)
+    def contract(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the inner products (K, N) with vectors (K, O, I) and (K, O)."""
+        products = self.inputs @ weight.mT  # (K, N, O)
+        if bias is not None:
+            products += bias[:, None]
+        return torch.einsum("no,kno->kn", self.outputs, products)
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """A layer's gradients of N samples, formed.
+    """A layer's gradients of N samples, formed: Σ_p b_p a_pᵀ of the weight, Σ_p b_p of the bias.
 
     Attributes:
-        values: Σ_p b_p a_pᵀ, (N, O, I); a last column of inputs stands for the bias.
+        weight: (N, O, I).
+        bias: (N, O); None: the layer has none.
     """
 
-    values: Tensor
+    weight: Tensor
+    bias: Tensor | None
 
     def inner(self, other: Matrices) -> Tensor:
         """Return the inner products (N, N') with another batch's gradients."""
-        return self.values.flatten(1) @ other.values.flatten(1).T
+        products = self.weight.flatten(1) @ other.weight.flatten(1).T
+        return products if self.bias is None else products + self.bias @ other.bias.T
 
     def squared_norms(self) -> Tensor:
         """Return the squared norms (N,)."""
-        return self.values.square().sum((1, 2))
+        squares = self.weight.square().sum((1, 2))
+        return squares if self.bias is None else squares + self.bias.square().sum(1)
 
-    def matrices(self) -> Tensor:
-        """Return the gradients (N, O, I)."""
-        return self.values
+    def formed(self) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of the weight (N, O, I) and of the bias (N, O)."""
+        return self.weight, self.bias
 
-    def contract(self, vectors: Tensor) -> Tensor:
-        """Return the inner products (K, N) with vectors (K, O, I)."""
-        return vectors.flatten(1) @ self.values.flatten(1).T
+    def contract(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the inner products (K, N) with vectors (K, O, I) and (K, O)."""
+        products = weight.flatten(1) @ self.weight.flatten(1).T
+        return products if bias is None else products + bias @ self.bias.T
 
 
 class PerSampleGradients:
@@ -102,26 +115,20 @@ class PerSampleGradients:
         """Return the gradients as a stack: tensors (N, ...) by the name of the parameter."""
         formed = {}
         for layer, gradients in self.layers.items():
-            matrices = gradients.matrices()
             weight, bias = _parameter_names(layer)
-            if bias in self.shapes:
-                formed[bias] = matrices[..., -1]
-                matrices = matrices[..., :-1]
-            formed[weight] = matrices.reshape(-1, *self.shapes[weight])
+            of_weight, of_bias = gradients.formed()
+            formed[weight] = of_weight.reshape(-1, *self.shapes[weight])
+            if of_bias is not None:
+                formed[bias] = of_bias
         return {name: formed[name] for name in self.shapes}
 
     def contract(self, vectors: Stack) -> Tensor:
         """Return the inner products (K, N) with K vectors over the parameters."""
-        return sum(
-            gradients.contract(self._joined(layer, vectors))
-            for layer, gradients in self.layers.items()
-        )
-
-    def _joined(self, layer: str, vectors: Stack) -> Tensor:
-        """Return a layer's part of K vectors as matrices (K, O, I), the bias as last column."""
-        weight, bias = _parameter_names(layer)
-        matrices = vectors[weight].flatten(2)
-        return torch.cat([matrices, vectors[bias][..., None]], 2) if bias in vectors else matrices
+        total: Tensor | int = 0
+        for layer, gradients in self.layers.items():
+            weight, bias = _parameter_names(layer)
+            total = total + gradients.contract(vectors[weight].flatten(2), vectors.get(bias))
+        return total
 
 
 def _parameter_names(layer: str) -> tuple[str, str]:
@@ -208,8 +215,7 @@ def _layer_gradients(
     else:
         a = inputs.reshape(len(inputs), -1, layer.in_features)
         b = gradient.reshape(len(gradient), -1, layer.out_features)
-    if layer.bias is not None:
-        a = torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2)
+    has_bias = layer.bias is not None
     if a.shape[1] == 1:
-        return OuterProducts(b[:, 0], a[:, 0])
-    return Matrices(b.mT @ a)
+        return OuterProducts(b[:, 0], a[:, 0], has_bias)
+    return Matrices(b.mT @ a, b.sum(1) if has_bias else None)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from src.errors import UserError
 from src.experiments import Task
@@ -57,13 +58,18 @@ def load_split(task: Task, split: str, source: Path | None) -> Split:
 
 def _digits(task: Task) -> Split:
     from sklearn.datasets import load_digits
-    from torchvision.transforms.v2.functional import resize
 
     digits = load_digits()
 
     def images(indices: Sequence[int]) -> Tensor:
         small = torch.from_numpy(digits.images[list(indices)])[:, None]  # 0 to 16, 8x8
-        large = resize((small * (255 / 16)).float(), list(task.image_shape[1:]))
+        large = interpolate(
+            (small * (255 / 16)).float(),
+            task.image_shape[1:],
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )
         return large.round().clamp(0, 255).to(torch.uint8)
 
     return Split(digits.target.astype(np.int64), images, "scikit-learn's bundled digits")

@@ -31,7 +31,7 @@ def main() -> None:
             experiment.name,
             "correlations",
             "Agreement between methods",
-            {"alpha": args.alpha, "seeds": scores.seeds},
+            {"alpha": args.alpha, **scores.settings()},
         )
         matrices[experiment], tables[experiment] = report_correlations(report, scores)
         agreements[experiment] = report_agreement(report, scores, args.alpha)

@@ -48,7 +48,7 @@ def main() -> None:
             experiment.name,
             f"pvalues{suffix}",
             "Reliability of the scores" + (", by the published formula" if suffix else ""),
-            {**settings, "seeds": scores.seeds},
+            {**settings, **scores.settings()},
         )
         means, p = report_pvalues(report, scores, paths, args.test, args.alpha)
         if args.test == "ttest":
@@ -67,7 +67,7 @@ def main() -> None:
         )
         report_pvalue_comparison(
             report,
-            lambda e: load_scores(paths, e, allow_missing=args.allow_missing).samples(),
+            lambda e: load_scores(paths, e, allow_missing=args.allow_missing),
             experiments,
             args.alpha,
         )

@@ -31,6 +31,8 @@ class ExperimentScores:
         seeds: The T seeds of each method.
         train_idx: Index of each training sample in its full split, (n_train,).
         test_idx: Index of each test sample in its full split, (n_test,).
+        options: What the scores of each method were computed with, apart from the machine.
+        machines: Versions of torch and kinds of device that computed them.
     """
 
     experiment: Experiment
@@ -38,6 +40,8 @@ class ExperimentScores:
     seeds: dict[str, list[int]]
     train_idx: np.ndarray
     test_idx: np.ndarray
+    options: dict[str, dict]
+    machines: list[str]
 
     @property
     def n_checkpoints(self) -> int:
@@ -53,6 +57,18 @@ class ExperimentScores:
     def draws(self) -> str:
         """How many seeds each method has, for people."""
         return ", ".join(f"{method} {len(seeds)}" for method, seeds in self.seeds.items())
+
+    def settings(self) -> dict[str, object]:
+        """Return what the scores were made with, for people."""
+        # The scores know which backbone it was; the experiment's name does not.
+        unknown = {"experiment", "backbone", "random_crop"}
+        training = self.experiment.training_settings()
+        return {
+            "training": {key: value for key, value in training.items() if key not in unknown},
+            **{method: options for method, options in self.options.items() if options},
+            "computed with": self.machines,
+            "seeds": self.seeds,
+        }
 
     def test_position(self, index: int) -> int:
         """Return the position of a test sample, given its index in its full split.
@@ -113,7 +129,21 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
         {m: have[m] for m in methods},
         first["train_idx"].numpy(),
         first["test_idx"].numpy(),
+        {m: _options(next(iter(of_seeds.values()))) for m, of_seeds in files.items()},
+        sorted(
+            {
+                f"torch {content['settings']['torch']} ({content['settings']['device']})"
+                for of_seeds in files.values()
+                for content in of_seeds.values()
+            }
+        ),
     )
+
+
+def _options(content: dict) -> dict:
+    """Return the settings of a score file that are no digests and alike for all seeds."""
+    left_out = _MAY_DIFFER_BETWEEN_SEEDS | {"test_samples", "backbone_weights"}
+    return {key: value for key, value in content["settings"].items() if key not in left_out}
 
 
 def _command(experiment: Experiment, method: str, seed_id: int | None) -> str:

@@ -46,7 +46,7 @@ def root(tmp_path_factory):
     experiments = [parse_experiment(name) for name in NOISE]
     loaded = {e: load_scores(paths, e, allow_missing=True) for e in experiments}
     report = Report(paths.comparison, "Comparison", "pvalues", "Reliability", {})
-    report_pvalue_comparison(report, lambda e: loaded[e].samples(), experiments, 0.05)
+    report_pvalue_comparison(report, lambda e: loaded[e], experiments, 0.05)
     report.close()
     matrices, tables = {}, {}
     for experiment, scores in loaded.items():
@@ -121,6 +121,14 @@ def test_variance_by_source_finds_what_was_planted(root):
         assert row["init_to_both"] == pytest.approx(0.64, rel=0.07)
         assert row["batch_to_both"] == pytest.approx(0.01, rel=0.07)
         assert row["init_to_both_low"] < row["init_to_both"] < row["init_to_both_high"]
+
+
+def test_variance_components_lie_between_seeds(root):
+    components = table(root, "variance_components", 5)
+    # The planted scores are the same at all checkpoints.
+    assert (components["within"] == 0).all()
+    loo = components.xs("loo", level="method")["between"]
+    assert loo.to_numpy() == pytest.approx([noise**2 for noise in NOISE.values()], rel=0.05)
 
 
 def test_figures_of_size_complexity_sources_and_correlations(root):

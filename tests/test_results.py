@@ -156,6 +156,8 @@ def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
     page = (folder / "index.html").read_text()
     assert "pure noise would give" in page
     assert ("Seeds for 80% power" in page) == (test == "ttest")
+    assert "torch 2 (cpu)" in page
+    assert "learning_rate 0.001" in page
 
 
 def test_run_pvalues_draws_the_influences_on_a_test_sample(root, monkeypatch):

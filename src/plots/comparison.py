@@ -50,6 +50,7 @@ def by_size(summary: pd.DataFrame) -> Figure:
                 marker=MARKERS[method],
                 markersize=4,
                 linewidth=1.2,
+                clip_on=False,  # a mark on the axis
             )
             axis.set_yscale(**_SCALES[name])
         column[0].set_title(METHOD_LABELS[method])
@@ -86,6 +87,7 @@ def by_model(summary: pd.DataFrame) -> Figure:
                 markersize=4,
                 linewidth=1,
                 label=model,
+                clip_on=False,
             )
         axis.set_yscale(**_SCALES[name])
         axis.set(

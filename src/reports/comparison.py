@@ -10,13 +10,14 @@ import pandas as pd
 from src.analysis.agreement import Agreement, agreement_table
 from src.analysis.bootstrap import LEVEL
 from src.analysis.summary import identity, pvalue_summary
-from src.analysis.variance import variance_by_source
+from src.analysis.variance import variance_by_source, variance_components_table
 from src.experiments import Experiment
 from src.plots.comparison import by_model, by_size, correlations_by_experiment
 from src.plots.style import METHOD_LABELS
 from src.plots.variance import variance_ratio
 from src.report import Report
 from src.reports.reading import listed, of_methods
+from src.results import ExperimentScores
 from src.stats import TESTS
 
 FORMATS = ("csv", "md", "tex")
@@ -31,7 +32,7 @@ def stacked(frames: dict[Experiment, pd.DataFrame]) -> pd.DataFrame:
 
 def report_pvalue_comparison(
     report: Report,
-    samples: Callable[[Experiment], dict[str, np.ndarray]],
+    load: Callable[[Experiment], ExperimentScores],
     experiments: list[Experiment],
     alpha: float,
 ) -> None:
@@ -39,11 +40,16 @@ def report_pvalue_comparison(
 
     Args:
         report: Takes the tables and figures.
-        samples: Loads the samples (T, n_train, n_test) of an experiment, by method.
+        load: Loads the scores of an experiment; called again rather than keeping all in memory.
         experiments: The experiments.
         alpha: Significance level, and false discovery rate.
     """
-    summary = stacked({e: pvalue_summary(samples(e), alpha) for e in experiments})
+    summaries, components = {}, {}
+    for experiment in experiments:
+        scores = load(experiment)
+        summaries[experiment] = pvalue_summary(scores.samples(), alpha)
+        components[experiment] = variance_components_table(scores.scores)
+    summary = stacked(summaries)
     by_test = {
         quantity: summary[[f"{quantity}_{test}" for test in TESTS]]
         .set_axis(TESTS, axis="columns")
@@ -81,7 +87,15 @@ def report_pvalue_comparison(
         "By Benjamini and Hochberg's procedure over all pairs of an experiment and method.",
         formats=FORMATS,
     )
-    _report_sources(report, samples, experiments)
+    report.table(
+        "variance_components",
+        stacked(components),
+        "Variance between seeds and within a seed (between its checkpoints)",
+        "Averaged over pairs, in squared units of each method's score, with "
+        f"{LEVEL:.0%} confidence intervals from resampled seeds.",
+        formats=FORMATS,
+    )
+    _report_sources(report, load, experiments)
     for key, rows in _families(summary, "n_per_class"):
         report.figure(
             f"size_{'_'.join(key)}",
@@ -153,7 +167,7 @@ def _reading_of_models(rows: pd.DataFrame) -> str:
 
 def _report_sources(
     report: Report,
-    samples: Callable[[Experiment], dict[str, np.ndarray]],
+    load: Callable[[Experiment], ExperimentScores],
     experiments: list[Experiment],
 ) -> None:
     """Write the variance by source of randomness of every experiment that has a variant."""
@@ -167,7 +181,7 @@ def _report_sources(
         }
         if experiment.randomness == "" and len(variants) > 1:
             tables[experiment] = variance_by_source(
-                {source: samples(other) for source, other in variants.items()}
+                {source: load(other).samples() for source, other in variants.items()}
             )
     if not tables:
         return

@@ -19,10 +19,11 @@ def main() -> None:
     from src.report import Report
     from src.reports.comparison import report_correlation_comparison
     from src.reports.correlations import report_agreement, report_correlations
-    from src.results import load_scores
+    from src.results import check_scores, load_scores
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))
+    check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=None)
     matrices, tables, agreements = {}, {}, {}
     for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)

@@ -32,17 +32,15 @@ def main() -> None:
     from src.report import Report
     from src.reports.comparison import report_pvalue_comparison
     from src.reports.pvalues import report_draws, report_pairs, report_pvalues
-    from src.results import load_scores
+    from src.results import check_scores, load_scores
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))
     suffix = "" if args.test == "ttest" else f"_{args.test}"
     settings = {"test": args.test, "alpha": args.alpha}
+    check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=args.test_index)
     for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
-        position = None
-        if args.test_index is not None:
-            position = scores.test_position(args.test_index)
         report = Report(
             paths.results(experiment),
             experiment.name,
@@ -53,7 +51,7 @@ def main() -> None:
         means, p = report_pvalues(report, scores, paths, args.test, args.alpha)
         if args.test == "ttest":
             report_draws(report, scores, args.alpha)
-        report_pairs(report, scores, p, paths, args.alpha, position, suffix)
+        report_pairs(report, scores, p, paths, args.alpha, args.test_index, suffix)
         print(f"{experiment.name}, {args.test} over seeds ({scores.draws})")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
         print(f"{report.close()}\n", flush=True)

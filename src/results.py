@@ -140,6 +140,26 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
     )
 
 
+def check_scores(
+    paths: Paths, experiments: list[Experiment], *, allow_missing: bool, test_index: int | None
+) -> None:
+    """Load the scores of all experiments once, so that errors come before anything is written.
+
+    Args:
+        paths: Every path below the root.
+        experiments: The experiments.
+        allow_missing: As for `load_scores`.
+        test_index: A test sample that all experiments must have; None: any will do.
+
+    Raises:
+        UserError: As `load_scores` does, or an experiment does not have the test sample.
+    """
+    for experiment in experiments:
+        scores = load_scores(paths, experiment, allow_missing=allow_missing)
+        if test_index is not None:
+            scores.test_position(test_index)
+
+
 def _options(content: dict) -> dict:
     """Return the settings of a score file that are no digests and alike for all seeds."""
     left_out = _MAY_DIFFER_BETWEEN_SEEDS | {"test_samples", "backbone_weights"}

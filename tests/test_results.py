@@ -205,6 +205,13 @@ def test_run_correlations_writes_table_and_figure(root, monkeypatch, capsys):
     assert "spearman of std" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("script", [run_pvalues, run_correlations])
+def test_nothing_is_written_when_one_of_several_experiments_lacks_scores(root, monkeypatch, script):
+    with pytest.raises(UserError, match="scores of cnn3_digits3_10pc are missing"):
+        run_script(script, monkeypatch, root, "cnn3_digits3_10pc")
+    assert not (root / "results").exists()
+
+
 def test_both_scripts_share_a_page(root, monkeypatch):
     for script in (run_correlations, run_pvalues):
         run_script(script, monkeypatch, root)

@@ -192,7 +192,7 @@ def report_pairs(
     p: dict[str, np.ndarray],
     paths: Paths,
     alpha: float,
-    test_position: int | None,
+    test_index: int | None,
     suffix: str,
 ) -> None:
     """Write sheets of single pairs with their images.
@@ -203,7 +203,8 @@ def report_pairs(
         p: P-values (n_train, n_test), by method.
         paths: Every path below the root.
         alpha: Significance level.
-        test_position: Position of a test sample whose proponents and opponents are wanted.
+        test_index: Index, in its full split, of a test sample whose proponents and opponents are
+            wanted.
         suffix: Of the sheets' names.
 
     Raises:
@@ -212,7 +213,8 @@ def report_pairs(
     samples = scores.samples()
     sheets = {method: _sides(values) for method, values in p.items()}
     found: dict[str, Influences] = {}
-    if test_position is not None:
+    if test_index is not None:
+        test_position = scores.test_position(test_index)
         found = {
             m: influences(values[:, :, test_position], m, N_INFLUENCES, alpha)
             for m, values in samples.items()
@@ -226,11 +228,10 @@ def report_pairs(
         {test for _, test in shown} | ({test_position} if found else set()),
     )
     if found:
-        index = scores.test_idx[test_position]
         report.figure(
-            f"influences_{index}",
+            f"influences_{test_index}",
             influence_sheet(found, pictures, test_position, alpha),
-            f"Proponents and opponents of test sample {index}",
+            f"Proponents and opponents of test sample {test_index}",
             _reading_of_influences(found, scores, alpha),
         )
     for method, sides in sheets.items():

@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(python) run_ats.py --experiment $(EXPERIMENT)
 	$(python) run_if.py --experiment $(EXPERIMENT)
 	$(python) run_gd_and_gc.py --experiment $(EXPERIMENT)
-	$(python) run_pvalues.py --experiment $(EXPERIMENT)
+	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
 
 test: .venv/installed lint

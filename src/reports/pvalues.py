@@ -240,7 +240,8 @@ def report_pairs(
             pair_sheet(samples[method], p[method], sides, pictures, method),
             f"Most and least reliable pairs by {METHOD_LABELS[method]}",
             "Left, scores that agree over seeds; right, scores of either sign, whose sign in a "
-            "single training is chance. No sample is shown twice on a side.",
+            "single training is chance. → is the label that most seeds predict. No sample is shown "
+            "twice on a side.",
         )
 
 

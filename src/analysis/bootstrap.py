@@ -58,9 +58,10 @@ def resampled_moments(
     centred = samples - mean  # the difference of large squares would lose the variance
     squares = centred**2
     for count in counts:
-        shift = np.tensordot(count.astype(np.float64), centred, axes=1) / n_draws
+        weights = count.astype(np.float64)
+        shift = np.tensordot(weights, centred, axes=1) / n_draws
         resampled = mean + shift
-        variance = np.tensordot(count.astype(np.float64), squares, axes=1) - n_draws * shift**2
+        variance = np.tensordot(weights, squares, axes=1) - n_draws * shift**2
         std = np.sqrt(np.maximum(variance / (n_draws - 1), 0))
         # Seeds that are nearly equal but far from the others: the difference lost their variance.
         lost = variance <= 1e-9 * n_draws * shift**2

@@ -1,4 +1,4 @@
-"""Figures that compare experiments."""
+"""Figures that compare experiments by training set size and by model."""
 
 from __future__ import annotations
 
@@ -99,39 +99,4 @@ def by_model(summary: pd.DataFrame) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=len(models))
     sns.despine(figure)
-    return figure
-
-
-def correlations_by_experiment(matrices: dict[str, pd.DataFrame]) -> Figure:
-    """Draw a heat map of the correlations between methods for each experiment.
-
-    Args:
-        matrices: Frames of method by method, by the experiment's name.
-    """
-    n_columns = min(4, len(matrices))
-    n_rows = -(-len(matrices) // n_columns)
-    figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(PAGE * n_columns / 4, 1.85 * n_rows), squeeze=False
-    )
-    for axis in axes.flat[len(matrices) :]:
-        axis.set_axis_off()
-    for axis, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
-        labels = [METHOD_LABELS[m] for m in matrix.columns]
-        sns.heatmap(
-            matrix,
-            vmin=-1,
-            vmax=1,
-            cmap="vlag",
-            annot=True,
-            fmt=".2f",
-            annot_kws={"size": 5.5},
-            square=True,
-            linewidths=0.5,
-            cbar=False,
-            xticklabels=labels,
-            yticklabels=labels,
-            ax=axis,
-        )
-        axis.tick_params(length=0, rotation=0, labelsize=6)
-        axis.set_title(name, fontsize=7)
     return figure

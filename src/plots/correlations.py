@@ -19,24 +19,48 @@ def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figur
     )
     for (statistic, coefficient), matrix in matrices.items():
         axis = axes[coefficients.index(coefficient), statistics.index(statistic)]
-        labels = [METHOD_LABELS[m] for m in matrix.columns]
-        last = statistic == statistics[-1]
-        sns.heatmap(
-            matrix,
-            vmin=-1,
-            vmax=1,
-            cmap="vlag",
-            annot=True,
-            fmt=".2f",
-            annot_kws={"size": 7},
-            square=True,
-            linewidths=0.5,
-            cbar=last,
-            cbar_kws={"shrink": 0.8, "ticks": [-1, 0, 1]} if last else None,
-            xticklabels=labels,
-            yticklabels=labels,
-            ax=axis,
-        )
-        axis.tick_params(length=0, rotation=0)
+        _draw(axis, matrix, letters=7, colour_bar=statistic == statistics[-1])
         axis.set_title(f"{STATISTIC_LABELS[statistic]}, {coefficient.capitalize()}")
     return figure
+
+
+def correlations_by_experiment(matrices: dict[str, pd.DataFrame]) -> Figure:
+    """Draw a heat map of the correlations between methods for each experiment.
+
+    Args:
+        matrices: Frames of method by method, by the experiment's name.
+    """
+    n_columns = min(4, len(matrices))
+    n_rows = -(-len(matrices) // n_columns)
+    figure, axes = plt.subplots(
+        n_rows, n_columns, figsize=(PAGE * n_columns / 4, 1.85 * n_rows), squeeze=False
+    )
+    for axis in axes.flat[len(matrices) :]:
+        axis.set_axis_off()
+    for axis, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        _draw(axis, matrix, letters=5.5, colour_bar=False)
+        axis.tick_params(labelsize=6)
+        axis.set_title(name, fontsize=7)
+    return figure
+
+
+def _draw(axis: plt.Axes, matrix: pd.DataFrame, *, letters: float, colour_bar: bool) -> None:
+    """Draw a matrix of correlations between methods, with letters of the given size in points."""
+    labels = [METHOD_LABELS[m] for m in matrix.columns]
+    sns.heatmap(
+        matrix,
+        vmin=-1,
+        vmax=1,
+        cmap="vlag",
+        annot=True,
+        fmt=".2f",
+        annot_kws={"size": letters},
+        square=True,
+        linewidths=0.5,
+        cbar=colour_bar,
+        cbar_kws={"shrink": 0.8, "ticks": [-1, 0, 1]} if colour_bar else None,
+        xticklabels=labels,
+        yticklabels=labels,
+        ax=axis,
+    )
+    axis.tick_params(length=0, rotation=0)

@@ -12,7 +12,8 @@ from src.analysis.bootstrap import LEVEL
 from src.analysis.summary import identity, pvalue_summary
 from src.analysis.variance import variance_by_source, variance_components_table
 from src.experiments import Experiment
-from src.plots.comparison import by_model, by_size, correlations_by_experiment
+from src.plots.comparison import by_model, by_size
+from src.plots.correlations import correlations_by_experiment
 from src.plots.style import METHOD_LABELS
 from src.plots.variance import variance_ratio
 from src.report import Report

@@ -22,7 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.checkpoints import Setup  # noqa: E402
-from src.data.samples import Samples  # noqa: E402
 from src.evaluation import evaluate  # noqa: E402
 from src.experiments import REPOSITORY, Paths, parse_experiment  # noqa: E402
 from src.members import repeat  # noqa: E402
@@ -36,11 +35,6 @@ from src.training import Trainer  # noqa: E402
 N_STEPS = 2
 N_TEST = 32
 N_ATS = 2
-
-
-def first(samples: Samples, n: int) -> Samples:
-    """Return the first n samples."""
-    return Samples(samples.images[:n], samples.labels[:n], samples.indices[:n], samples.transform)
 
 
 def measure(what: str, compute: Callable[[], object]) -> float:
@@ -74,7 +68,7 @@ def main() -> None:
     loss, start = setup.loss, setup.start(446)
     n_train, batch_size = len(setup.train), experiment.batch_size
     positions = torch.arange(n_train)[:batch_size]
-    test = first(setup.test, N_TEST)
+    test = setup.test.at(slice(N_TEST))
 
     loss.model.train()
     n_members = members_at_once(loss, start, setup.train, batch_size)
@@ -96,7 +90,7 @@ def main() -> None:
             *additional_step(
                 loss,
                 [params],
-                first(setup.train, N_ATS),
+                setup.train.at(slice(N_ATS)),
                 test,
                 adam=replace(setup.adam, decay_steps=None),
                 chunk_size=N_ATS,

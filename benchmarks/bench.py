@@ -42,7 +42,6 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.checkpoints import Setup, train  # noqa: E402
-from src.data.samples import Samples  # noqa: E402
 from src.draws import load_seeds  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.evaluation import evaluate  # noqa: E402
@@ -194,7 +193,7 @@ class Work:
             list(chunks)
 
         def ats() -> None:
-            some = first(s.train, n_ats)
+            some = s.train.at(slice(n_ats))
             adam = replace(s.adam, decay_steps=None)
             list(
                 additional_step(s.loss, self.checkpoints, some, s.test, adam=adam, chunk_size=n_ats)
@@ -268,11 +267,6 @@ class Work:
             "GD and GC": gradients,
             "IF (LiSSA)": gradients + solves,
         }
-
-
-def first(samples: Samples, n: int) -> Samples:
-    """Return the first n samples."""
-    return Samples(samples.images[:n], samples.labels[:n], samples.indices[:n], samples.transform)
 
 
 def similarity(loss: PerSampleLoss, params: Params, setup: Setup, chunk_size: int) -> Tensor:
@@ -409,7 +403,7 @@ def growth(bench: Bench) -> pd.DataFrame:
     by_test = {stage: [] for stage in STAGES}
     sizes = [len(whole) // 4, len(whole) // 2, len(whole)]
     for n in sizes:
-        work.setup.test = first(whole, n)
+        work.setup.test = whole.at(slice(n))
         for stage, m in work.stages(bench).items():
             by_test[stage].append(m.seconds)
     for stage, seconds in by_test.items():

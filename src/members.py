@@ -64,7 +64,8 @@ class PerSampleLoss:
         model: Maps a batch of inputs to a batch of outputs. Its trainable parameters are replaced
             by those of a call; its mode (train or eval) holds for every call.
         criterion: Maps outputs (B, ...) and labels (B,) to losses (B,).
-        vectorise: Whether the members of a stack are one batched computation; None: on a GPU.
+        vectorise: Whether the members of a stack are one batched computation; None: where that is
+            faster.
     """
 
     def __init__(
@@ -77,6 +78,18 @@ class PerSampleLoss:
         self.model = model
         self.criterion = criterion
         self.vectorise = vectorise
+        self._convolves = any(p.requires_grad and p.ndim > 2 for p in model.parameters())
+
+    def vectorises(self, device: torch.device) -> bool:
+        """Say whether the members of a stack are one batched computation on a device.
+
+        A batch over members is faster for its fewer and larger operations. Not so on a CPU where
+        members have convolutions of their own: the batch would turn them into grouped ones, while
+        the activations of one member alone stay in cache.
+        """
+        if self.vectorise is None:
+            return device.type != "cpu" or not self._convolves
+        return self.vectorise
 
     def __call__(self, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss (B,) of each sample for one member's parameters."""
@@ -88,14 +101,9 @@ class PerSampleLoss:
         Inputs and labels are shared by the members, (B, ...) and (B,), or have a member dimension
         of their own, (M, B, ...) and (M, B): labels tell which. Random layers draw the same masks
         for all members, the ones that a member would draw alone.
-
-        On a GPU the members are one batched computation. On a CPU they run one after another: a
-        member's activations then stay in cache, where a batch over members would turn its
-        convolutions into grouped ones.
         """
         own_batches = labels.ndim == 2
-        vectorise = labels.device.type != "cpu" if self.vectorise is None else self.vectorise
-        if vectorise:
+        if self.vectorises(labels.device):
             in_dims = (0, 0, 0) if own_batches else (0, None, None)
             return vmap(self, in_dims, randomness="same")(members, inputs, labels)
         random_state = torch.get_rng_state() if self.model.training else None

@@ -26,6 +26,7 @@ SHARE_OF_FREE_MEMORY = 0.5
 # a batch its activations: the sizes are those at which cnn2 was fastest. A GPU wants what fits.
 CPU_CACHE_BYTES = 16 * 2**20
 CPU_BATCH = 60
+CPU_VECTORISED = 256  # members times samples
 CPU_HESSIAN_BATCH = 96  # vectors times samples
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
 ADVICE = (
@@ -148,6 +149,8 @@ def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch
     at_once = _fitting(samples, state + activations)
     if samples.device.type == "cpu":
         at_once = min(at_once, CPU_CACHE_BYTES // state)
+        if loss.vectorises(samples.device):
+            at_once = min(at_once, CPU_VECTORISED // min(batch_size, len(samples)))
     at_once = max(1, at_once)
     _say_estimate(at_once, state + activations, samples.device)
     return at_once
@@ -195,9 +198,12 @@ def gradient_batch(loss: PerSampleLoss, params: Params, samples: Samples) -> int
 def evaluation_batch(loss: PerSampleLoss, params: Params, samples: Samples, n_members: int) -> int:
     """Return how many samples to evaluate at once for each of `n_members` members."""
     per_member = activation_bytes(loss, params, samples)
-    if samples.device.type == "cpu":  # one member after another
+    if not loss.vectorises(samples.device):  # one member after another
         return min(CPU_BATCH, _fitting(samples, per_member))
-    return _fitting(samples, n_members * per_member)
+    fitting = _fitting(samples, n_members * per_member)
+    if samples.device.type == "cpu":
+        return max(1, min(CPU_VECTORISED // n_members, fitting))
+    return fitting
 
 
 def hessian_vectors(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:

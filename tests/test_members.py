@@ -45,6 +45,23 @@ def test_only_trainable_parameters():
     assert not torch.equal(params["0.bias"], model[0].bias)
 
 
+@pytest.mark.parametrize(
+    ("model", "on_cpu"),
+    [
+        (nn.Conv2d(1, 1, 1), False),
+        (nn.Sequential(nn.Conv2d(1, 1, 1).requires_grad_(False), nn.Linear(1, 1)), True),
+    ],
+    ids=["own convolutions", "shared convolutions"],
+)
+def test_members_run_one_by_one_where_a_batch_would_group_convolutions(
+    model: nn.Module, on_cpu: bool
+):
+    assert PerSampleLoss(model).vectorises(torch.device("cpu")) == on_cpu
+    assert PerSampleLoss(model).vectorises(torch.device("cuda"))
+    assert not PerSampleLoss(model, vectorise=False).vectorises(torch.device("cuda"))
+    assert PerSampleLoss(model, vectorise=True).vectorises(torch.device("cpu"))
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_members_together_equal_members_alone(vectorise: bool, training: bool):
     """Also with dropout: all members get the masks of a run alone, from the same state."""

@@ -473,6 +473,17 @@ def test_leave_one_out_after_running_out_of_memory(monkeypatch: pytest.MonkeyPat
     assert torch.equal(scores(4, vit.loss()), expected)
 
 
+def test_members_in_one_batch_are_few_enough_for_the_cache() -> None:
+    vit = VitCase(torch.float32)
+    arguments = (vit.checkpoints[0], vit.samples[0])
+    together, alone = vit.loss(vectorise=True), vit.loss(vectorise=False)
+    assert memory.members_at_once(together, *arguments, 5) == memory.CPU_VECTORISED // 5
+    assert memory.members_at_once(alone, *arguments, 5) > memory.CPU_VECTORISED
+    assert memory.evaluation_batch(together, *arguments, 100) == memory.CPU_VECTORISED // 100
+    assert memory.evaluation_batch(together, *arguments, 1000) == 1
+    assert memory.evaluation_batch(alone, *arguments, 1000) == memory.CPU_BATCH
+
+
 def test_estimate_is_said_where_it_is_large(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

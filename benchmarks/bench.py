@@ -6,8 +6,9 @@
 Everything is measured in one run, so that ratios do not depend on the day: the matrix product rate
 of the machine first, then each stage of one seed of `cnn2_mnist3_10pc`, `cnn2_cifar10_10pc` and,
 where its backbone is there, `vit_mnist3_10pc` on the tiny backbone; the same work by the naive
-versions of tests/reference.py and by captum and dattri; and how stages grow with the number of
-training samples, of test samples and of parameters. Writes benchmarks/RESULTS.md.
+versions of tests/reference.py and by captum and dattri; a slice of the two largest CNN experiments
+and what all of them would take; and how stages grow with the number of training samples, of test
+samples and of parameters. Writes benchmarks/RESULTS.md.
 
 The share of the limit is the rate of the stage's floating point operations, counted as it runs by
 torch's FlopCounterMode (matrix products and convolutions), over that of a large matrix product.
@@ -26,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,7 @@ from tests import reference  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 EXPERIMENTS = ("cnn2_mnist3_10pc", "cnn2_cifar10_10pc", "vit_mnist3_10pc")
+PROJECTED = ("cnn2_mnist3_50pc", "cnn2_cifar10_50pc")  # of these one chunk, once
 STAGES = ("evaluation", "LOO member", "ATS member", "GD and GC", "IF (LiSSA)")
 
 
@@ -94,6 +97,14 @@ class Bench:
         n = 2048 if self.device.type == "cpu" else 8192
         a = torch.randn(n, n, device=self.device)
         return 2 * n**3 / min(self.time(lambda: a @ a) for _ in range(10))
+
+    def convolution_rate(self) -> float:
+        """Return the operations per second of a float32 convolution like those of the CNNs."""
+        images = torch.randn(128, 64, 32, 32, device=self.device)
+        images = images.to(memory_format=torch.channels_last)
+        weight = torch.randn(64, 64, 3, 3, device=self.device)
+        flops = 2 * 128 * 64 * 64 * 9 * 30**2
+        return flops / min(self.time(lambda: F.conv2d(images, weight)) for _ in range(10))
 
     def copy_rate(self) -> float:
         """Return the bytes per second, read and written, of a copy on the device."""
@@ -168,12 +179,17 @@ class Work:
         e = setup.experiment
         return train(setup.loss, setup.start(seed), setup.train, setup.adam, e.batch_size, e.epochs)
 
-    def stages(self, bench: Bench) -> dict[str, Stage]:
-        """Measure each stage for one unit of it: one member, or one checkpoint."""
+    def stages(self, bench: Bench, n_chunks: int = 3) -> dict[str, Stage]:
+        """Measure each stage for one unit of it: one member, or one checkpoint.
+
+        Args:
+            bench: Measures.
+            n_chunks: Chunks of leave-one-out members to train.
+        """
         s, checkpoint = self.setup, self.checkpoints[-1]
         e = s.experiment
         at_once = members_at_once(s.loss, checkpoint, s.train, e.batch_size)
-        n_loo = min(3 * at_once, len(s.train))
+        n_loo = min(n_chunks * at_once, len(s.train))
         n_ats = min(members_at_once(s.loss, checkpoint, s.train, 1), len(s.train))
         vectors = vectors_at_once(checkpoint, s.train)
 
@@ -219,6 +235,16 @@ class Work:
             "IF (LiSSA)": n,
         }
 
+    def plain(self) -> nn.Module:
+        """Return the model of the last checkpoint, of torch's own layers alone."""
+        model = build(self.setup.experiment, self.setup.backbone)
+        model.load_state_dict(self.checkpoints[-1], strict=self.setup.backbone is None)
+        for module in model.modules():
+            for kind in (nn.Conv2d, nn.Linear):
+                if type(module).__mro__[1] is kind:
+                    module.__class__ = kind
+        return model
+
     def naive(self, bench: Bench) -> dict[str, float]:
         """Time the same stages done naively, one member, sample or vector at a time.
 
@@ -226,24 +252,24 @@ class Work:
         or vector, none twice.
         """
         s, e = self.setup, self.setup.experiment
-        model = build(e)
-        model.load_state_dict(self.checkpoints[-1])
+        model = self.plain()
         train_data, test_data = (
-            (images.images.contiguous(), images.labels) for images in (s.train, s.test)
+            (samples[:][0].contiguous(), samples.labels) for samples in (s.train, s.test)
         )
 
         @torch.no_grad()
         def evaluation(m: nn.Module) -> Tensor:
-            return F.cross_entropy(m(test_data[0]), test_data[1], reduction="none")
+            return F.cross_entropy(m.eval()(test_data[0]), test_data[1], reduction="none")
 
         def loo() -> None:
-            epochs = reference.train(partial(build, e), train_data, self.seed, e.epochs, left_out=0)
+            epochs = reference.train(
+                self.plain, train_data, self.seed, e.epochs, e.batch_size, left_out=0
+            )
             for epoch in epochs[-5:]:
                 evaluation(epoch.model)
 
         def ats() -> None:
-            stepped = build(e)
-            stepped.load_state_dict(self.checkpoints[-1])
+            stepped = self.plain()
             optimizer = reference.adam(stepped)
             reference.sample_loss(stepped, train_data, 0).backward()
             optimizer.step()
@@ -277,11 +303,7 @@ def similarity(loss: PerSampleLoss, params: Params, setup: Setup, chunk_size: in
 def peers(bench: Bench, work: Work, ours: dict[str, Stage]) -> list[str]:
     """Time captum's TracInCP and dattri's LiSSA on the same checkpoint and samples."""
     s, params = work.setup, work.checkpoints[-1]
-    model = build(s.experiment)
-    model.load_state_dict(params)
-    for module in model.children():
-        if isinstance(module, nn.Conv2d):
-            module.__class__ = nn.Conv2d  # captum looks layers up by their exact type
+    model = work.plain()  # captum looks layers up by their exact type
     train_set, test_set = (
         TensorDataset(images.images.contiguous(), images.labels) for images in (s.train, s.test)
     )
@@ -434,21 +456,21 @@ def growth(bench: Bench) -> pd.DataFrame:
 
 def stage_table(bench: Bench, stages: dict[str, Stage], naive: dict[str, float]) -> pd.DataFrame:
     """Return a row for each stage: time, rate, share of the limit, memory, ratio to naive."""
-    return pd.DataFrame(
-        [
-            {
-                "stage": name,
-                "time": f"{s.seconds * 1e3:.3g} ms",
-                "GFLOP": f"{s.flops / 1e9:.3g}",
-                "GFLOP/s": f"{s.flops / s.seconds / 1e9:.0f}",
-                "time / limit": f"{s.seconds * bench.rate / s.flops:.2f}",
-                "peak memory": f"{s.memory / 2**20:.0f} MiB",
-                "naive": f"{naive[name] * 1e3:.3g} ms" if naive else "",
-                "naive / here": ratio(naive[name], s) if naive else "",
-            }
-            for name, s in stages.items()
-        ]
+    table = pd.DataFrame(
+        {
+            "stage": name,
+            "time": f"{s.seconds * 1e3:.3g} ms",
+            "GFLOP": f"{s.flops / 1e9:.3g}",
+            "GFLOP/s": f"{s.flops / s.seconds / 1e9:.0f}",
+            "time / limit": f"{s.seconds * bench.rate / s.flops:.2f}",
+            "peak memory": f"{s.memory / 2**20:.0f} MiB",
+        }
+        for name, s in stages.items()
     )
+    if naive:
+        table["naive"] = [f"{naive[name] * 1e3:.3g} ms" for name in stages]
+        table["naive / here"] = [ratio(naive[name], s) for name, s in stages.items()]
+    return table
 
 
 def seed_line(work: Work, stages: dict[str, Stage], naive: dict[str, float]) -> str:
@@ -460,6 +482,22 @@ def seed_line(work: Work, stages: dict[str, Stage], naive: dict[str, float]) -> 
         by_hand = sum(naive[name] * n for name, n in counts.items())
         text += f"; naive units {by_hand:.0f} s: **{by_hand / total:.1f} times less**"
     return f"{text}. Ten seeds one after another: {10 * total / 60:.1f} min."
+
+
+def project(bench: Bench) -> list[str]:
+    """Measure one chunk of each stage of the largest CNN experiments, once; project the rest."""
+    once = copy(bench)
+    once.repeats = 1
+    lines = []
+    for name in PROJECTED:
+        print(name, flush=True)
+        work = Work.of(name, bench.device)
+        stages = work.stages(once, n_chunks=1)
+        table = stage_table(bench, stages, naive={})
+        print(table.to_string(index=False), flush=True)
+        lines += ["", f"## {name}: a slice, multiplied up", ""]
+        lines += [table.to_markdown(index=False), "", seed_line(work, stages, naive={})]
+    return lines
 
 
 def machine(device: torch.device) -> str:
@@ -494,8 +532,9 @@ def main() -> None:
         f"- date: {datetime.date.today()}",
         f"- command: `python {shlex.join(sys.argv)}`",
         f"- machine: {machine(device)}",
-        f"- limit: {bench.rate / 1e9:.0f} GFLOP/s (float32 matrix product); copy "
-        f"{bench.copy_rate() / 1e9:.0f} GB/s read and written",
+        f"- limit: {bench.rate / 1e9:.0f} GFLOP/s (float32 matrix product); a large convolution "
+        f"reaches {bench.convolution_rate() / 1e9:.0f}, copying {bench.copy_rate() / 1e9:.0f} GB/s "
+        "read and written",
         "",
         "*time / limit*: how many times longer than the stage's operations take at that rate. "
         "*naive*: the same stage by tests/reference.py, one member, sample or vector at a time.",
@@ -509,9 +548,7 @@ def main() -> None:
             lines.append(f"Not measured: {error}")
             continue
         stages = work.stages(bench)
-        # The reference holds its model's parameters on the CPU, whole: for the CNNs there.
-        has_naive = device.type == "cpu" and not work.setup.experiment.has_backbone
-        naive = work.naive(bench) if has_naive else {}
+        naive = work.naive(bench) if device.type == "cpu" else {}  # the reference is for CPUs
         table = stage_table(bench, stages, naive)
         print(table.to_string(index=False), flush=True)
         lines += [table.to_markdown(index=False), "", seed_line(work, stages, naive)]
@@ -520,6 +557,7 @@ def main() -> None:
             print("\n".join(lines[-2:]), flush=True)
         write(lines)  # what is measured stays, should a later experiment be interrupted
     if not args.quick:
+        lines += project(bench)
         lines += [
             "",
             "## Growth",

@@ -470,7 +470,8 @@ def test_leave_one_out_after_running_out_of_memory(monkeypatch: pytest.MonkeyPat
         return of_members(self, members, *batch)
 
     monkeypatch.setattr(PerSampleLoss, "of_members", limited)
-    assert torch.equal(scores(4, vit.loss()), expected)
+    # Not bit for bit: matrix products may round by where in memory a member's weights lie.
+    assert relative_error(scores(4, vit.loss()), expected) < 1e-9
 
 
 def test_members_in_one_batch_are_few_enough_for_the_cache() -> None:

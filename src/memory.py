@@ -23,11 +23,12 @@ from src.members import Params, PerSampleLoss, n_parameters
 # Half of the free memory: estimates leave out temporaries and what an allocator keeps aside.
 SHARE_OF_FREE_MEMORY = 0.5
 # On a CPU, members trained together should keep parameters, gradients and moments in cache, and
-# a batch its activations: the sizes are those at which cnn2 was fastest. A GPU wants what fits.
+# a batch its activations: the sizes are those at which cnn2 was fastest and, of members in one
+# batch, the tiny ViT. A GPU wants what fits.
 CPU_CACHE_BYTES = 16 * 2**20
 CPU_BATCH = 60
 CPU_VECTORISED = 256  # members times samples
-CPU_HESSIAN_BATCH = 96  # vectors times samples
+CPU_HESSIAN_BATCH = 120  # vectors times samples
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
 ADVICE = (
     "free memory on the device, choose another by --device, or fine-tune a smaller backbone "
@@ -197,12 +198,10 @@ def gradient_batch(loss: PerSampleLoss, params: Params, samples: Samples) -> int
 
 def evaluation_batch(loss: PerSampleLoss, params: Params, samples: Samples, n_members: int) -> int:
     """Return how many samples to evaluate at once for each of `n_members` members."""
-    per_member = activation_bytes(loss, params, samples)
-    if not loss.vectorises(samples.device):  # one member after another
-        return min(CPU_BATCH, _fitting(samples, per_member))
-    fitting = _fitting(samples, n_members * per_member)
+    together = n_members if loss.vectorises(samples.device) else 1
+    fitting = _fitting(samples, together * activation_bytes(loss, params, samples))
     if samples.device.type == "cpu":
-        return max(1, min(CPU_VECTORISED // n_members, fitting))
+        return max(1, min(CPU_BATCH, CPU_VECTORISED // together, fitting))
     return fitting
 
 

@@ -53,7 +53,14 @@ class Lissa:
         self, hessian: Hessian, vectors: Tensor, *, transpose: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return M v, or Mᵀ v, for each row v of `vectors`."""
+        # A few vectors through all batches, not all through a batch: a few stay in cache.
+        solutions = [
+            self._apply(hessian, rows, transpose=transpose)
+            for rows in vectors.split(hessian.vectors_at_once)
+        ]
+        return torch.cat(solutions), {}
 
+    def _apply(self, hessian: Hessian, vectors: Tensor, *, transpose: bool) -> Tensor:
         def contract(batch: int, h: Tensor) -> Tensor:  # A_b h
             return (1 - self.damp) * h - hessian.batch_product(batch, h) / self.scale
 
@@ -67,7 +74,7 @@ class Lissa:
             total = vectors
             for batch in batches:
                 total = vectors + contract(batch, total)
-        return total / self.scale, {}
+        return total / self.scale
 
 
 @dataclass(frozen=True)

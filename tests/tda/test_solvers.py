@@ -27,10 +27,12 @@ def random_vectors(case: Case, n: int) -> Tensor:
     return torch.randn(n, n_parameters(case.checkpoints[-1]), dtype=case.dtype)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3])
 @pytest.mark.parametrize("solver", LISSAS, ids=str)
-def test_lissa_is_the_recursion(case: Case, solver: Lissa):
-    vectors = random_vectors(case, 3)
-    found, known = solver.solve(hessian_for(case, solver), vectors, transpose=False)
+def test_lissa_is_the_recursion(case: Case, solver: Lissa, at_once: int):
+    vectors, hessian = random_vectors(case, 3), hessian_for(case, solver)
+    hessian.vectors_at_once = at_once
+    found, known = solver.solve(hessian, vectors, transpose=False)
     expected = torch.stack(
         [
             reference.lissa(case.models[-1], case.data[0], v, solver.damp, solver.scale)

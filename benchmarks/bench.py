@@ -84,7 +84,8 @@ class Bench:
 
     Args:
         device: The device.
-        repeats: Runs of each stage; the fastest counts, since what slows one down is not the code.
+        repeats: Runs of each stage at least; the fastest counts, since what slows one down is not
+            the code.
     """
 
     def __init__(self, device: torch.device, repeats: int) -> None:
@@ -124,18 +125,16 @@ class Bench:
 
     def stage(self, run: Callable[[], object], n: int = 1) -> Stage:
         """Measure a stage that does n units of work; the result is for one unit."""
-        if self.repeats > 1:
-            run()  # warm up
         with FlopCounterMode(display=False) as counter:
-            run()
+            run()  # warms up, too
         with self._peak_memory() as peak:
             seconds = self.fastest(run)
         return Stage(seconds / n, counter.get_total_flops() / n, peak[0])
 
     def fastest(self, run: Callable[[], object]) -> float:
         """Return the seconds of the fastest of some runs, of a short one of many."""
-        seconds = [self.time(run) for _ in range(self.repeats)]
-        while sum(seconds) < SHORT and self.repeats > 1:
+        seconds: list[float] = []
+        while len(seconds) < self.repeats or sum(seconds) < SHORT:
             seconds.append(self.time(run))
         return min(seconds)
 
@@ -526,7 +525,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time every stage; write benchmarks/RESULTS.md.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
-    parser.add_argument("--quick", action="store_true", help="one run of each stage, no growth")
+    parser.add_argument("--quick", action="store_true", help="fewer runs, no projection, no growth")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # of the peers
     device = torch.device(args.device)
@@ -568,7 +567,7 @@ def main() -> None:
             "",
             "## Growth",
             "",
-            "Seconds of stages of `cnn2_mnist3`, one run of each, and the fitted power.",
+            "Seconds of stages of `cnn2_mnist3`, and the fitted power.",
             "",
         ]
         lines.append(growth(bench).to_markdown(index=False))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """A linear layer on sequences that is a 1x1 convolution where that is faster: on a CPU.
 
-    torch's x86 builds take matrix products from MKL and convolutions from oneDNN. On an AMD
-    processor with AVX-512, MKL was measured at 100 GFLOP/s a core in float32, oneDNN at 200. The
-    weight has to be shared by all members of a stack: with one for each, the convolution would be
-    a grouped one.
+    torch's x86 builds take matrix products from MKL and convolutions from oneDNN, and on an AMD
+    processor a convolution reaches more than twice the rate of a matrix product
+    (benchmarks/RESULTS.md, "limit"). The weight has to be shared by all members of a stack: with
+    one for each, the convolution would be a grouped one.
     """
 
     @classmethod

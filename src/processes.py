@@ -1,18 +1,29 @@
-"""One job as a process: its log, its end, and what went wrong."""
+"""One job as a process: its log, its end, and what went wrong.
+
+Jobs are forked from a process that has imported the libraries (`src.preloaded`), by the fork server
+of Python's multiprocessing. Each then runs its script as a process of its own would.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import runpy
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+from setproctitle import setproctitle
 
 from src.errors import UserError
-from src.experiments import REPOSITORY
+from src.experiments import REPOSITORY, parse_experiment
 from src.jobs import Job
 
 SECONDS_TO_END = 20.0  # between SIGTERM, at which a script saves its finished pieces, and SIGKILL
@@ -42,21 +53,21 @@ class JobProcess:
             with job.log.open("ab") as log:
                 log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} $ {self.command}\n".encode())
                 self._log_start = log.tell()
-                log.flush()
-                self._process = subprocess.Popen(
-                    [sys.executable, *command[1:]],
-                    cwd=REPOSITORY,
-                    env={**os.environ, **environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    process_group=0,  # Ctrl-C reaches who started it alone, who then ends it
-                )
         except OSError as error:
             raise UserError(f"cannot write {job.log}: {error.strerror}") from error
-        # A thread of its own waits, because Popen's methods must not be called by a signal handler
-        # that interrupts one of them.
-        threading.Thread(target=self._process.wait, daemon=True).start()
+        self._code: int | None = None
+        self._process = _fork_server(job, environment).Process(
+            target=_run_script, args=(command[1:], job.log, environment)
+        )
+        with _signals_wait():
+            self._process.start()
+        # A thread of its own waits, because a process's methods must not be called by a signal
+        # handler that interrupts one of them.
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        self._process.join()
+        self._code = self._process.exitcode
 
     @property
     def seconds(self) -> float:
@@ -65,7 +76,7 @@ class JobProcess:
 
     def poll(self) -> int | None:
         """Return the exit code; None: still running."""
-        return self._process.returncode
+        return self._code
 
     def wait(self) -> int:
         """Wait for the end and return the exit code."""
@@ -77,7 +88,10 @@ class JobProcess:
         """Send a signal to the process and its children, if it still runs."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, which)
+                try:
+                    os.killpg(self._process.pid, which)
+                except ProcessLookupError:  # it has not yet made its group
+                    os.kill(self._process.pid, which)
 
     def failure(self) -> list[str]:
         """Return what to say of a process that failed: why, where its log is, and the log's end."""
@@ -87,6 +101,50 @@ class JobProcess:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-LINES_OF_LOG:]
         return [f"{self.job.name} ({reason}), log {self.job.log}", *(f"    {x}" for x in lines)]
+
+
+def _fork_server(job: Job, environment: dict[str, str]) -> BaseContext:
+    """Return the context whose processes are forked from one that has imported the libraries.
+
+    The first job decides which libraries, and about the number of threads, which they read from
+    the environment when they are imported and which is the same for all jobs of a launcher.
+    """
+    context = multiprocessing.get_context("forkserver")
+    with_backbone = parse_experiment(job.experiment).has_backbone
+    context.set_forkserver_preload(
+        ["src.preloaded", *(["src.models.vit"] if with_backbone else [])]
+    )
+    before = dict(os.environ)
+    os.environ["OMP_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Deliver signals that end this process after the block, which must not be left half done."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _run_script(command: list[str], log: Path, environment: dict[str, str]) -> None:
+    """Run a script in this process, which is forked for it, with its output in a log."""
+    os.setpgrp()  # Ctrl-C reaches who started it alone, who then ends it
+    setproctitle(shlex.join(["python", *command]))
+    os.chdir(REPOSITORY)
+    os.environ.update(environment)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = command
+    runpy.run_path(str(REPOSITORY / command[0]), run_name="__main__")
 
 
 def end(processes: list[JobProcess]) -> None:

@@ -7,8 +7,10 @@ finished, whole files and finished pieces, is not computed again by the next one
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -49,21 +51,24 @@ class Launch:
         assert self.process.returncode == 0, out
         return out
 
-    def has_used(self, seconds: float) -> bool:
-        """Say whether it and its processes have used that much time of the CPU; False at its end.
+    def use(self, seconds: float) -> float:
+        """Wait until it and its processes have used that much time of the CPU, or have ended.
 
         A busy machine makes a run longer, and not its stages rarer.
+
+        Returns:
+            The seconds used; fewer than `seconds` if it has ended.
         """
         parent = psutil.Process(self.process.pid)
-        while self.process.poll() is None:
-            used = 0.0
+        used = 0.0
+        while self.process.poll() is None and used < seconds:
+            now = 0.0
             for process in (parent, *parent.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
-                    used += sum(process.cpu_times()[:4])
-            if used >= seconds:
-                return True
+                    now += sum(process.cpu_times()[:4])
+            used = max(used, now)
             time.sleep(0.02)
-        return False
+        return used
 
     def kill(self) -> list[str]:
         """Kill it and its processes; return the scripts that were running."""
@@ -73,7 +78,7 @@ class Launch:
         scripts = []
         for child in children:
             try:
-                scripts += [a for a in child.cmdline() if a.startswith("run_")]
+                scripts += re.findall(r"run_\w+(?=\.py)", " ".join(child.cmdline()))
             except psutil.Error:
                 continue
         for process in (parent, *children):
@@ -111,18 +116,17 @@ def new_root(folder: Path) -> Path:
 def check_killed_runs(tmp_path: Path, n_kills: int, *arguments: str) -> None:
     """Hold a run that is killed `n_kills` times against an undisturbed one."""
     undisturbed, root = new_root(tmp_path / "undisturbed"), new_root(tmp_path / "killed")
-    before = os.times()
-    Launch(undisturbed, arguments).finish()
-    after = os.times()
+    launch = Launch(undisturbed, arguments)
     # Killed after D / n seconds on average, of the D that it all takes: kills hit every stage.
-    whole = after.children_user + after.children_system
-    longest = 2 * (whole - before.children_user - before.children_system) / n_kills
+    longest = 2 * launch.use(math.inf) / n_kills
+    launch.finish()
 
     moments, hit, files, pieces = random.Random(0), Counter(), {}, {}
     kills = 0
     while kills < n_kills:
         launch = Launch(root, arguments)
-        if not launch.has_used(moments.uniform(0, longest)):
+        seconds = moments.uniform(0, longest)
+        if launch.use(seconds) < seconds:
             break  # all done before as many kills
         scripts = launch.kill()
         kills += 1
@@ -171,6 +175,14 @@ def test_two_launchers_at_once(tmp_path: Path):
     assert not list(root.rglob(".*"))
 
 
+def is_at_work(process: psutil.Process) -> bool:
+    """Say whether a process lives; what its parent has not yet been told of is only a number."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_every_process(tmp_path: Path, sent: signal.Signals):
     root = new_root(tmp_path)
@@ -184,6 +196,6 @@ def test_an_interrupt_ends_every_process(tmp_path: Path, sent: signal.Signals):
     launch.process.send_signal(sent)
     launch.process.communicate(timeout=60)
     assert launch.process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if is_at_work(child)]
     assert not list(root.rglob(".*")), "a lock or a temporary file is left"
     finished_pieces(root)

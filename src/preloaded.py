@@ -1,0 +1,22 @@
+"""What every job needs of the libraries, imported once by the process that jobs are forked from.
+
+Importing them takes seconds, as long as a small job. Nothing is computed here and no GPU is asked
+for: threads of a computation and a GPU's state do not survive a fork.
+"""
+
+import os
+
+import torch._dynamo  # noqa: F401, by the first optimiser or vmap, with which every job begins
+
+import src.checkpoints
+import src.evaluation
+import src.tda.ats
+import src.tda.gradient_similarity
+import src.tda.influence
+import src.tda.loo
+import src.tda.scores
+import src.training  # noqa: F401
+
+# Signals to the group of the process that started this one (of a terminal that is closed, of Slurm
+# before its time limit) are that one's to act on.
+os.setpgrp()

@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 
 from src.experiments import parse_experiment
 from src.models import build
-from src.models.cnn import convolve_patches
+from src.models.cnn import convolve_patches, gelu_and_pool
 from tests.tools import relative_error
 
 SHAPES = {
@@ -133,3 +133,25 @@ def test_convolution_by_patches(channels: int, kernel_size: int, padding: int):
         of_member = grad(squares(by_conv2d), argnums=(0, 1))(weight[m], bias[m])
         for g, e in zip(found, of_member, strict=True):
             assert relative_error(g[m], e) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 8), (2, 3, 7, 5), (1, 1, 2, 2)])
+@pytest.mark.parametrize("mean", [-6, -0.75, 0, 2])
+def test_gelu_and_pool(shape: tuple[int, ...], mean: float):
+    """Windows on either side of GELU's minimum, at -0.75, and across it; without gradients, too."""
+    maps = mean + torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(0))
+    expected = F.max_pool2d(F.gelu(maps), 2)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    with_gradients = gelu_and_pool(maps)
+    with torch.no_grad():
+        without = gelu_and_pool(maps)
+        of_members = vmap(gelu_and_pool)(torch.stack([maps, -maps]))
+    for found in (with_gradients, without, of_members[0]):
+        assert relative_error(found, expected) < 1e-12
+    assert without.stride() == with_gradients.stride()
+
+
+def test_what_is_not_a_number_stays_so_when_pooled():
+    maps = torch.tensor([[[[1.0, torch.nan], [-2.0, 0.5]]]])
+    with torch.no_grad():
+        assert gelu_and_pool(maps).isnan().all()

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -143,8 +144,15 @@ def _run_script(command: list[str], log: Path, environment: dict[str, str]) -> N
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     sys.argv = command
     runpy.run_path(str(REPOSITORY / command[0]), run_name="__main__")
+
+
+def _end_with_launcher() -> None:
+    """End this process, as SIGTERM does, once the one that it was started by is no more."""
+    wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end(processes: list[JobProcess]) -> None:

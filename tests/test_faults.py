@@ -183,6 +183,23 @@ def is_at_work(process: psutil.Process) -> bool:
         return False
 
 
+def test_jobs_end_with_their_launcher(tmp_path: Path):
+    root = new_root(tmp_path)
+    launch = Launch(root, ("--seed_id", "0-1", "--methods", "loo"))
+    while not list(root.rglob("*.partial.pt")):
+        assert launch.process.poll() is None
+        time.sleep(0.05)
+    children = psutil.Process(launch.process.pid).children(recursive=True)
+    launch.process.kill()
+    launch.process.communicate()
+    deadline = time.monotonic() + 60
+    while any(is_at_work(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not list(root.rglob(".*")), "a lock or a temporary file is left"
+    assert finished_pieces(root)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_every_process(tmp_path: Path, sent: signal.Signals):
     root = new_root(tmp_path)

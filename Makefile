@@ -14,11 +14,7 @@ python := .venv/bin/python
 
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
-	$(python) run_cnn_training.py --experiment $(EXPERIMENT)
-	$(python) run_loo.py --experiment $(EXPERIMENT)
-	$(python) run_ats.py --experiment $(EXPERIMENT)
-	$(python) run_if.py --experiment $(EXPERIMENT)
-	$(python) run_gd_and_gc.py --experiment $(EXPERIMENT)
+	$(python) run_parallel.py --experiment $(EXPERIMENT)
 	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
 

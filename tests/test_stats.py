@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from src.stats import correlations, draw_samples, mean_under_noise, moments, pvalues
+from src.stats import (
+    correlation,
+    correlations,
+    draw_samples,
+    mean_under_noise,
+    moments,
+    pvalues,
+    ranks,
+)
 
 
 @pytest.fixture
@@ -113,7 +121,27 @@ def test_correlations_equal_scipy(rng):
             for n in values:
                 expected = reference(values[m].ravel(), values[n].ravel()).statistic
                 assert matrix.loc[m, n] == pytest.approx(expected, rel=1e-9)
+        assert correlation(a, a + b, coefficient) == pytest.approx(
+            matrix.loc["loo", "gd"], rel=1e-12
+        )
     assert correlations(values, "spearman").loc["loo", "gc"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n_values", [1, 2, 1000])
+@pytest.mark.parametrize("n_kinds", [1, 3, 500, None])
+def test_ranks_are_scipys(rng, n_values, n_kinds):
+    values = rng.normal(size=n_values if n_kinds is None else n_kinds)
+    if n_kinds is not None:
+        values = rng.choice(values, n_values)
+    assert np.array_equal(ranks(values), scipy.stats.rankdata(values))
+
+
+def test_zeros_of_either_sign_share_their_rank():
+    assert ranks(np.array([0.0, -0.0, -1.0])).tolist() == [2.5, 2.5, 1]
+
+
+def test_nan_has_no_rank_and_leaves_none():
+    assert np.isnan(ranks(np.array([2.0, np.nan, 1.0]))).all()
 
 
 def test_ties_share_their_rank():

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from src.experiments import HELPFUL_SIGN
-from src.stats import COEFFICIENTS, correlations, pvalues
+from src.stats import COEFFICIENTS, correlation, pvalues
 
 ANSWERS = ("harmful", "not significant", "helpful")
 
@@ -105,10 +105,10 @@ def agreement(loo: np.ndarray, estimator: np.ndarray, method: str, alpha: float)
         confusion=confusion,
         kappa=_kappa(said_a.ravel(), said_b.ravel()),
         of_seeds={
-            c: np.array([_correlation(x, y, c) for x, y in zip(a, b, strict=True)])
+            c: np.array([correlation(x, y, c) for x, y in zip(a, b, strict=True)])
             for c in COEFFICIENTS
         },
-        of_means={c: _correlation(a.mean(axis=0), b.mean(axis=0), c) for c in COEFFICIENTS},
+        of_means={c: correlation(a.mean(axis=0), b.mean(axis=0), c) for c in COEFFICIENTS},
     )
 
 
@@ -122,10 +122,6 @@ def _kappa(a: np.ndarray, b: np.ndarray) -> float:
     if a.min() == a.max() == b.min() == b.max():
         return np.nan  # both always say the same one thing: chance would agree too
     return float(cohen_kappa_score(a, b))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray, coefficient: str) -> float:
-    return correlations({"a": a, "b": b}, coefficient).loc["a", "b"]
 
 
 def agreements(

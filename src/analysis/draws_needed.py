@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtr, ncfdtr
 from scipy.stats import t as student_t
 
-from src.stats import correlations, draw_samples, moments, pvalues
+from src.stats import correlation, draw_samples, moments, pvalues, ranks
 
 POWER = 0.8
 MOST_DRAWS = 10_000  # a pair that needs more is counted as one that needs these
@@ -34,14 +34,20 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
     rows = []
     for k in range(1, n_checkpoints + 1):
         samples = draw_samples(scores, k)
+        # Of the mean scores over the first seeds of every rotation, by their number: each is a
+        # half of several numbers of seeds.
+        ranked = {
+            size: [ranks(samples[seeds[:size]].mean(axis=0).ravel()) for seeds in rotations]
+            for size in range(1, (n_draws + 1) // 2 + 1)
+        }
         for n in range(2, n_draws + 1):
             subsets = rotations if n < n_draws else rotations[:1]
             p = [pvalues(samples[seeds[:n]]) for seeds in subsets]
+            # The second half of a rotation is the beginning of a later one.
+            half = n // 2
             halves = [
-                _rank_correlation(
-                    samples[seeds[: n // 2]].mean(axis=0), samples[seeds[n // 2 : n]].mean(axis=0)
-                )
-                for seeds in rotations
+                correlation(first, ranked[n - half][(shift + half) % n_draws], "pearson")
+                for shift, first in enumerate(ranked[half])
             ]
             rows.append(
                 {
@@ -53,10 +59,6 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return correlations({"a": a, "b": b}, "spearman").loc["a", "b"]
 
 
 def power(effect: float, n_draws: int, alpha: float) -> float:

@@ -83,6 +83,20 @@ def test_rank_correlation_of_halves_is_the_planted_one(rng):
     assert row(table, 3, 1).rank_correlation == pytest.approx(expected, abs=4 / 60)
 
 
+@pytest.mark.parametrize("n_draws", [2, 5, 6])
+def test_rank_correlations_are_those_of_every_rotation(rng, n_draws):
+    scores = rng.normal(size=(n_draws, 2, 7, 8)) + rng.normal(size=(7, 8))
+    order = np.random.default_rng(0).permutation(n_draws)
+    for result in stability(scores, 0.05).itertuples():
+        samples = draw_samples(scores, result.checkpoints)
+        expected = []
+        for shift in range(n_draws):
+            seeds = np.roll(order, -shift)[: result.draws]
+            halves = (samples[half].mean(axis=0).ravel() for half in np.array_split(seeds[::-1], 2))
+            expected.append(scipy.stats.spearmanr(*halves).statistic)
+        assert result.rank_correlation == pytest.approx(np.mean(expected), rel=1e-12)
+
+
 def test_every_seed_counts_alike(rng):
     """A pair that one seed alone decides: significant in as many subsets as hold that seed."""
     rows = []

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from src.experiments import METHODS
@@ -45,12 +46,19 @@ sns.set_theme(
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Save a figure as `<name>.pdf` and `<name>.png` and close it; return the two paths."""
+    # Everything is placed once, by the letters of the PDF. While there is a layout engine, even one
+    # that does nothing, matplotlib draws each file twice, the first time for the engine alone.
+    figure.set_canvas(FigureCanvasPdf(figure))
+    figure.get_layout_engine().execute(figure)
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
-    for path in paths:
-        # No date in the PDF: the same numbers give the same file.
-        metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-        write_atomically(path, lambda file, m=metadata: figure.savefig(file, dpi=300, metadata=m))
-        figure.set_layout_engine("none")  # it stays as it is, and took as long as the drawing
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
+        for path in paths:
+            # No date in the PDF: the same numbers give the same file.
+            metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
+            write_atomically(
+                path, lambda file, m=metadata: figure.savefig(file, dpi=300, metadata=m)
+            )
     plt.close(figure)
     return paths
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from src.experiments import HELPFUL_SIGN
 from src.stats import COEFFICIENTS, correlation, pvalues
@@ -119,9 +118,14 @@ def _dealt_out(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _kappa(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Cohen's kappa (1960) of the answers (n,) of two methods on n pairs."""
     if a.min() == a.max() == b.min() == b.max():
         return np.nan  # both always say the same one thing: chance would agree too
-    return float(cohen_kappa_score(a, b))
+    counts = np.zeros((len(ANSWERS), len(ANSWERS)))
+    np.add.at(counts, (a, b), 1)
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    differ = 1 - np.eye(len(ANSWERS))
+    return float(1 - (differ * counts).sum() / (differ * by_chance).sum())
 
 
 def agreements(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from sklearn.metrics import cohen_kappa_score
 
 from src.analysis.agreement import (
     ANSWERS,
@@ -215,6 +216,15 @@ def test_samples_are_dealt_out_anew_for_each_pair():
     error = 4 * np.sqrt((hands**2 @ chances - mean**2) / 600)
     assert result.overlap_same.mean() == pytest.approx(mean, abs=error)
     assert len(np.unique(result.overlap_same)) > 3
+
+
+@pytest.mark.parametrize("shift", [0, 0.5])
+def test_kappa_equals_scikit_learns(rng, shift):
+    loo = rng.normal(size=(4, 20, 30)) + rng.choice([-2, 0, 2], (20, 30))
+    estimator = loo + rng.normal(size=loo.shape) + shift
+    said = [answers(standardised(v, "gd"), 0.05).ravel() for v in (loo, estimator)]
+    expected = cohen_kappa_score(*said)
+    assert agreement(loo, estimator, "gd", 0.05).kappa == pytest.approx(expected, rel=1e-12)
 
 
 def test_kappa_without_two_kinds_of_answers():

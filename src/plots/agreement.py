@@ -8,6 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.agreement import ANSWERS, Agreement
+from src.plots.heat_map import heat_map, make_room
 from src.plots.style import COLOURS, COLUMN, MARKERS, METHOD_LABELS, PAGE
 from src.stats import COEFFICIENTS
 
@@ -48,28 +49,13 @@ def confusions(by_method: dict[str, Agreement]) -> Figure:
     figure, axes = plt.subplots(1, len(by_method), figsize=(PAGE, 1.9), squeeze=False)
     labels = [answer.replace(" ", "\n") for answer in ANSWERS]
     for axis, (method, a) in zip(axes[0], by_method.items(), strict=True):
-        first = axis is axes[0, 0]
-        sns.heatmap(
-            100 * a.confusion,
-            vmin=0,
-            vmax=60,
-            cmap="Blues",
-            annot=True,
-            fmt=".0f",
-            annot_kws={"size": 7},
-            square=True,
-            linewidths=0.5,
-            cbar=False,
-            xticklabels=labels,
-            yticklabels=labels if first else False,
-            ax=axis,
-        )
-        axis.tick_params(length=0, labelsize=6)
-        axis.tick_params(axis="x", rotation=0)
-        axis.tick_params(axis="y", rotation=0)
+        rows = labels if axis is axes[0, 0] else []
+        heat_map(axis, 100 * a.confusion, (0, 60), "Blues", ".0f", 7, rows, labels)
+        axis.tick_params(labelsize=6)
         axis.set_title(f"% of pairs (kappa {a.kappa:.2f})")
         axis.set_xlabel(f"by {METHOD_LABELS[method]}")
     axes[0, 0].set_ylabel("by LOO")
+    make_room(figure)
     return figure
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
+from src.plots.heat_map import heat_map, make_room
 from src.plots.style import METHOD_LABELS, PAGE, STATISTIC_LABELS
 
 
@@ -21,6 +21,7 @@ def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figur
         axis = axes[coefficients.index(coefficient), statistics.index(statistic)]
         _draw(axis, matrix, letters=7, colour_bar=statistic == statistics[-1])
         axis.set_title(f"{STATISTIC_LABELS[statistic]}, {coefficient.capitalize()}")
+    make_room(figure)
     return figure
 
 
@@ -41,26 +42,14 @@ def correlations_by_experiment(matrices: dict[str, pd.DataFrame]) -> Figure:
         _draw(axis, matrix, letters=5.5, colour_bar=False)
         axis.tick_params(labelsize=6)
         axis.set_title(name, fontsize=7)
+    make_room(figure)
     return figure
 
 
 def _draw(axis: plt.Axes, matrix: pd.DataFrame, *, letters: float, colour_bar: bool) -> None:
     """Draw a matrix of correlations between methods, with letters of the given size in points."""
     labels = [METHOD_LABELS[m] for m in matrix.columns]
-    sns.heatmap(
-        matrix,
-        vmin=-1,
-        vmax=1,
-        cmap="vlag",
-        annot=True,
-        fmt=".2f",
-        annot_kws={"size": letters},
-        square=True,
-        linewidths=0.5,
-        cbar=colour_bar,
-        cbar_kws={"shrink": 0.8, "ticks": [-1, 0, 1]} if colour_bar else None,
-        xticklabels=labels,
-        yticklabels=labels,
-        ax=axis,
-    )
-    axis.tick_params(length=0, rotation=0)
+    mesh = heat_map(axis, matrix.to_numpy(), (-1, 1), "vlag", ".2f", letters, labels, labels)
+    if colour_bar:
+        bar = axis.figure.colorbar(mesh, ax=axis, shrink=0.8, ticks=[-1, 0, 1])
+        bar.outline.set_linewidth(0)

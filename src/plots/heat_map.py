@@ -1,0 +1,76 @@
+"""Heat maps of small matrices, with their numbers written in."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from seaborn.utils import relative_luminance
+
+
+def heat_map(
+    axis: plt.Axes,
+    matrix: np.ndarray,
+    limits: tuple[float, float],
+    colours: str,
+    form: str,
+    letters: float,
+    row_labels: list[str],
+    column_labels: list[str],
+) -> QuadMesh:
+    """Draw a matrix as `seaborn.heatmap` does, which draws the whole figure once for each of them.
+
+    Args:
+        axis: Where to draw.
+        matrix: The numbers, (n_rows, n_columns); NaN leaves a hole.
+        limits: The numbers of the first and of the last colour.
+        colours: Name of a colour map.
+        form: How a number is written, for example ".2f".
+        letters: Size of the numbers, in points.
+        row_labels: Labels of the rows; none, or one each.
+        column_labels: Labels of the columns, one each.
+
+    Returns:
+        What a colour bar can be made for.
+    """
+    sns.despine(ax=axis, left=True, bottom=True)
+    low, high = limits
+    mesh = axis.pcolormesh(
+        np.ma.masked_invalid(matrix),
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+        linewidths=0.5,
+        edgecolor="white",
+    )
+    axis.invert_yaxis()
+    axis.set_aspect("equal")
+    axis.set_xticks(np.arange(len(column_labels)) + 0.5, column_labels)
+    axis.set_yticks(np.arange(len(row_labels)) + 0.5, row_labels, va="center")
+    axis.tick_params(length=0)
+    mesh.update_scalarmappable()  # its colours are known only from here on
+    for (row, column), number, colour in zip(
+        np.ndindex(matrix.shape), matrix.flat, mesh.get_facecolors(), strict=True
+    ):
+        if not np.isnan(number):
+            axis.text(
+                column + 0.5,
+                row + 0.5,
+                f"{number:{form}}",
+                color="0.15" if relative_luminance(colour) > 0.408 else "white",
+                ha="center",
+                va="center",
+                fontsize=letters,
+            )
+    return mesh
+
+
+def make_room(figure: Figure) -> None:
+    """Lay a figure of heat maps out, so that the layout it is saved in leaves room for titles.
+
+    The layout engine measures how far titles and labels reach over each axis's slot. Before the
+    first layout the squares are smaller than their slots, and nothing reaches over.
+    """
+    figure.get_layout_engine().execute(figure)

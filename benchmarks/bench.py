@@ -6,9 +6,9 @@
 Everything is measured in one run, so that ratios do not depend on the day: the matrix product rate
 of the machine first, then each stage of one seed of `cnn2_mnist3_10pc`, `cnn2_cifar10_10pc` and,
 where its backbone is there, `vit_mnist3_10pc` on the tiny backbone; the same work by the naive
-versions of tests/reference.py and by captum and dattri; a slice of the two largest CNN experiments
-and what all of them would take; and how stages grow with the number of training samples, of test
-samples and of parameters. Writes benchmarks/RESULTS.md.
+versions of tests/reference.py and by captum and dattri; how stages grow with the number of training
+samples, of test samples and of parameters; and a slice of the two largest CNN experiments with what
+all of them would take. Writes benchmarks/RESULTS.md.
 
 The share of the limit is the rate of the stage's floating point operations, counted as it runs by
 torch's FlopCounterMode (matrix products and convolutions), over that of a large matrix product.
@@ -490,18 +490,15 @@ def seed_line(work: Work, stages: dict[str, Stage], naive: dict[str, float]) -> 
     return f"{text}. Ten seeds one after another: {10 * total / 60:.1f} min."
 
 
-def project(bench: Bench) -> list[str]:
-    """Measure a slice of each stage of the largest CNN experiments; project the rest."""
-    lines = []
-    for name in PROJECTED:
-        print(name, flush=True)
-        work = Work.of(name, bench.device)
-        stages = work.stages(bench, n_loo=4)
-        table = stage_table(bench, stages, naive={})
-        print(table.to_string(index=False), flush=True)
-        lines += ["", f"## {name}: a slice, multiplied up", ""]
-        lines += [table.to_markdown(index=False), "", seed_line(work, stages, naive={})]
-    return lines
+def project(bench: Bench, name: str) -> list[str]:
+    """Measure a slice of each stage of one of the largest CNN experiments; project the rest."""
+    print(name, flush=True)
+    work = Work.of(name, bench.device)
+    stages = work.stages(bench, n_loo=4)
+    table = stage_table(bench, stages, naive={})
+    print(table.to_string(index=False), flush=True)
+    lines = ["", f"## {name}: a slice, multiplied up", ""]
+    return [*lines, table.to_markdown(index=False), "", seed_line(work, stages, naive={})]
 
 
 def machine(device: torch.device) -> str:
@@ -562,16 +559,12 @@ def main() -> None:
         write(lines)  # what is measured stays, should a later experiment be interrupted
     if not args.quick:
         bench.repeats = 1
-        lines += project(bench)
-        lines += [
-            "",
-            "## Growth",
-            "",
-            "Seconds of stages of `cnn2_mnist3`, and the fitted power.",
-            "",
-        ]
-        lines.append(growth(bench).to_markdown(index=False))
-    write(lines)
+        lines += ["", "## Growth", "", "Seconds of stages of `cnn2_mnist3`, and the fitted power."]
+        lines += ["", growth(bench).to_markdown(index=False)]
+        write(lines)
+        for name in PROJECTED:
+            lines += project(bench, name)
+            write(lines)
     print(RESULTS)
 
 

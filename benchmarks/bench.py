@@ -561,10 +561,10 @@ def main() -> None:
         bench.repeats = 1
         lines += ["", "## Growth", "", "Seconds of stages of `cnn2_mnist3`, and the fitted power."]
         lines += ["", growth(bench).to_markdown(index=False)]
-        write(lines)
         for name in PROJECTED:
-            lines += project(bench, name)
             write(lines)
+            lines += project(bench, name)
+    write(lines)
     print(RESULTS)
 
 

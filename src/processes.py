@@ -115,13 +115,9 @@ def _fork_server(job: Job, environment: dict[str, str]) -> BaseContext:
     context.set_forkserver_preload(
         ["src.preloaded", *(["src.models.vit"] if with_backbone else [])]
     )
-    before = dict(os.environ)
+    # What starts jobs computes nothing, so its own environment may say the same.
     os.environ["OMP_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    forkserver.ensure_running()
     return context
 
 

@@ -175,6 +175,17 @@ def test_two_launchers_at_once(tmp_path: Path):
     assert not list(root.rglob(".*"))
 
 
+def launch_at_work(root: Path) -> tuple[Launch, list[psutil.Process]]:
+    """Return a launcher whose jobs have finished first pieces, and all processes below it."""
+    launch = Launch(root, ("--seed_id", "0-1", "--methods", "loo"))
+    while not list(root.rglob("*.partial.pt")):
+        assert launch.process.poll() is None
+        time.sleep(0.05)
+    children = psutil.Process(launch.process.pid).children(recursive=True)
+    assert children
+    return launch, children
+
+
 def is_at_work(process: psutil.Process) -> bool:
     """Say whether a process lives; what its parent has not yet been told of is only a number."""
     try:
@@ -193,11 +204,7 @@ def wait_for_end(processes: list[psutil.Process]) -> None:
 
 def test_jobs_end_with_their_launcher(tmp_path: Path):
     root = new_root(tmp_path)
-    launch = Launch(root, ("--seed_id", "0-1", "--methods", "loo"))
-    while not list(root.rglob("*.partial.pt")):
-        assert launch.process.poll() is None
-        time.sleep(0.05)
-    children = psutil.Process(launch.process.pid).children(recursive=True)
+    launch, children = launch_at_work(root)
     launch.process.kill()
     launch.process.communicate()
     wait_for_end(children)
@@ -208,13 +215,7 @@ def test_jobs_end_with_their_launcher(tmp_path: Path):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_every_process(tmp_path: Path, sent: signal.Signals):
     root = new_root(tmp_path)
-    launch = Launch(root, ("--seed_id", "0-1", "--methods", "loo"))
-    parent = psutil.Process(launch.process.pid)
-    while not list(root.rglob("*.partial.pt")):
-        assert launch.process.poll() is None
-        time.sleep(0.05)
-    children = parent.children(recursive=True)
-    assert children
+    launch, children = launch_at_work(root)
     launch.process.send_signal(sent)
     launch.process.communicate(timeout=60)
     assert launch.process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]

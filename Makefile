@@ -5,7 +5,7 @@ EXPERIMENT := cnn2_digits3_10pc
 python := .venv/bin/python
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint bench
+.PHONY: demo demo-pvalues demo-correlations test test-all lint bench
 
 .venv/installed: req.txt
 	$(PYTHON) -m venv .venv
@@ -15,7 +15,12 @@ python := .venv/bin/python
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
 	$(python) run_parallel.py --experiment $(EXPERIMENT)
+	$(MAKE) --no-print-directory --jobs=2 demo-pvalues demo-correlations
+
+demo-pvalues:
 	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869
+
+demo-correlations:
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
 
 test: .venv/installed lint

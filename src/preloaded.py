@@ -16,6 +16,9 @@ import src.tda.influence
 import src.tda.loo
 import src.tda.scores
 import src.training  # noqa: F401
+from src.tda.hessian import load_forward_mode_rules
+
+load_forward_mode_rules()
 
 # Signals to the group of the process that started this one (of a terminal that is closed, of Slurm
 # before its time limit) are that one's to act on.

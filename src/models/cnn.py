@@ -53,12 +53,18 @@ def gelu_and_pool(maps: Tensor) -> Tensor:
     """
     # torch's fast GELU for the CPU takes only tensors contiguous in the order of their dimensions.
     maps = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
-    if torch.is_grad_enabled() or maps.device.type != "cpu":
+    if torch.is_grad_enabled():
+        # Gradients are those of a window's largest value alone, so only that is kept of each.
+        with torch.no_grad():
+            values = F.gelu(maps.detach()).permute(0, 3, 1, 2)
+            _, largest = F.max_pool2d(values, 2, return_indices=True)  # positions in H * W
+        largest = largest.permute(0, 2, 3, 1)  # (B, H // 2, W // 2, C)
+        kept = maps.flatten(1, 2).gather(1, largest.flatten(1, 2))
+        return F.gelu(kept).unflatten(1, largest.shape[1:3]).permute(0, 3, 1, 2)
+    if maps.device.type != "cpu":
         return F.max_pool2d(F.gelu(maps).permute(0, 3, 1, 2), 2)
     # GELU falls up to some point and rises from there, so its largest value in a window is that of
-    # the window's largest or of its smallest: half as many to compute. Gradients take the above,
-    # since that of an elementwise maximum costs more than is saved; so do GPUs, where this way was
-    # not measured.
+    # the window's largest or of its smallest: half as many to compute. Not measured on a GPU.
     height, width = maps.shape[1] // 2, maps.shape[2] // 2
     windows = maps[:, : 2 * height, : 2 * width].unflatten(2, (width, 2)).unflatten(1, (height, 2))
     upper, lower = windows.unbind(2)

@@ -28,6 +28,17 @@ def unflatten(matrix: Tensor, params: Params) -> Stack:
     }
 
 
+def load_forward_mode_rules() -> None:
+    """Have torch load its forward-mode rules, as otherwise its first such derivative would.
+
+    It takes a fraction of a second: torch scripts some of them, and warns that scripting will go.
+    """
+    zero = torch.zeros(())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+        jvp(torch.neg, (zero,), (zero,))
+
+
 class Hessian:
     """H of the mean loss of `samples` at `params`, in eval mode.
 
@@ -48,6 +59,7 @@ class Hessian:
         self.samples = samples
         self.batches = list(samples.batches(batch_size))
         self.vectors_at_once = hessian_vectors(loss, params, samples, batch_size)
+        load_forward_mode_rules()
 
     def batch_product(self, batch: int, matrix: Tensor) -> Tensor:
         """Return the products (K, P) of K vectors with the Hessian of one batch's mean loss."""
@@ -60,15 +72,12 @@ class Hessian:
             return jvp(grad(mean_loss), (self.params,), (vector,))[1]
 
         self.loss.model.eval()
-        with warnings.catch_warnings():
-            # torch scripts some of its own forward-mode rules and warns that scripting will go.
-            warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
-            products = in_chunks(
-                matrix,
-                self.vectors_at_once,
-                lambda rows: flatten(vmap(product)(unflatten(rows, self.params))),
-            )
-            return torch.cat([*products])
+        products = in_chunks(
+            matrix,
+            self.vectors_at_once,
+            lambda rows: flatten(vmap(product)(unflatten(rows, self.params))),
+        )
+        return torch.cat([*products])
 
     def product(self, matrix: Tensor) -> Tensor:
         """Return the products (K, P) of K vectors (K, P) with the Hessian of the mean loss."""

@@ -21,7 +21,8 @@ from src.cli import (
 )
 from src.errors import UserError
 from src.experiments import DEFAULT_BACKBONE, STEPS
-from src.jobs import Job, plan
+from src.jobs import Job, check_samples, plan
+from src.processes import fork_server
 
 SLURM_OPTIONS = ("partition", "gpus_per_task", "cpus_per_task", "mem_gb", "time", "sbatch")
 
@@ -74,14 +75,13 @@ def main() -> None:
             raise UserError(f"--{option} has no effect without --slurm")
 
     args.root = args.root.resolve()
+    experiments = list({experiment.name: experiment for experiment in args.experiment}.values())
+    options = vit_options(args)
+    check_samples(experiments, args.root)
+    if not args.slurm:  # it imports libraries, as what follows does: side by side
+        fork_server(with_backbone=any(experiment.has_backbone for experiment in experiments))
     numbered = seeds(None)
-    jobs = plan(
-        list({experiment.name: experiment for experiment in args.experiment}.values()),
-        args.methods,
-        [numbered[k] for k in args.seed_id],
-        args.root,
-        vit_options(args),
-    )
+    jobs = plan(experiments, args.methods, [numbered[k] for k in args.seed_id], args.root, options)
     if args.slurm:
         submit(jobs, args)
     else:

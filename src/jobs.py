@@ -51,6 +51,22 @@ class Job:
         return ["python", *self.arguments, "--device", device]
 
 
+def check_samples(experiments: list[Experiment], root: Path) -> None:
+    """Check that what all jobs of experiments need is there.
+
+    Raises:
+        UserError: The samples of an experiment are not there yet.
+    """
+    paths = Paths(root)
+    for experiment in experiments:
+        for split in (f"train_{experiment.n_per_class}pc", "test"):
+            path = paths.tensors(experiment.task.name, split)
+            if not path.exists():
+                command = ["python", "run_subset_generation.py", "--task", experiment.task.name]
+                make = shlex.join([*command, *_root_option(root)])
+                raise UserError(f"{path} does not exist; make it with: {make}")
+
+
 def plan(
     experiments: list[Experiment],
     methods: list[str],
@@ -66,18 +82,8 @@ def plan(
         seeds: (seed_id, seed) of each seed.
         root: Folder of data/, models/, tda_scores/ and results/.
         vit_options: Further arguments for the training of ViTs.
-
-    Raises:
-        UserError: The samples of an experiment are not there yet.
     """
     paths = Paths(root)
-    for experiment in experiments:
-        for split in (f"train_{experiment.n_per_class}pc", "test"):
-            path = paths.tensors(experiment.task.name, split)
-            if not path.exists():
-                command = ["python", "run_subset_generation.py", "--task", experiment.task.name]
-                make = shlex.join([*command, *_root_option(root)])
-                raise UserError(f"{path} does not exist; make it with: {make}")
     trainings = {
         (experiment.name, seed_id): Job(
             f"training of {experiment.name}, seed_id {seed_id}",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from src.cli import OTHERS_AT_WORK
 from src.jobs import Job
-from src.processes import JobProcess, end
+from src.processes import JobProcess, end, wait_for_one
 
-POLLED_EVERY = 0.2  # seconds
+POLLED_EVERY = 0.2  # seconds, for jobs that other processes are at work on
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Launcher:
         try:
             while self._waiting or self._running:
                 self._start_what_can_start()
-                time.sleep(POLLED_EVERY)
+                wait_for_one([process for process, _ in self._running], POLLED_EVERY)
                 for process, slot in list(self._running):
                     if process.poll() is not None:
                         self._running.remove((process, slot))

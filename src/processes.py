@@ -31,13 +31,28 @@ SECONDS_TO_END = 20.0  # between SIGTERM, at which a script saves its finished p
 LINES_OF_LOG = 5  # that are shown of a failed job
 
 
+def fork_server(*, with_backbone: bool) -> BaseContext:
+    """Return the context whose processes are forked from one that has imported the libraries.
+
+    The first call starts that process, and decides whether it imports those of a ViT too; it takes
+    some seconds until it is ready, for which only the start of a job waits.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["src.preloaded", *(["src.models.vit"] if with_backbone else [])]
+    )
+    forkserver.ensure_running()
+    return context
+
+
 class JobProcess:
     """A running job, in a process group of its own, with its output in the job's log.
 
     Args:
         job: The job.
         device: For the script's --device.
-        environment: What the process finds in its environment beside what is there.
+        environment: What the process finds in its environment beside what is there. Its
+            OMP_NUM_THREADS is the number of threads that torch uses.
 
     Raises:
         UserError: The log cannot be written.
@@ -57,7 +72,8 @@ class JobProcess:
         except OSError as error:
             raise UserError(f"cannot write {job.log}: {error.strerror}") from error
         self._code: int | None = None
-        self._process = _fork_server(job, environment).Process(
+        context = fork_server(with_backbone=parse_experiment(job.experiment).has_backbone)
+        self._process = context.Process(
             target=_run_script, args=(command[1:], job.log, environment)
         )
         with _signals_wait():
@@ -69,6 +85,11 @@ class JobProcess:
     def _wait(self) -> None:
         self._process.join()
         self._code = self._process.exitcode
+
+    @property
+    def sentinel(self) -> int:
+        """A file descriptor that is ready when the process has ended, shortly before `poll` is."""
+        return self._process.sentinel
 
     @property
     def seconds(self) -> float:
@@ -104,23 +125,6 @@ class JobProcess:
         return [f"{self.job.name} ({reason}), log {self.job.log}", *(f"    {x}" for x in lines)]
 
 
-def _fork_server(job: Job, environment: dict[str, str]) -> BaseContext:
-    """Return the context whose processes are forked from one that has imported the libraries.
-
-    The first job decides which libraries, and about the number of threads, which they read from
-    the environment when they are imported and which is the same for all jobs of a launcher.
-    """
-    context = multiprocessing.get_context("forkserver")
-    with_backbone = parse_experiment(job.experiment).has_backbone
-    context.set_forkserver_preload(
-        ["src.preloaded", *(["src.models.vit"] if with_backbone else [])]
-    )
-    # What starts jobs computes nothing, so its own environment may say the same.
-    os.environ["OMP_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
-    forkserver.ensure_running()
-    return context
-
-
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
     """Deliver signals that end this process after the block, which must not be left half done."""
@@ -133,10 +137,14 @@ def _signals_wait() -> Iterator[None]:
 
 def _run_script(command: list[str], log: Path, environment: dict[str, str]) -> None:
     """Run a script in this process, which is forked for it, with its output in a log."""
+    import torch
+
     os.setpgrp()  # Ctrl-C reaches who started it alone, who then ends it
     setproctitle(shlex.join(["python", *command]))
     os.chdir(REPOSITORY)
     os.environ.update(environment)
+    # Which OpenMP reads only when it is loaded, and that was before the fork.
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"].split(",")[0]))
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -149,6 +157,11 @@ def _end_with_launcher() -> None:
     """End this process, as SIGTERM does, once the one that it was started by is no more."""
     wait([multiprocessing.parent_process().sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for_one(processes: list[JobProcess], seconds: float) -> None:
+    """Wait until one of some processes has ended, at most some seconds."""
+    wait([process.sentinel for process in processes], seconds)
 
 
 def end(processes: list[JobProcess]) -> None:

@@ -64,7 +64,7 @@ def job(tmp_path: Path) -> Callable[[str], Job]:
 
 
 def start(job: Job) -> JobProcess:
-    return JobProcess(job, "cpu", {"OMP_NUM_THREADS": "1", "OF_THIS_JOB": "yes"})
+    return JobProcess(job, "cpu", {"OMP_NUM_THREADS": "3", "OF_THIS_JOB": "yes"})
 
 
 def test_a_script_finds_what_a_process_of_its_own_would(job):
@@ -81,13 +81,13 @@ def test_a_script_finds_what_a_process_of_its_own_would(job):
     assert "OF_THIS_JOB" not in os.environ
     first, *lines = process.job.log.read_text().splitlines()
     assert first.endswith(
-        f"$ OMP_NUM_THREADS=1 OF_THIS_JOB=yes python {process.job.arguments[0]} "
+        f"$ OMP_NUM_THREADS=3 OF_THIS_JOB=yes python {process.job.arguments[0]} "
         "--an 'option with a blank' --device cpu"
     )
     assert sorted(lines) == sorted(
         [
             f"__main__ ['--an', 'option with a blank', '--device', 'cpu'] {REPOSITORY} yes",
-            "1 True ",
+            "3 True ",
             "an error",
             "of a child",
         ]

@@ -13,7 +13,10 @@ error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -86,10 +89,15 @@ def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str,
     n_draws = len(samples)
     if n_draws < LEAST_DRAWS:
         return dict.fromkeys(tests, np.nan)
-    means = [
-        [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
-        for mean, std in resampled_moments(samples, seed_resamples(n_draws))
-    ]
+    counts = seed_resamples(n_draws)
+
+    def mean_pvalues(resamples: slice) -> list[list[float]]:
+        return [
+            [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
+            for mean, std in resampled_moments(samples, counts[resamples])
+        ]
+
+    means = _in_threads(mean_pvalues)
     return dict(zip(tests, np.std(means, axis=0, ddof=1), strict=True))
 
 
@@ -118,21 +126,29 @@ def correlation_intervals(
         fewer than LEAST_DRAWS seeds. They hold the correlation that T seeds show on average; what
         endless seeds would show is further from 0 where the means are noisy.
     """
-    resamples = {m: resampled_moments(v, seed_resamples(len(v))) for m, v in samples.items()}
-    drawn: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in estimates}
-    for _ in range(N_RESAMPLES):
-        statistics = {}
-        for method, moment in resamples.items():
-            mean, std = next(moment)
-            p = pvalues_of_moments(mean, std, len(samples[method]))
-            statistics[method] = {"mean": mean, "std": std, "pvalue": p}
-        for key, matrix in correlation_matrices(statistics).items():
-            drawn[key].append(_fisher(matrix.to_numpy()))
+
+    def matrices(resamples: slice) -> list[dict[tuple[str, str], np.ndarray]]:
+        of_methods = [
+            resampled_moments(v, seed_resamples(len(v))[resamples]) for v in samples.values()
+        ]
+        found = []
+        for moments in zip(*of_methods, strict=True):
+            statistics = {
+                method: {"mean": mean, "std": std, "pvalue": pvalues_of_moments(mean, std, len(v))}
+                for (method, v), (mean, std) in zip(samples.items(), moments, strict=True)
+            }
+            found.append(
+                {k: _fisher(m.to_numpy()) for k, m in correlation_matrices(statistics).items()}
+            )
+        return found
+
+    drawn = _in_threads(matrices)
     enough = np.array([len(v) >= LEAST_DRAWS for v in samples.values()])
     defined = np.where(np.outer(enough, enough), 1.0, np.nan)
     limits = {}
     for key, matrix in estimates.items():
-        reach = norm.isf((1 - LEVEL) / 2) * np.std(drawn[key], axis=0, ddof=1) * defined
+        errors = np.std([matrix_of[key] for matrix_of in drawn], axis=0, ddof=1)
+        reach = norm.isf((1 - LEVEL) / 2) * errors * defined
         centre = _fisher(matrix.to_numpy())
         low, high = (
             pd.DataFrame(np.tanh(bound), matrix.index, matrix.columns)
@@ -140,6 +156,16 @@ def correlation_intervals(
         )
         limits[key] = low, high
     return limits
+
+
+def _in_threads(compute: Callable[[slice], list]) -> list:
+    """Return what `compute` returns of all resamples, some to each core.
+
+    Nearly all of their time goes to functions of numpy and scipy that let other threads run.
+    """
+    bounds = np.linspace(0, N_RESAMPLES, os.cpu_count() + 1, dtype=int)
+    with ThreadPoolExecutor() as pool:
+        return [*chain(*pool.map(compute, map(slice, bounds[:-1], bounds[1:])))]
 
 
 def _fisher(correlation: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -33,8 +35,8 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
     n_draws, n_checkpoints = scores.shape[:2]
     order = np.random.default_rng(0).permutation(n_draws)
     rotations = [np.roll(order, -shift) for shift in range(n_draws)]
-    rows = []
-    for k in range(1, n_checkpoints + 1):
+
+    def with_last(k: int) -> list[dict[str, float]]:
         samples = draw_samples(scores, k)
         # Of the mean scores over the first seeds of every rotation, by their number: each is a
         # half of several numbers of seeds.
@@ -42,6 +44,7 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
             size: [ranks(samples[seeds[:size]].mean(axis=0).ravel()) for seeds in rotations]
             for size in range(1, (n_draws + 1) // 2 + 1)
         }
+        rows = []
         for n in range(2, n_draws + 1):
             subsets = rotations if n < n_draws else rotations[:1]
             p = [pvalues(samples[seeds[:n]]) for seeds in subsets]
@@ -60,6 +63,10 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
                     "rank_correlation": np.mean(halves),
                 }
             )
+        return rows
+
+    with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
+        rows = [*chain(*pool.map(with_last, range(1, n_checkpoints + 1)))]
     return pd.DataFrame(rows)
 
 

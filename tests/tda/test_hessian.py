@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import src.tda.hessian
 from src.errors import UserError
-from src.experiments import parse_experiment
+from src.experiments import REPOSITORY, parse_experiment
 from src.members import PerSampleLoss, trainable
 from src.models import build
 from src.tda.hessian import Hessian
 from tests import reference
 from tests.conftest import Case
 from tests.tools import TOLERANCE, relative_error, samples
+
+
+def test_forward_mode_rules_are_loaded_without_a_warning():
+    """In a process of its own, since torch loads them once."""
+    code = """
+import warnings
+from src.tda.hessian import load_forward_mode_rules
+warnings.simplefilter("error")
+load_forward_mode_rules()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_products_and_matrix(case: Case):

@@ -17,7 +17,9 @@ torch's FlopCounterMode (matrix products and convolutions), over that of a large
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
+import gc
 import platform
 import shlex
 import sys
@@ -127,6 +129,10 @@ class Bench:
         """Measure a stage that does n units of work; the result is for one unit."""
         with FlopCounterMode(display=False) as counter:
             run()  # warms up, too
+        # Counting leaves cycles of tensors behind, and the C library keeps freed memory.
+        gc.collect()
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
         with self._peak_memory() as peak:
             seconds = self.fastest(run)
         return Stage(seconds / n, counter.get_total_flops() / n, peak[0])

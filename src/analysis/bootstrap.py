@@ -13,10 +13,8 @@ error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -45,22 +43,23 @@ def seed_resamples(n_draws: int, n_resamples: int = N_RESAMPLES) -> np.ndarray:
 
 
 def resampled_moments(
-    samples: np.ndarray, counts: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the mean and the standard deviation of every pair over each resample.
+    samples: np.ndarray,
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return the function that gives mean and standard deviation of every pair over a resample.
+
+    It takes how often each seed stands in the resample, (T,). A pair whose resampled samples are
+    equal gets a standard deviation just above 0, so that its p-value is 0, or 1 where they are all
+    0.
 
     Args:
         samples: Samples (T, ...).
-        counts: How often each seed stands in each resample, (n_resamples, T).
-
-    A pair whose resampled samples are equal gets a standard deviation just above 0, so that its
-    p-value is 0, or 1 where they are all 0.
     """
     n_draws = len(samples)
     mean = samples.mean(axis=0)
     centred = samples - mean  # the difference of large squares would lose the variance
     squares = centred**2
-    for count in counts:
+
+    def moments(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weights = count.astype(np.float64)
         shift = np.tensordot(weights, centred, axes=1) / n_draws
         resampled = mean + shift
@@ -73,7 +72,9 @@ def resampled_moments(
             constant = (drawn == drawn[0]).all(axis=0)
             resampled[lost] = np.where(constant, drawn[0], drawn.mean(axis=0))
             std[lost] = np.where(constant, 0.0, drawn.std(axis=0, ddof=1))
-        yield resampled, np.maximum(std, _NO_SPREAD)
+        return resampled, np.maximum(std, _NO_SPREAD)
+
+    return moments
 
 
 def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, float]:
@@ -89,15 +90,14 @@ def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str,
     n_draws = len(samples)
     if n_draws < LEAST_DRAWS:
         return dict.fromkeys(tests, np.nan)
-    counts = seed_resamples(n_draws)
+    moments = resampled_moments(samples)
 
-    def mean_pvalues(resamples: slice) -> list[list[float]]:
-        return [
-            [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
-            for mean, std in resampled_moments(samples, counts[resamples])
-        ]
+    def mean_pvalues(count: np.ndarray) -> list[float]:
+        mean, std = moments(count)
+        return [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
 
-    means = _in_threads(mean_pvalues)
+    with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
+        means = [*pool.map(mean_pvalues, seed_resamples(n_draws))]
     return dict(zip(tests, np.std(means, axis=0, ddof=1), strict=True))
 
 
@@ -126,23 +126,18 @@ def correlation_intervals(
         fewer than LEAST_DRAWS seeds. They hold the correlation that T seeds show on average; what
         endless seeds would show is further from 0 where the means are noisy.
     """
+    moments = {m: resampled_moments(v) for m, v in samples.items()}
 
-    def matrices(resamples: slice) -> list[dict[tuple[str, str], np.ndarray]]:
-        of_methods = [
-            resampled_moments(v, seed_resamples(len(v))[resamples]) for v in samples.values()
-        ]
-        found = []
-        for moments in zip(*of_methods, strict=True):
-            statistics = {
-                method: {"mean": mean, "std": std, "pvalue": pvalues_of_moments(mean, std, len(v))}
-                for (method, v), (mean, std) in zip(samples.items(), moments, strict=True)
-            }
-            found.append(
-                {k: _fisher(m.to_numpy()) for k, m in correlation_matrices(statistics).items()}
-            )
-        return found
+    def matrices(*counts: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        statistics = {}
+        for count, (method, moments_of) in zip(counts, moments.items(), strict=True):
+            mean, std = moments_of(count)
+            p = pvalues_of_moments(mean, std, len(count))
+            statistics[method] = {"mean": mean, "std": std, "pvalue": p}
+        return {k: _fisher(m.to_numpy()) for k, m in correlation_matrices(statistics).items()}
 
-    drawn = _in_threads(matrices)
+    with ThreadPoolExecutor() as pool:
+        drawn = [*pool.map(matrices, *(seed_resamples(len(v)) for v in samples.values()))]
     enough = np.array([len(v) >= LEAST_DRAWS for v in samples.values()])
     defined = np.where(np.outer(enough, enough), 1.0, np.nan)
     limits = {}
@@ -156,16 +151,6 @@ def correlation_intervals(
         )
         limits[key] = low, high
     return limits
-
-
-def _in_threads(compute: Callable[[slice], list]) -> list:
-    """Return what `compute` returns of all resamples, some to each core.
-
-    Nearly all of their time goes to functions of numpy and scipy that let other threads run.
-    """
-    bounds = np.linspace(0, N_RESAMPLES, os.cpu_count() + 1, dtype=int)
-    with ThreadPoolExecutor() as pool:
-        return [*chain(*pool.map(compute, map(slice, bounds[:-1], bounds[1:])))]
 
 
 def _fisher(correlation: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def test_two_seeds_with_spread_have_one_resample():
 def test_moments_of_resamples_are_those_of_repeated_seeds(rng, n_draws, offset, scale):
     samples = offset + scale * rng.normal(size=(n_draws, 3, 4))
     counts = seed_resamples(n_draws)
-    for count, (mean, std) in zip(counts, resampled_moments(samples, counts), strict=True):
+    for count in counts:
+        mean, std = resampled_moments(samples)(count)
         repeated = np.repeat(samples, count, axis=0)
         np.testing.assert_allclose(mean, np.mean(repeated, axis=0), rtol=1e-12, atol=1e-12 * scale)
         np.testing.assert_allclose(std, np.std(repeated, axis=0, ddof=1), rtol=1e-8)
@@ -69,7 +70,8 @@ def test_seeds_nearly_equal_but_far_from_one_that_is_not_drawn(rng):
     samples = 1 + 1e-8 * rng.normal(size=(10, 50))
     samples[0] = 1e3
     counts = seed_resamples(10)
-    for count, (mean, std) in zip(counts, resampled_moments(samples, counts), strict=True):
+    for count in counts:
+        mean, std = resampled_moments(samples)(count)
         repeated = np.repeat(samples, count, axis=0)
         np.testing.assert_allclose(mean, np.mean(repeated, axis=0), rtol=1e-12)
         np.testing.assert_allclose(std, np.std(repeated, axis=0, ddof=1), rtol=1e-5)
@@ -85,7 +87,8 @@ def test_resamples_without_spread(test, n_draws):
     counts = seed_resamples(n_draws)
     without_last = 0
     with np.errstate(divide="raise", over="raise", invalid="raise"):
-        for count, (mean, std) in zip(counts, resampled_moments(samples, counts), strict=True):
+        for count in counts:
+            mean, std = resampled_moments(samples)(count)
             p = pvalues_of_moments(mean, std, n_draws, test)
             repeated = np.repeat(samples, count, axis=0)
             np.testing.assert_allclose(p, pvalues(repeated, test), rtol=1e-9, atol=1e-200)
@@ -136,10 +139,8 @@ def test_normal_intervals_hold_the_mean_p_value_and_percentiles_do_not(rng, sign
         samples = draw()
         estimates.append(pvalues(samples).mean())
         errors.append(mean_pvalue_errors(samples, ("ttest",))["ttest"])
-        resampled = [
-            pvalues_of_moments(mean, std, n_draws).mean()
-            for mean, std in resampled_moments(samples, counts)
-        ]
+        moments_of = resampled_moments(samples)
+        resampled = [pvalues_of_moments(*moments_of(c), n_draws).mean() for c in counts]
         low, high = np.quantile(resampled, [0.025, 0.975])
         by_percentiles.append(low <= truth <= high)
     limits = [interval(e, s, 0.0, 1.0) for e, s in zip(estimates, errors, strict=True)]

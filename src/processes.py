@@ -71,24 +71,16 @@ class JobProcess:
                 self._log_start = log.tell()
         except OSError as error:
             raise UserError(f"cannot write {job.log}: {error.strerror}") from error
-        self._code: int | None = None
         context = fork_server(with_backbone=parse_experiment(job.experiment).has_backbone)
         self._process = context.Process(
             target=_run_script, args=(command[1:], job.log, environment)
         )
         with _signals_wait():
             self._process.start()
-        # A thread of its own waits, because a process's methods must not be called by a signal
-        # handler that interrupts one of them.
-        threading.Thread(target=self._wait, daemon=True).start()
-
-    def _wait(self) -> None:
-        self._process.join()
-        self._code = self._process.exitcode
 
     @property
     def sentinel(self) -> int:
-        """A file descriptor that is ready when the process has ended, shortly before `poll` is."""
+        """A file descriptor that is ready when the process has ended."""
         return self._process.sentinel
 
     @property
@@ -97,14 +89,17 @@ class JobProcess:
         return time.monotonic() - self._since
 
     def poll(self) -> int | None:
-        """Return the exit code; None: still running."""
-        return self._code
+        """Return the exit code; None: still running.
+
+        Only for the thread that starts jobs: an exit code can be read but once, and multiprocessing
+        reads it also when it starts the next process.
+        """
+        return self._process.exitcode
 
     def wait(self) -> int:
         """Wait for the end and return the exit code."""
-        while (code := self.poll()) is None:
-            time.sleep(0.05)
-        return code
+        self._process.join()
+        return self.poll()
 
     def signal(self, which: signal.Signals) -> None:
         """Send a signal to the process and its children, if it still runs."""

@@ -15,7 +15,7 @@ import pytest
 
 from src.experiments import REPOSITORY
 from src.jobs import Job
-from src.processes import JobProcess, end
+from src.processes import JobProcess, end, wait_for_one
 from tests.conftest import DIGITS
 
 COUNT_CALLS = """
@@ -109,6 +109,15 @@ def test_how_a_script_ends(job, code: str, exit_code: int, says: str):
     assert first == f"a job ({says}), log {process.job.log}"
     if exit_code == 1:
         assert last == "ZeroDivisionError: division by zero"
+
+
+def test_no_exit_code_is_lost_when_others_start(job):
+    exits = job("import sys; sys.exit(7)")
+    processes = []
+    for _ in range(30):
+        processes.append(start(exits))
+        wait_for_one(processes[-2:][:1], 10.0)
+    assert [process.wait() for process in processes] == [7] * 30
 
 
 def test_an_end_reaches_children(job):

@@ -35,7 +35,7 @@ def load_forward_mode_rules() -> None:
     """
     zero = torch.zeros(())
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.script")
         jvp(torch.neg, (zero,), (zero,))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,11 +41,49 @@ def convolve_patches(
         (B, O, H', W'), in memory channels last.
     """
     padded = F.pad(images, (padding[1], padding[1], padding[0], padding[0]))
-    windows = padded.unfold(2, weight.shape[2], 1).unfold(3, weight.shape[3], 1)
-    n, _, height, width = windows.shape[:4]
-    patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(n * height * width, -1)
-    products = patches @ weight.flatten(1).T + bias
-    return products.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+    kernel_size = weight.shape[2:]
+    products = Patches.apply(padded, kernel_size) @ weight.flatten(1).T + bias
+    height = padded.shape[2] - kernel_size[0] + 1
+    return products.unflatten(1, (height, -1)).permute(0, 3, 1, 2)
+
+
+class Patches(torch.autograd.Function):
+    """All windows of images (B, C, H, W) as rows (B, H'·W', C·kH·kW).
+
+    torch has the parts, but `unfold` of a tensor has no derivative that it can batch over vectors,
+    and its `F.unfold` is an operation for each image on a GPU; `F.fold` is neither.
+    """
+
+    @staticmethod
+    def forward(images: Tensor, kernel_size: torch.Size) -> Tensor:
+        """Return the windows."""
+        windows = images.unfold(2, kernel_size[0], 1).unfold(3, kernel_size[1], 1)
+        return windows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, torch.Size], output: Tensor) -> None:
+        """Keep what the derivatives need."""
+        images, ctx.kernel_size = inputs
+        ctx.size = images.shape[2:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient: every pixel's sum over the windows that it is in."""
+        return F.fold(gradient.mT, ctx.size, ctx.kernel_size), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        """Return the windows of the tangent."""
+        return Patches.apply(tangent, ctx.kernel_size)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int, None], images: Tensor, kernel_size: torch.Size
+    ) -> tuple[Tensor, int]:
+        """Return the windows of a batch of batches, as one batch."""
+        images = images.movedim(in_dims[0], 0)
+        rows = Patches.apply(images.flatten(0, 1), kernel_size)
+        return rows.unflatten(0, images.shape[:2]), 0
 
 
 def gelu_and_pool(maps: Tensor) -> Tensor:

@@ -429,15 +429,6 @@ class PlainCNN2(nn.Module):
         return self.fc2(F.gelu(self.fc1(x.flatten(1))))
 
 
-class WiderCNN2(CNN2):
-    """cnn2 with a wider fully connected layer: more parameters, the same convolutions."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(in_channels=1)
-        self.fc1 = nn.Linear(64 * 5 * 5, width)
-        self.fc2 = nn.Linear(width, 10)
-
-
 def growth(bench: Bench) -> pd.DataFrame:
     """Return how the time of each stage of cnn2_mnist3 grows: seconds at three sizes, exponent."""
     rows = {}
@@ -468,7 +459,7 @@ def growth(bench: Bench) -> pd.DataFrame:
     sizes = []
     for width in (128, 512, 2048):
         torch.manual_seed(0)
-        loss = PerSampleLoss(WiderCNN2(width).to(bench.device))
+        loss = PerSampleLoss(CNN2(in_channels=1, width=width).to(bench.device))
         params = trainable(loss.model)
         sizes.append(sum(p.numel() for p in params.values()))
         s, chunk = work.setup, vectors_at_once(params, work.setup.train)

@@ -88,7 +88,7 @@ def by_patches(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return what has convolutions computed as on a GPU from then on."""
 
     def forward(self: cnn.Conv2d, maps: Tensor) -> Tensor:
-        return convolve_patches(maps, self.weight, self.bias, self.padding)
+        return convolve_patches(maps, self.weight, self.bias)
 
     return lambda: monkeypatch.setattr(cnn.Conv2d, "forward", forward)
 

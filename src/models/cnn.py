@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from src.experiments import N_CLASSES
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution of stride 1 that suits stacks of members on a GPU.
+    """A convolution of stride 1, without padding, that suits stacks of members on a GPU.
 
     With a weight for each member, a convolution turns into a grouped one, which GPUs are slow at;
     as a product of patches and weight it turns into one batched matrix product. It also keeps full
@@ -23,27 +24,23 @@ class Conv2d(nn.Conv2d):
         """Return the convolution (B, O, H', W') of images (B, C, H, W)."""
         if images.device.type == "cpu":
             return super().forward(images)
-        return convolve_patches(images, self.weight, self.bias, self.padding)
+        return convolve_patches(images, self.weight, self.bias)
 
 
-def convolve_patches(
-    images: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]
-) -> Tensor:
-    """Return a convolution of stride 1 as the product of all patches with the weight.
+def convolve_patches(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return a convolution of stride 1, without padding, as a product of all patches and weight.
 
     Args:
         images: (B, C, H, W).
         weight: (O, C, kH, kW).
         bias: (O,).
-        padding: Zeros added on each side, (vertical, horizontal).
 
     Returns:
         (B, O, H', W'), in memory channels last.
     """
-    padded = F.pad(images, (padding[1], padding[1], padding[0], padding[0]))
     kernel_size = weight.shape[2:]
-    products = Patches.apply(padded, kernel_size) @ weight.flatten(1).T + bias
-    height = padded.shape[2] - kernel_size[0] + 1
+    products = Patches.apply(images, kernel_size) @ weight.flatten(1).T + bias
+    height = images.shape[2] - kernel_size[0] + 1
     return products.unflatten(1, (height, -1)).permute(0, 3, 1, 2)
 
 
@@ -89,7 +86,8 @@ class Patches(torch.autograd.Function):
 def gelu_and_pool(maps: Tensor) -> Tensor:
     """Return the GELU of maps (B, C, H, W), max-pooled over windows of 2x2.
 
-    The maps are in memory channels last, and so is the result (B, C, H // 2, W // 2).
+    H and W are even. The maps are in memory channels last, and so is the result
+    (B, C, H / 2, W / 2).
     """
     # torch's fast GELU for the CPU takes only tensors contiguous in the order of their dimensions.
     maps = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
@@ -105,56 +103,90 @@ def gelu_and_pool(maps: Tensor) -> Tensor:
         return F.max_pool2d(F.gelu(maps).permute(0, 3, 1, 2), 2)
     # GELU falls up to some point and rises from there, so its largest value in a window is that of
     # the window's largest or of its smallest: half as many to compute. Not measured on a GPU.
-    height, width = maps.shape[1] // 2, maps.shape[2] // 2
-    windows = maps[:, : 2 * height, : 2 * width].unflatten(2, (width, 2)).unflatten(1, (height, 2))
-    upper, lower = windows.unbind(2)
+    upper, lower = maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).unbind(2)
     largest = torch.maximum(*torch.maximum(upper, lower).unbind(3))
     smallest = torch.minimum(*torch.minimum(upper, lower).unbind(3))
     return torch.maximum(F.gelu(largest), F.gelu(smallest)).permute(0, 3, 1, 2)
 
 
-class CNN2(nn.Module):
+class CNN(nn.Module):
+    """Convolutions, each with GELU and max-pooling over windows of 2x2, and two linear layers.
+
+    A window that does not fit on a map any more is left out, as torch's pooling does, and so is
+    whatever would be computed for such windows alone: in cnn2, the last two rows and columns of a
+    28x28 image reach no logit.
+
+    Args:
+        channels: Of the image and of each convolution's map.
+        kernel_size: Of all convolutions.
+        padding: Zeros on each side of each convolution's input.
+        last_size: Rows and columns of the last pooled map, of which there are as many.
+        width: Outputs of the first linear layer.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        kernel_size: int,
+        padding: tuple[int, ...],
+        last_size: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.padding = padding
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(channels), start=1):
+            self.add_module(f"conv{i}", Conv2d(inputs, outputs, kernel_size))
+        self.fc1 = nn.Linear(channels[-1] * last_size**2, width)
+        self.fc2 = nn.Linear(width, N_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, 10) of images (B, C, H, W)."""
+        heights, widths = (self.used_sizes(size) for size in images.shape[2:])
+        x = images[..., : heights[0], : widths[0]]
+        for i, padding in enumerate(self.padding):
+            convolution = self.get_submodule(f"conv{i + 1}")
+            x = gelu_and_pool(convolution(self.padded(x, padding, heights[i + 1], widths[i + 1])))
+        x = F.gelu(self.fc1(x.flatten(1)))
+        return self.fc2(x)
+
+    def used_sizes(self, size: int) -> list[int]:
+        """Return how many rows of an image of so many, and of each pooled map, reach a logit."""
+        sizes = [size]
+        for padding in self.padding:
+            sizes.append((sizes[-1] + 2 * padding - self.kernel_size + 1) // 2)
+        for i, padding in reversed([*enumerate(self.padding)]):
+            sizes[i] = min(sizes[i], 2 * sizes[i + 1] + self.kernel_size - 1 - padding)
+        return sizes
+
+    def padded(self, maps: Tensor, padding: int, height: int, width: int) -> Tensor:
+        """Return the input of a convolution whose map, when pooled, has the given size."""
+        if padding == 0:
+            return maps
+        bottom, right = (
+            2 * pooled + self.kernel_size - 1 - padding - size
+            for pooled, size in zip((height, width), maps.shape[2:], strict=True)
+        )
+        return F.pad(maps, (padding, right, padding, bottom))
+
+
+class CNN2(CNN):
     """Two convolutions (32, 64) and two linear layers (128, 10).
 
     Kernels are 3x3 on one channel and 5x5 on three; the last map is then 64x5x5 both on
     (1, 28, 28) and on (3, 32, 32) images.
     """
 
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        kernel_size = {1: 3, 3: 5}[in_channels]
-        self.conv1 = Conv2d(in_channels, 32, kernel_size)
-        self.conv2 = Conv2d(32, 64, kernel_size)
-        self.fc1 = nn.Linear(64 * 5 * 5, 128)
-        self.fc2 = nn.Linear(128, N_CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, 10) of images (B, C, H, W)."""
-        x = gelu_and_pool(self.conv1(images))
-        x = gelu_and_pool(self.conv2(x))
-        x = F.gelu(self.fc1(x.flatten(1)))
-        return self.fc2(x)
+    def __init__(self, in_channels: int, width: int = 128) -> None:
+        super().__init__((in_channels, 32, 64), {1: 3, 3: 5}[in_channels], (0, 0), 5, width)
 
 
-class CNN3(nn.Module):
+class CNN3(CNN):
     """Three 3x3 convolutions (32, 64, 128) and two linear layers (256, 10).
 
     The padding depends on the image's size, so that the last map is 128x4x4 for both.
     """
 
     def __init__(self, in_channels: int) -> None:
-        super().__init__()
         padding = {1: (0, 2, 2), 3: (0, 0, 2)}[in_channels]
-        self.conv1 = Conv2d(in_channels, 32, 3, padding=padding[0])
-        self.conv2 = Conv2d(32, 64, 3, padding=padding[1])
-        self.conv3 = Conv2d(64, 128, 3, padding=padding[2])
-        self.fc1 = nn.Linear(128 * 4 * 4, 256)
-        self.fc2 = nn.Linear(256, N_CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, 10) of images (B, C, H, W)."""
-        x = gelu_and_pool(self.conv1(images))
-        x = gelu_and_pool(self.conv2(x))
-        x = gelu_and_pool(self.conv3(x))
-        x = F.gelu(self.fc1(x.flatten(1)))
-        return self.fc2(x)
+        super().__init__((in_channels, 32, 64, 128), 3, padding, 4, 256)

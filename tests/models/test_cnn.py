@@ -90,27 +90,63 @@ def test_last_map(name: str, shape: tuple[int, ...]):
     assert (convolved[1], convolved[2] // 2, convolved[3] // 2) == shape
 
 
-def test_activations_by_hand():
-    """The order convolution, GELU, pooling, written out with the model's own weights."""
-    model = build(parse_experiment("cnn2_mnist3_10pc")).double()
-    x = torch.rand(2, 1, 28, 28, dtype=torch.float64)
-    expected = torch.nn.Sequential(
-        model.conv1,
-        torch.nn.GELU(),
-        torch.nn.MaxPool2d(2),
-        model.conv2,
-        torch.nn.GELU(),
-        torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(),
-        model.fc1,
-        torch.nn.GELU(),
-        model.fc2,
-    )(x)
-    torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=0)
+@pytest.mark.parametrize("name", SHAPES)
+def test_by_hand(name: str):
+    """The order convolution, GELU, pooling, by torch's own layers with the model's weights."""
+    experiment = parse_experiment(name)
+    model = build(experiment).double()
+    paddings = {"cnn3_mnist3_10pc": (0, 2, 2), "cnn3_cifar10_10pc": (0, 0, 2)}.get(name, (0, 0))
+    images = torch.rand(2, *experiment.task.image_shape, dtype=torch.float64)
+
+    def by_hand(images: Tensor, params: dict[str, Tensor]) -> Tensor:
+        for i, padding in enumerate(paddings, start=1):
+            weight, bias = params[f"conv{i}.weight"], params[f"conv{i}.bias"]
+            images = F.max_pool2d(F.gelu(F.conv2d(images, weight, bias, padding=padding)), 2)
+        images = F.gelu(F.linear(images.flatten(1), params["fc1.weight"], params["fc1.bias"]))
+        return F.linear(images, params["fc2.weight"], params["fc2.bias"])
+
+    params = dict(model.named_parameters())
+    expected = by_hand(images, params)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected, rtol=1e-12, atol=1e-14)
+    found, expected = (
+        torch.autograd.grad(logits.square().sum(), list(params.values()))
+        for logits in (model(images), expected)
+    )
+    for gradient, e in zip(found, expected, strict=True):
+        assert relative_error(gradient, e) < 1e-12
 
 
-@pytest.mark.parametrize(("channels", "kernel_size", "padding"), [(1, 3, 0), (3, 5, 0), (2, 3, 2)])
-def test_convolution_by_patches(channels: int, kernel_size: int, padding: int):
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("cnn2_mnist3_10pc", [26, 12, 5]),
+        ("cnn2_cifar10_10pc", [32, 14, 5]),
+        ("cnn3_mnist3_10pc", [28, 13, 7, 4]),
+        ("cnn3_cifar10_10pc", [30, 14, 6, 4]),
+    ],
+)
+def test_used_sizes(name: str, sizes: list[int]):
+    """The last used row reaches the logits, those below do not, and no more is computed."""
+    experiment = parse_experiment(name)
+    model = build(experiment)
+    images = torch.rand(1, *experiment.task.image_shape)
+    assert model.used_sizes(images.shape[2]) == sizes
+    images.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(images).square().sum(), images)
+    rows = gradient.abs().amax((0, 1, 3))
+    assert (rows[: sizes[0]] > 0).all()
+    assert (rows[sizes[0] :] == 0).all()
+    convolved = []
+    for i in range(1, len(sizes)):
+        layer = model.get_submodule(f"conv{i}")
+        layer.register_forward_hook(lambda *call: convolved.append(call[-1].shape[2:]))
+    model(images)
+    assert convolved == [(2 * size, 2 * size) for size in sizes[1:]]
+
+
+@pytest.mark.parametrize(("channels", "kernel_size"), [(1, 3), (3, 5)])
+def test_convolution_by_patches(channels: int, kernel_size: int):
     """What a GPU computes equals conv2d: values, gradients, and batched over weights."""
     x = torch.randn(2, channels, 9, 8, dtype=torch.float64)
     weight = torch.randn(3, 4, channels, kernel_size, kernel_size, dtype=torch.float64)
@@ -120,10 +156,10 @@ def test_convolution_by_patches(channels: int, kernel_size: int, padding: int):
         return lambda w, b: convolve(w, b).square().sum()
 
     def by_patches(w: Tensor, b: Tensor) -> Tensor:
-        return convolve_patches(x, w, b, (padding, padding))
+        return convolve_patches(x, w, b)
 
     def by_conv2d(w: Tensor, b: Tensor) -> Tensor:
-        return F.conv2d(x, w, b, padding=padding)
+        return F.conv2d(x, w, b)
 
     found = vmap(by_patches)(weight, bias)
     expected = torch.stack([by_conv2d(w, b) for w, b in zip(weight, bias, strict=True)])
@@ -135,7 +171,7 @@ def test_convolution_by_patches(channels: int, kernel_size: int, padding: int):
             assert relative_error(g[m], e) < 1e-12
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 6, 8), (2, 3, 7, 5), (1, 1, 2, 2)])
+@pytest.mark.parametrize("shape", [(3, 4, 6, 8), (2, 3, 6, 10), (1, 1, 2, 2)])
 @pytest.mark.parametrize("mean", [-6, -0.75, 0, 2])
 def test_gelu_and_pool(shape: tuple[int, ...], mean: float):
     """Windows on either side of GELU's minimum, at -0.75, and across it; without gradients, too."""

@@ -577,7 +577,7 @@ def main() -> None:
             print("\n".join(lines[-2:]), flush=True)
         write(lines)  # what is measured stays, should a later experiment be interrupted
     if not args.quick:
-        bench.repeats = 1
+        bench.repeats = 2  # stages take seconds there, and one run alone may be disturbed
         lines += ["", "## Growth", "", "Seconds of stages of `cnn2_mnist3`, and the fitted power."]
         lines += ["", growth(bench).to_markdown(index=False)]
         for name in PROJECTED:

@@ -27,6 +27,7 @@ SHARE_OF_FREE_MEMORY = 0.5
 # batch, the tiny ViT. A GPU wants what fits.
 CPU_CACHE_BYTES = 16 * 2**20
 CPU_BATCH = 60
+CPU_EVALUATION = 450  # samples of one member, of which few activations are kept
 CPU_VECTORISED = 256  # members times samples
 CPU_HESSIAN_BATCH = 120  # vectors times samples
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
@@ -157,6 +158,15 @@ def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch
     return at_once
 
 
+def steps_at_once(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
+    """Return of how many members to hold the parameters after a step on one sample each."""
+    bytes_each = 2 * _bytes(params)  # with what the step is computed from
+    at_once = min(_fitting(samples, bytes_each), gradient_batch(loss, params, samples))
+    if samples.device.type == "cpu":
+        at_once = min(at_once, max(1, CPU_CACHE_BYTES // bytes_each))
+    return at_once
+
+
 def say_training_estimate(
     loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int
 ) -> None:
@@ -201,7 +211,8 @@ def evaluation_batch(loss: PerSampleLoss, params: Params, samples: Samples, n_me
     together = n_members if loss.vectorises(samples.device) else 1
     fitting = _fitting(samples, together * activation_bytes(loss, params, samples))
     if samples.device.type == "cpu":
-        return max(1, min(CPU_BATCH, CPU_VECTORISED // together, fitting))
+        at_once = CPU_VECTORISED // together if loss.vectorises(samples.device) else CPU_EVALUATION
+        return max(1, min(at_once, fitting))
     return fitting
 
 

@@ -482,7 +482,7 @@ def test_members_in_one_batch_are_few_enough_for_the_cache() -> None:
     assert memory.members_at_once(alone, *arguments, 5) > memory.CPU_VECTORISED
     assert memory.evaluation_batch(together, *arguments, 100) == memory.CPU_VECTORISED // 100
     assert memory.evaluation_batch(together, *arguments, 1000) == 1
-    assert memory.evaluation_batch(alone, *arguments, 1000) == memory.CPU_BATCH
+    assert memory.evaluation_batch(alone, *arguments, 1000) == memory.CPU_EVALUATION
 
 
 def test_estimate_is_said_where_it_is_large(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.experiments import N_CLASSES
+from src.kernels import windows
 
 
 class Conv2d(nn.Conv2d):
@@ -89,24 +90,27 @@ def gelu_and_pool(maps: Tensor) -> Tensor:
     H and W are even. The maps are in memory channels last, and so is the result
     (B, C, H / 2, W / 2).
     """
-    # torch's fast GELU for the CPU takes only tensors contiguous in the order of their dimensions.
     maps = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
-    if torch.is_grad_enabled():
-        # Gradients are those of a window's largest value alone, so only that is kept of each.
-        with torch.no_grad():
-            values = F.gelu(maps.detach()).permute(0, 3, 1, 2)
-            _, largest = F.max_pool2d(values, 2, return_indices=True)  # positions in H * W
-        largest = largest.permute(0, 2, 3, 1)  # (B, H // 2, W // 2, C)
-        kept = maps.flatten(1, 2).gather(1, largest.flatten(1, 2))
-        return F.gelu(kept).unflatten(1, largest.shape[1:3]).permute(0, 3, 1, 2)
-    if maps.device.type != "cpu":
-        return F.max_pool2d(F.gelu(maps).permute(0, 3, 1, 2), 2)
-    # GELU falls up to some point and rises from there, so its largest value in a window is that of
-    # the window's largest or of its smallest: half as many to compute. Not measured on a GPU.
-    upper, lower = maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).unbind(2)
-    largest = torch.maximum(*torch.maximum(upper, lower).unbind(3))
-    smallest = torch.minimum(*torch.minimum(upper, lower).unbind(3))
-    return torch.maximum(F.gelu(largest), F.gelu(smallest)).permute(0, 3, 1, 2)
+    by_kernels = windows.are_for(maps) and windows.take(maps.shape[3])
+    pool = windows.pool if by_kernels else windows.pool_by_torch
+    return pool(maps).permute(0, 3, 1, 2)
+
+
+def convolve_gelu_and_pool(convolution: Conv2d, images: Tensor) -> Tensor:
+    """Return `gelu_and_pool` of a convolution, in one go where there is a kernel for that.
+
+    Where a hook waits for the convolution's map, that map is computed by itself.
+    """
+    weight, bias = convolution.weight, convolution.bias
+    in_one_go = (
+        not convolution._forward_hooks
+        and windows.are_for(images, weight, bias)
+        and windows.take(len(bias))
+    )
+    if not in_one_go:
+        return gelu_and_pool(convolution(images))
+    pooled = windows.convolve_and_pool(images.permute(0, 2, 3, 1), weight, bias)
+    return pooled.permute(0, 3, 1, 2)
 
 
 class CNN(nn.Module):
@@ -146,7 +150,8 @@ class CNN(nn.Module):
         x = images[..., : heights[0], : widths[0]]
         for i, padding in enumerate(self.padding):
             convolution = self.get_submodule(f"conv{i + 1}")
-            x = gelu_and_pool(convolution(self.padded(x, padding, heights[i + 1], widths[i + 1])))
+            x = self.padded(x, padding, heights[i + 1], widths[i + 1])
+            x = convolve_gelu_and_pool(convolution, x)
         x = F.gelu(self.fc1(x.flatten(1)))
         return self.fc2(x)
 

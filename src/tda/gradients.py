@@ -112,7 +112,7 @@ class PerSampleGradients:
         return sum(layer.squared_norms() for layer in self.layers.values()).sqrt()
 
     def stack(self) -> Stack:
-        """Return the gradients as a stack: tensors (N, ...) by the name of the parameter."""
+        """Return the gradients as a stack: new tensors (N, ...) by the name of the parameter."""
         formed = {}
         for layer, gradients in self.layers.items():
             weight, bias = _parameter_names(layer)

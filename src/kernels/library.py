@@ -1,0 +1,109 @@
+"""The compiled kernels: built once for a processor, in half a second, and kept beside the source.
+
+Where there is no compiler, what they compute is composed of torch's operations, which takes longer
+and gives the same numbers to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from src.memory import say
+
+SOURCE = Path(__file__).with_name("windows.cpp")
+BUILT = Path(__file__).with_name("built")
+# No flag lets the compiler reorder a sum: the numbers are the same on any number of threads.
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+X86_FLAGS = ("-mprefer-vector-width=512",)  # where there are vectors of so many bits
+
+_enabled = True
+
+
+def kernels() -> ctypes.CDLL | None:
+    """Return the compiled kernels; None: they could not be compiled, or are switched off."""
+    return _library() if _enabled else None
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Have everything composed of torch's operations, to compare with."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    try:
+        # OpenMP's functions are those of torch's own library, so that both have the same threads:
+        # it has to be there first.
+        import torch  # noqa: F401
+
+        return ctypes.CDLL(str(build(SOURCE, BUILT)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        say(
+            f"{SOURCE.name} was not compiled ({reason[0] if reason else error}): going on with "
+            "torch's operations alone, the CNNs take up to twice as long"
+        )
+        return None
+
+
+def build(source: Path, folder: Path) -> Path:
+    """Return the compiled library of a source file, compiled now if it was not before.
+
+    The file's name tells source, flags, compiler and processor, so that machines that share a
+    folder each find their own. Any number of processes may build at once.
+
+    Raises:
+        OSError: There is no compiler, or the folder cannot be written.
+        subprocess.CalledProcessError: The compiler failed.
+    """
+    compiler = _compiler()
+    flags = (*FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ()))
+    described = [source.read_text(), *flags, *compiler, _processor()]
+    name = hashlib.sha256("\0".join(described).encode()).hexdigest()[:16]
+    library = folder / f"{source.stem}-{name}.so"
+    if not library.exists():
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
+            for command in (
+                [*compiler, *flags, "-c", source, "-o", compiled],
+                [*compiler, "-shared", compiled, "-o", linked],  # without an OpenMP of its own
+            ):
+                subprocess.run(command, check=True, capture_output=True, text=True)
+            linked.replace(library)
+    return library
+
+
+def _compiler() -> list[str]:
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("c++", "g++", "clang++"):
+        if path := shutil.which(name):
+            return [path]
+    raise FileNotFoundError("there is no C++ compiler; the environment variable CXX may name one")
+
+
+def _processor() -> str:
+    """Return what distinguishes processors that run different instructions."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        keys = ("model name", "flags", "Features", "CPU part")
+        return "\n".join(line for line in lines if line.startswith(keys))
+    return f"{platform.machine()} {platform.processor()}"

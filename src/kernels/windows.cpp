@@ -1,0 +1,293 @@
+// GELU and max-pooling over windows of 2x2, alone and of a convolution that is computed on the way.
+//
+// Maps are channels last, (B, H, W, C) with H and W even and C a multiple of 32. A window is four
+// elements a b / c d, each a vector of channels.
+//
+// GELU falls up to LOWEST and rises from there, so that its largest value in a window is that of
+// the window's largest element or, where that is negative and another lies below LOWEST, that of
+// the smallest: a case so rare that it is asked for and left out where there is none. A window with
+// a NaN gives NaN.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr double LOWEST = -0.751791524693564457;  // where the derivative of GELU is 0
+constexpr double SQRT_HALF = 0.707106781186547524;
+constexpr double ROOT_OF_TWO_PI = 2.50662827463100050;
+
+// The sums of a convolution stay in registers: of the four elements of so many windows, two vectors
+// each.
+#ifdef __AVX512F__
+constexpr int BYTES = 64, WINDOWS = 2;  // 32 registers
+#elif defined(__aarch64__)
+constexpr int BYTES = 16, WINDOWS = 2;  // 32 registers
+#else
+constexpr int BYTES = 32, WINDOWS = 1;  // 16 registers
+#endif
+constexpr int VECTORS = 2;
+#define UNROLLED _Pragma("GCC unroll 8")
+
+template <typename T> struct Types;
+template <> struct Types<float> {
+  typedef float Vector __attribute__((vector_size(BYTES)));
+  typedef int32_t Integers __attribute__((vector_size(BYTES)));
+  typedef uint8_t Positions __attribute__((vector_size(BYTES / 4)));
+};
+template <> struct Types<double> {
+  typedef double Vector __attribute__((vector_size(BYTES)));
+  typedef int64_t Integers __attribute__((vector_size(BYTES)));
+  typedef uint8_t Positions __attribute__((vector_size(BYTES / 8)));
+};
+template <typename T> using Vector = typename Types<T>::Vector;
+// As large as the numbers: comparisons give vectors of 0 and -1.
+template <typename T> using Integers = typename Types<T>::Integers;
+// The position of an element in its window, 0 to 3, of each of a vector's channels.
+template <typename T> using Positions = typename Types<T>::Positions;
+template <typename T> constexpr int LANES = BYTES / sizeof(T);
+
+template <typename V, typename T> inline V load(const T* from) {
+  V vector;
+  std::memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+template <typename V, typename T> inline void store(T* to, const V& vector) {
+  std::memcpy(to, &vector, sizeof vector);
+}
+
+template <typename V, typename W> inline V bits(const W& vector) { return load<V>(&vector); }
+
+template <typename V> inline V larger(V a, V b) { return a > b ? a : b; }
+template <typename V> inline V smaller(V a, V b) { return a < b ? a : b; }
+
+template <typename V> inline bool any(const V& mask) {
+#ifdef __AVX512F__
+  return _mm512_test_epi64_mask(bits<__m512i>(mask), bits<__m512i>(mask));
+#else
+  uint64_t words[sizeof(V) / 8], found = 0;
+  std::memcpy(words, &mask, sizeof mask);
+  UNROLLED for (uint64_t word : words) found |= word;
+  return found;
+#endif
+}
+
+inline Vector<double> error_function(Vector<double> z) {
+  for (int i = 0; i < LANES<double>; ++i) z[i] = std::erf(z[i]);
+  return z;
+}
+
+// A rational minimax fit on [-3.9, 3.9], off by 1.5e-8 at most; beyond, erf is 1 to 4e-8, and is
+// made -1, for which GELU of a large negative number is 0.
+inline Vector<float> error_function(Vector<float> z) {
+  const Vector<float> limit = Vector<float>{} + 3.9f;
+  z = larger(smaller(z, limit), -limit);
+  const Vector<float> t = z * z;
+  const Vector<float> p =
+      ((((2.050386859e-6f * t + 2.874575409e-4f) * t + 3.836884493e-3f) * t + 5.296694286e-2f) * t +
+       1.919411910e-1f) * t + 1.128379032f;
+  const Vector<float> q =
+      ((((3.823075317e-5f * t + 1.181736689e-3f) * t + 1.510922037e-2f) * t + 1.147582772e-1f) * t +
+       5.034352296e-1f) * t + 1.0f;
+  return z > -limit ? z * p / q : Vector<float>{} - 1.0f;
+}
+
+// Φ: GELU is x Φ(x).
+template <typename T> inline Vector<T> normal_cdf(Vector<T> x) {
+  return T(0.5) + T(0.5) * error_function(x * T(SQRT_HALF));
+}
+
+template <typename T> inline Vector<T> gelu(Vector<T> x) { return x * normal_cdf<T>(x); }
+
+inline Vector<double> exponential(Vector<double> x) {
+  for (int i = 0; i < LANES<double>; ++i) x[i] = std::exp(x[i]);
+  return x;
+}
+
+// Of numbers that are not positive: 2 to the power of an integer, and of at most 1/2 by a minimax
+// fit that is off by 7.5e-8 at most.
+inline Vector<float> exponential(Vector<float> x) {
+  const Vector<float> power = larger(x * 1.442695041f, Vector<float>{} - 126.0f);
+  const Vector<float> rounds = Vector<float>{} + 12582912.0f;  // to integers, when added: 1.5 * 2^23
+  const Vector<float> whole = (power + rounds) - rounds, f = power - whole;
+  const Vector<float> part =
+      ((((1.327647178e-3f * f + 9.675541333e-3f) * f + 5.550713274e-2f) * f + 2.402211972e-1f) * f +
+       6.931469671e-1f) * f + 1.000000072f;
+  const Integers<float> exponent = __builtin_convertvector(whole, Integers<float>) << 23;
+  return bits<Vector<float>>(bits<Integers<float>>(part) + exponent);
+}
+
+// The derivative of GELU, Φ(x) + x Φ'(x).
+template <typename T> inline Vector<T> gelu_slope(Vector<T> x, Vector<T> cdf) {
+  return cdf + x * exponential(T(-0.5) * x * x) * T(1 / ROOT_OF_TWO_PI);
+}
+
+// Keeps the pooled GELU of windows.
+template <typename T> struct Pool {
+  T* pooled;
+
+  inline void operator()(int64_t at, Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) const {
+    const Vector<T> largest = larger(larger(a, b), larger(c, d));
+    const Vector<T> smallest = smaller(smaller(a, b), smaller(c, d));
+    const Vector<T> sum = (a + b) + (c + d);
+    Vector<T> value = gelu<T>(largest);
+    if (any(((largest < T(0)) & (smallest < T(LOWEST))) | (sum != sum)))
+      value = sum != sum ? sum : larger(value, gelu<T>(smallest));
+    store(pooled + at, value);
+  }
+};
+
+// Keeps what gradients need, too: of the element whose GELU is largest, the first of equals, its
+// position and the derivative of GELU.
+template <typename T> struct PoolWithSlope {
+  T *pooled, *slopes;
+  uint8_t* positions;
+
+  inline void operator()(int64_t at, Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) const {
+    const Vector<T> above = larger(b, a), below = larger(d, c), sum = (a + b) + (c + d);
+    const Vector<T> smallest = smaller(smaller(a, b), smaller(c, d));
+    Vector<T> element = larger(below, above);
+    Integers<T> position = below > above ? 2 - (d > c) : -(b > a);
+    if (any(((element < T(0)) & (smallest < T(LOWEST))) | (sum != sum))) {
+      const Vector<T> above = smaller(b, a), below = smaller(d, c);
+      const Integers<T> by_smallest = gelu<T>(smallest) > gelu<T>(element);
+      position = by_smallest ? (below < above ? 2 - (d < c) : -(b < a)) : position;
+      element = sum != sum ? sum : by_smallest ? smallest : element;
+    }
+    const Vector<T> cdf = normal_cdf<T>(element);
+    store(pooled + at, element * cdf);
+    store(slopes + at, gelu_slope<T>(element, cdf));
+    store(positions + at, __builtin_convertvector(position, Positions<T>));
+  }
+};
+
+// Where the first element of a window lies in maps of so many windows in a row.
+inline int64_t first_element(int64_t window, int64_t width, int64_t C) {
+  return (4 * (window / width) * width + 2 * (window % width)) * C;
+}
+
+// Has `keep` take all windows of maps.
+template <typename T, typename Keep>
+void take(const T* maps, int64_t n_windows, int64_t width, int64_t C, const Keep& keep) {
+#pragma omp parallel for
+  for (int64_t n = 0; n < n_windows; ++n) {
+    const T *a = maps + first_element(n, width, C), *c = a + 2 * width * C;
+    for (int64_t i = 0; i < C; i += LANES<T>)
+      keep(n * C + i, load<Vector<T>>(a + i), load<Vector<T>>(a + C + i), load<Vector<T>>(c + i),
+           load<Vector<T>>(c + C + i));
+  }
+}
+
+// The gradient of maps: that of the elements at the positions, and 0 elsewhere.
+template <typename T>
+void scatter(const T* gradient, const uint8_t* positions, int64_t n_windows, int64_t width,
+             int64_t C, T* maps) {
+#pragma omp parallel for
+  for (int64_t n = 0; n < n_windows; ++n) {
+    T *a = maps + first_element(n, width, C), *c = a + 2 * width * C;
+    for (int64_t i = 0; i < C; i += LANES<T>) {
+      const Vector<T> g = load<Vector<T>>(gradient + n * C + i), zero = {};
+      const Integers<T> position =
+          __builtin_convertvector(load<Positions<T>>(positions + n * C + i), Integers<T>);
+      store(a + i, position == 0 ? g : zero);
+      store(a + C + i, position == 1 ? g : zero);
+      store(c + i, position == 2 ? g : zero);
+      store(c + C + i, position == 3 ? g : zero);
+    }
+  }
+}
+
+// A convolution of stride 1, without padding, of images (B, H, W, C), of which `image_stride` and
+// `row_stride` numbers lie from one to the next and from row to row. The weight is
+// (kernel, kernel, C, O): a row of it lies as the row of pixels that it is multiplied with.
+template <typename T> struct Convolution {
+  const T* images;
+  int64_t image_stride, row_stride;
+  const T *weight, *bias;
+  int64_t C, kernel, O;
+  int64_t B, height, width;  // of the pooled maps (B, height, width, O)
+
+  // The pixel at which a window begins.
+  inline const T* pixel(int64_t window) const {
+    const int64_t row = window / width;
+    return images + row / height * image_stride + 2 * (row % height) * row_stride +
+           2 * (window % width) * C;
+  }
+
+  // Has `keep` take N windows from `window` on, of VECTORS vectors of channels from o on.
+  template <int N, typename Keep>
+  inline void take(int64_t window, int64_t o, const Keep& keep) const {
+    const T* first[N];
+    Vector<T> sums[N][4][VECTORS];
+    UNROLLED for (int n = 0; n < N; ++n) {
+      first[n] = pixel(window + n);
+      UNROLLED for (int v = 0; v < VECTORS; ++v)
+        sums[n][0][v] = sums[n][1][v] = sums[n][2][v] = sums[n][3][v] =
+            load<Vector<T>>(bias + o + v * LANES<T>);
+    }
+    const T* w = weight + o;
+    for (int64_t y = 0; y < kernel; ++y)
+      for (int64_t x = y * row_stride; x < y * row_stride + kernel * C; ++x, w += O)
+        UNROLLED for (int v = 0; v < VECTORS; ++v) {
+          const Vector<T> weights = load<Vector<T>>(w + v * LANES<T>);
+          UNROLLED for (int n = 0; n < N; ++n) {
+            const T *above = first[n] + x, *below = above + row_stride;
+            sums[n][0][v] += above[0] * weights;
+            sums[n][1][v] += above[C] * weights;
+            sums[n][2][v] += below[0] * weights;
+            sums[n][3][v] += below[C] * weights;
+          }
+        }
+    UNROLLED for (int n = 0; n < N; ++n) UNROLLED for (int v = 0; v < VECTORS; ++v)
+      keep((window + n) * O + o + v * LANES<T>, sums[n][0][v], sums[n][1][v], sums[n][2][v],
+           sums[n][3][v]);
+  }
+
+  // Has `keep` take all windows.
+  template <typename Keep> void take_all(const Keep& keep) const {
+    constexpr int CHANNELS = VECTORS * LANES<T>;
+    const int64_t n_windows = B * height * width, n_groups = n_windows / WINDOWS;
+#pragma omp parallel for
+    for (int64_t n = 0; n < n_groups; ++n)
+      for (int64_t o = 0; o < O; o += CHANNELS) take<WINDOWS>(n * WINDOWS, o, keep);
+    for (int64_t n = n_groups * WINDOWS; n < n_windows; ++n)
+      for (int64_t o = 0; o < O; o += CHANNELS) take<1>(n, o, keep);
+  }
+};
+
+}  // namespace
+
+#define MAPS(T) const T *maps, int64_t n_windows, int64_t width, int64_t C
+#define CONVOLUTION(T)                                                                        \
+  const T *images, int64_t image_stride, int64_t row_stride, const T *weight, const T *bias,  \
+      int64_t C, int64_t kernel, int64_t O, int64_t B, int64_t height, int64_t width
+#define THE_CONVOLUTION(T)                                                                      \
+  Convolution<T> { images, image_stride, row_stride, weight, bias, C, kernel, O, B, height, width }
+
+#define EXPORT(T, SUFFIX)                                                                     \
+  extern "C" void pool_##SUFFIX(MAPS(T), T* pooled) {                                         \
+    take(maps, n_windows, width, C, Pool<T>{pooled});                                         \
+  }                                                                                           \
+  extern "C" void pool_with_slope_##SUFFIX(MAPS(T), T* pooled, T* slopes,                     \
+                                           uint8_t* positions) {                              \
+    take(maps, n_windows, width, C, PoolWithSlope<T>{pooled, slopes, positions});             \
+  }                                                                                           \
+  extern "C" void convolve_and_pool_##SUFFIX(CONVOLUTION(T), T* pooled) {                     \
+    THE_CONVOLUTION(T).take_all(Pool<T>{pooled});                                             \
+  }                                                                                           \
+  extern "C" void convolve_and_pool_with_slope_##SUFFIX(CONVOLUTION(T), T* pooled, T* slopes, \
+                                                        uint8_t* positions) {                 \
+    THE_CONVOLUTION(T).take_all(PoolWithSlope<T>{pooled, slopes, positions});                 \
+  }                                                                                           \
+  extern "C" void scatter_##SUFFIX(const T* gradient, const uint8_t* positions,               \
+                                   int64_t n_windows, int64_t width, int64_t C, T* maps) {    \
+    scatter(gradient, positions, n_windows, width, C, maps);                                  \
+  }
+
+EXPORT(float, float32)
+EXPORT(double, float64)

@@ -1,0 +1,81 @@
+"""Compiling the kernels, and going on without them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.experiments import REPOSITORY
+from src.kernels.library import SOURCE, build, kernels
+
+needs_compiler = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
+
+SCRIPT = """
+import torch
+from src.kernels import library
+library.BUILT = library.Path({folder!r})
+from src.models.cnn import CNN2
+torch.manual_seed(0)
+with torch.no_grad():
+    print(CNN2(1)(torch.rand(2, 1, 28, 28)).sum().item())
+"""
+
+
+def run(folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", SCRIPT.format(folder=str(folder))]
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@needs_compiler
+def test_built_once(tmp_path: Path):
+    library = build(SOURCE, tmp_path / "built")
+    built = library.stat().st_mtime_ns
+    assert build(SOURCE, tmp_path / "built") == library
+    assert library.stat().st_mtime_ns == built
+    assert list(library.parent.iterdir()) == [library]
+
+
+@needs_compiler
+def test_another_source_is_another_library(tmp_path: Path):
+    other = tmp_path / SOURCE.name
+    other.write_text(SOURCE.read_text() + "\n// changed\n")
+    assert build(other, tmp_path).name != build(SOURCE, tmp_path).name
+
+
+@needs_compiler
+def test_many_processes_build_at_once(tmp_path: Path):
+    command = [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path / "built"))]
+    processes = [
+        subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    answers = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(set(answers)) == 1
+    assert answers[0][1] == b""
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_it_goes_on(tmp_path: Path, compiler: str):
+    """With one line that says so, and the same numbers."""
+    found = run(tmp_path / "built", CXX=compiler)
+    assert len(found.stderr.splitlines()) == 1
+    assert found.stderr.startswith("windows.cpp was not compiled (")
+    assert float(found.stdout) == pytest.approx(float(run(tmp_path / "built").stdout), rel=1e-5)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    found = run(tmp_path / "file" / "built")
+    assert len(found.stderr.splitlines()) == 1

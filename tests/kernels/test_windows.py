@@ -1,0 +1,206 @@
+"""The compiled kernels against torch's operations in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from src.kernels import windows
+from src.kernels.library import kernels, without_kernels
+from src.models.cnn import gelu_and_pool
+from tests.tools import relative_error
+
+pytestmark = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
+
+DTYPES = {torch.float64: 1e-13, torch.float32: 1e-6}
+MAPS = [(3, 4, 6, 32), (2, 2, 2, 96), (1, 2, 10, 64)]
+# Images (B, H, W, C) and kernel size: windows in pairs and one left over, and a single one.
+CONVOLUTIONS = [
+    ((2, 8, 8, 1), 3),
+    ((1, 8, 12, 3), 5),
+    ((3, 5, 7, 4), 2),
+    ((1, 4, 4, 32), 3),
+    ((2, 2, 6, 2), 1),
+]
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def pooled(maps: Tensor) -> Tensor:
+    """Return GELU of maps (B, H, W, C), max-pooled, as one would write it."""
+    return F.max_pool2d(F.gelu(maps.permute(0, 3, 1, 2)), 2).permute(0, 2, 3, 1)
+
+
+def convolved(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return a convolution of images (B, H, W, C), channels last, as one would write it."""
+    return F.conv2d(images.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+
+def a_convolution(
+    shape: tuple[int, ...], kernel: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    tensors = (
+        torch.randn(shape),
+        torch.randn(64, shape[3], kernel, kernel) / kernel,
+        torch.randn(64),
+    )
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def check_gradients(found: Tensor, expected: Tensor, inputs: list, doubles: list, tolerance: float):
+    """Compare gradients that begin with the same random ones, which are not contiguous."""
+    start = torch.randn(*expected.shape[:3], 2 * expected.shape[3], dtype=torch.float64)[..., ::2]
+    found = torch.autograd.grad(found, inputs, start.to(found.dtype))
+    expected = torch.autograd.grad(expected, doubles, start)
+    for gradient, e in zip(found, expected, strict=True):
+        # As torch's, GELU is exact relative to its argument, not to itself where that is small.
+        assert (gradient - e).abs().max() < tolerance * max(1, e.abs().max())
+
+
+@pytest.mark.parametrize("shape", MAPS)
+@pytest.mark.parametrize("mean", [-6, -0.75, 0, 2])
+def test_pool(dtype: torch.dtype, shape: tuple[int, ...], mean: float):
+    """Windows on either side of GELU's minimum, at -0.75, and across it; with gradients, too."""
+    maps = (mean + torch.randn(shape)).to(dtype)
+    doubles = maps.double().requires_grad_()
+    expected, largest = pooled(doubles), doubles.abs().max()
+    assert (windows.pool(maps) - expected).abs().max() < DTYPES[dtype] * largest
+    found = windows.pool(maps.requires_grad_())
+    assert (found - expected).abs().max() < DTYPES[dtype] * largest
+    # Far below 0, GELU in float32 cannot tell which element of a window is its largest.
+    check_gradients(found, expected, [maps], [doubles], 10 * DTYPES[dtype])
+
+
+@pytest.mark.parametrize(("shape", "kernel"), CONVOLUTIONS)
+def test_convolve_and_pool(dtype: torch.dtype, shape: tuple[int, ...], kernel: int):
+    inputs = a_convolution(shape, kernel, dtype)
+    doubles = [tensor.double().requires_grad_() for tensor in inputs]
+    expected = pooled(convolved(*doubles))
+    assert relative_error(windows.convolve_and_pool(*inputs), expected) < DTYPES[dtype]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    found = windows.convolve_and_pool(*inputs)
+    assert relative_error(found, expected) < DTYPES[dtype]
+    check_gradients(found, expected, inputs, doubles, DTYPES[dtype])
+
+
+def test_a_part_of_larger_images():
+    images, weight, bias = a_convolution((2, 9, 8, 3), 3, torch.float64)
+    for part in (images[:, :8], images[:, 1:7, 2:8], images.transpose(1, 2)[:, :, 1:]):
+        expected = pooled(convolved(part, weight, bias))
+        assert relative_error(windows.convolve_and_pool(part, weight, bias), expected) < 1e-13
+
+
+def test_gradients_of_the_weight_alone():
+    images, weight, bias = a_convolution((2, 8, 8, 1), 3, torch.float64)
+    weight.requires_grad_()
+    (found,) = torch.autograd.grad(windows.convolve_and_pool(images, weight, bias).sum(), weight)
+    (expected,) = torch.autograd.grad(pooled(convolved(images, weight, bias)).sum(), weight)
+    assert relative_error(found, expected) < 1e-13
+
+
+def test_gradients_of_gradients():
+    images, weight, bias = a_convolution((1, 4, 6, 2), 3, torch.float64)
+    inputs = [tensor[:32].clone().requires_grad_() for tensor in (weight, bias)]
+    assert torch.autograd.gradgradcheck(
+        lambda weight, bias: windows.convolve_and_pool(images, weight, bias), inputs
+    )
+    maps = torch.randn(1, 2, 2, 32, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(windows.pool, maps)
+
+
+@pytest.mark.parametrize("value", [-5.0, -0.6, 0.0, 1.5])
+def test_the_first_of_equals_has_the_gradient(dtype: torch.dtype, value: float):
+    maps = torch.full((1, 4, 4, 32), value, dtype=dtype).requires_grad_()
+    (gradient,) = torch.autograd.grad(windows.pool(maps).sum(), maps)
+    (expected,) = torch.autograd.grad(pooled(maps).sum(), maps)
+    assert ((gradient != 0) == (expected != 0)).all()
+
+
+@pytest.mark.parametrize("grads", [False, True])
+def test_what_is_not_a_number_stays_so_in_its_window_alone(dtype: torch.dtype, grads: bool):
+    maps = torch.randn(1, 4, 4, 32).to(dtype)
+    for x, c in ((0, 3), (1, 7)):
+        maps[0, 1, x, c] = torch.nan
+    expected = torch.zeros(1, 2, 2, 32, dtype=torch.bool)
+    expected[0, 0, 0, [3, 7]] = True
+    assert (windows.pool(maps.requires_grad_(grads)).isnan() == expected).all()
+
+
+def test_gelu_is_as_exact_as_torch():
+    """Over the range in which it is neither 0 nor its argument, and far beyond."""
+    x = torch.linspace(-12, 12, 2**18)
+    maps = x.view(1, 1, -1, 32).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    found, expected = windows.pool(maps).flatten(), F.gelu(x.double())
+    error, of_torch = ((g - expected).abs().max() for g in (found, F.gelu(x)))
+    assert error < 1.5 * of_torch
+    far = torch.tensor([-1e30, -1e4, -20.0, 20.0, 1e4, 1e30] + [0.0] * 26)
+    found = windows.pool(far.expand(1, 2, 2, 32)).flatten()
+    assert (found == far.clamp(min=0)).all()
+
+
+def test_derivative_of_gelu():
+    x = torch.linspace(-30, 30, 2**16).requires_grad_()
+    maps = x.view(1, 1, -1, 32).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    (found,) = torch.autograd.grad(windows.pool(maps).sum(), x)
+    doubles = x.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(F.gelu(doubles).sum(), doubles)
+    assert (found - expected).abs().max() < 1e-6
+
+
+def test_as_many_threads_as_there_are_or_one(request: pytest.FixtureRequest):
+    images, weight, bias = a_convolution((3, 9, 11, 3), 4, torch.float32)
+    results = []
+    for _ in range(2):
+        inputs = [tensor.clone().requires_grad_() for tensor in (images, weight, bias)]
+        results.append(windows.convolve_and_pool(*inputs))
+        request.getfixturevalue("one_thread")
+    assert torch.equal(*results)
+
+
+def test_transformations_of_torch_func_are_not_for_kernels():
+    maps = torch.randn(2, 32, 4, 4, dtype=torch.float64)
+    asked = []
+
+    def squares(maps: Tensor) -> Tensor:
+        asked.append(windows.are_for(maps))
+        return gelu_and_pool(maps).square().sum()
+
+    with without_kernels():
+        expected = squares(maps), grad(squares)(maps), vmap(squares)(maps[:, None])
+        product = jvp(grad(squares), (maps,), (maps,))[1]
+    del asked[:]
+    found = grad(squares)(maps), vmap(squares)(maps[:, None])
+    for f, e in zip(found, expected[1:], strict=True):
+        assert relative_error(f, e) < 1e-12
+    assert relative_error(jvp(grad(squares), (maps,), (maps,))[1], product) < 1e-12
+    assert asked == [False] * 3
+    assert relative_error(squares(maps), expected[0]) < 1e-12
+    assert asked == [False] * 3 + [True]
+
+
+def test_what_kernels_are_for():
+    maps = torch.zeros(1, 2, 2, 32)
+    assert windows.are_for(maps)
+    assert not windows.are_for(maps, maps.double())
+    assert not windows.are_for(maps.half())
+    assert not windows.are_for(maps.to("meta"))
+    assert windows.take(64)
+    assert not windows.take(10)
+    with without_kernels():
+        assert not windows.are_for(maps)

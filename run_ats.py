@@ -11,20 +11,17 @@ def main() -> None:
     args = parser.parse_args()
 
     from collections.abc import Iterator
-    from dataclasses import replace
 
     from torch import Tensor
 
     from src.data.samples import Samples
-    from src.memory import members_at_once
+    from src.memory import steps_at_once
     from src.tda.ats import additional_step
     from src.tda.scores import Draws, Scores, collect
 
     def compute(draws: Draws) -> dict[str, Scores]:
         setup = draws.setup
-        chunk_size = args.chunk_size or members_at_once(
-            setup.loss, draws.checkpoints[0], setup.train, batch_size=1
-        )
+        chunk_size = args.chunk_size or steps_at_once(setup.loss, draws.checkpoints[0], setup.train)
 
         def chunks(train: Samples) -> Iterator[Tensor]:
             return additional_step(
@@ -32,7 +29,7 @@ def main() -> None:
                 draws.checkpoints,
                 train,
                 setup.test,
-                adam=replace(setup.adam, decay_steps=None),
+                adam=setup.adam,
                 chunk_size=chunk_size,
             )
 

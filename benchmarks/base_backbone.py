@@ -92,7 +92,7 @@ def main() -> None:
                 [params],
                 setup.train.at(slice(N_ATS)),
                 test,
-                adam=replace(setup.adam, decay_steps=None),
+                adam=setup.adam,
                 chunk_size=N_ATS,
             )
         ],

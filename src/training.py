@@ -1,9 +1,11 @@
 """The one trainer: a stack of members on one schedule of batches with per-sample loss weights.
 
 Full training is a stack of one with all weights 1. Leave-one-out is one member per training sample
-whose weight is 0 at that sample. An additional training step is one member per training sample with
-a schedule of one step. Adam is elementwise, so one optimiser over stacked parameters is exactly one
-optimiser per member.
+whose weight is 0 at that sample. Adam is elementwise, so one optimiser over stacked parameters is
+exactly one optimiser per member.
+
+An additional training step is one member per training sample, too, but all begin at the same
+parameters and end after one step: what Adam does in it is `AdamSettings.first_step`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from src.data.samples import Samples
 from src.errors import UserError
 from src.experiments import Experiment
 from src.members import Params, PerSampleLoss, Stack
+
+ADAM_EPSILON = 1e-8  # torch's default
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,32 @@ class AdamSettings:
     def optimizer(self, members: Stack) -> torch.optim.Adam:
         """Return a fresh optimiser over the members' parameters."""
         return torch.optim.Adam(
-            members.values(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            members.values(),
+            lr=self.learning_rate,
+            eps=ADAM_EPSILON,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
+
+    def first_step(self, params: Params, gradients: Stack) -> Stack:
+        """Return the members that a fresh optimiser's first step from `params` makes.
+
+        After one step both of Adam's moments, corrected for their bias, are those of one gradient
+        (Kingma and Ba 2015, algorithm 1), so that the step is
+
+            θ − lr · g / (|g| + ε)
+
+        with the weight decay in g.
+
+        Args:
+            params: Parameters θ of one member.
+            gradients: The gradient of each member's loss there, (M, ...); becomes the result.
+        """
+        with torch.no_grad():
+            for name, g in gradients.items():
+                g.add_(params[name], alpha=self.weight_decay)
+                g.div_(g.abs().add_(ADAM_EPSILON)).mul_(-self.learning_rate).add_(params[name])
+        return gradients
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
         """Return the schedule of the learning rate, to be stepped after each step."""

@@ -3,6 +3,8 @@
     τ(z_j, z) = L(z; θ_+j) − L(z; θ)
 
 θ_+j is θ after one step of a fresh Adam on z_j alone, in eval mode. Negative: z_j helps z.
+
+All steps begin at θ: their gradients are the per-sample gradients there, from one backward pass.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from torch import Tensor
 
 from src.data.samples import Samples
 from src.evaluation import evaluate
-from src.members import Params, PerSampleLoss, repeat, stack
+from src.members import Params, PerSampleLoss, stack
 from src.memory import in_chunks
-from src.training import AdamSettings, Trainer
+from src.tda.gradients import per_sample_gradients
+from src.training import AdamSettings
 
 
 def additional_step(
@@ -36,7 +39,8 @@ def additional_step(
         train: The training samples.
         test: The test samples.
         adam: Settings of the fresh optimiser.
-        chunk_size: Members, each with its step on one sample, held at once.
+        chunk_size: Members, each with its step on one sample, held at once: their parameters, no
+            moments of an optimiser.
 
     Yields:
         Scores (C, M, n_test) with M at most `chunk_size`.
@@ -44,12 +48,12 @@ def additional_step(
     loss.model.eval()
     base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
 
-    def scores(positions: Tensor) -> Tensor:
+    def scores(chunk: range) -> Tensor:
         losses = []
         for checkpoint in checkpoints:
-            members = repeat(checkpoint, len(positions))
-            Trainer(loss, members, train, adam).step(positions[:, None])
-            losses.append(evaluate(loss, members, test))
+            samples = train[chunk.start : chunk.stop]
+            gradients = per_sample_gradients(loss, checkpoint, *samples).stack()
+            losses.append(evaluate(loss, adam.first_step(checkpoint, gradients), test))
         return torch.stack(losses) - base[:, None]
 
-    yield from in_chunks(torch.arange(len(train), device=train.device), chunk_size, scores)
+    yield from in_chunks(range(len(train)), chunk_size, scores)

@@ -1,4 +1,4 @@
-"""The compiled kernels: built once for a processor, in half a second, and kept beside the source.
+"""The compiled kernels: built once for a processor, in a second or two, and kept beside the source.
 
 Where there is no compiler, what they compute is composed of torch's operations, which takes longer
 and gives the same numbers to rounding.
@@ -30,9 +30,12 @@ X86_FLAGS = ("-mprefer-vector-width=512",)  # where there are vectors of so many
 _enabled = True
 
 
-def kernels() -> ctypes.CDLL | None:
-    """Return the compiled kernels; None: they could not be compiled, or are switched off."""
-    return _library() if _enabled else None
+def kernels(number: str) -> ctypes.CDLL | None:
+    """Return the compiled kernels for numbers of a type, "float" or "double".
+
+    None: they could not be compiled, or are switched off.
+    """
+    return _library(number) if _enabled else None
 
 
 @contextlib.contextmanager
@@ -47,27 +50,32 @@ def without_kernels() -> Iterator[None]:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def _library(number: str) -> ctypes.CDLL | None:
     try:
         # OpenMP's functions are those of torch's own library, so that both have the same threads:
         # it has to be there first.
         import torch  # noqa: F401
 
-        return ctypes.CDLL(str(build(SOURCE, BUILT)))
+        return ctypes.CDLL(str(build(SOURCE, number, BUILT)))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         say(
             f"{SOURCE.name} was not compiled ({reason[0] if reason else error}): going on with "
-            "torch's operations alone, the CNNs take up to twice as long"
+            "torch's operations alone, the CNNs take about twice as long"
         )
         return None
 
 
-def build(source: Path, folder: Path) -> Path:
+def build(source: Path, number: str, folder: Path) -> Path:
     """Return the compiled library of a source file, compiled now if it was not before.
 
     The file's name tells source, flags, compiler and processor, so that machines that share a
     folder each find their own. Any number of processes may build at once.
+
+    Args:
+        source: What is compiled.
+        number: The type of its numbers.
+        folder: Where the library is kept.
 
     Raises:
         OSError: There is no compiler, or the folder cannot be written.
@@ -75,6 +83,7 @@ def build(source: Path, folder: Path) -> Path:
     """
     compiler = _compiler()
     flags = (*FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ()))
+    flags = (*flags, f"-DNUMBER={number}")
     described = [source.read_text(), *flags, *compiler, _processor()]
     name = hashlib.sha256("\0".join(described).encode()).hexdigest()[:16]
     library = folder / f"{source.stem}-{name}.so"

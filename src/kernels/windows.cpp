@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
@@ -21,14 +22,14 @@ constexpr double LOWEST = -0.751791524693564457;  // where the derivative of GEL
 constexpr double SQRT_HALF = 0.707106781186547524;
 constexpr double ROOT_OF_TWO_PI = 2.50662827463100050;
 
-// The sums of a convolution stay in registers: of the four elements of so many windows, two vectors
-// each.
+// What is summed stays in registers: of a convolution the four elements of so many windows, two
+// vectors each; of its gradients at most so many vectors.
 #ifdef __AVX512F__
-constexpr int BYTES = 64, WINDOWS = 2;  // 32 registers
+constexpr int BYTES = 64, WINDOWS = 2, GRADIENTS = 25;  // 32 registers
 #elif defined(__aarch64__)
-constexpr int BYTES = 16, WINDOWS = 2;  // 32 registers
+constexpr int BYTES = 16, WINDOWS = 2, GRADIENTS = 25;  // 32 registers
 #else
-constexpr int BYTES = 32, WINDOWS = 1;  // 16 registers
+constexpr int BYTES = 32, WINDOWS = 1, GRADIENTS = 12;  // 16 registers
 #endif
 constexpr int VECTORS = 2;
 #define UNROLLED _Pragma("GCC unroll 8")
@@ -185,8 +186,8 @@ void take(const T* maps, int64_t n_windows, int64_t width, int64_t C, const Keep
 
 // The gradient of maps: that of the elements at the positions, and 0 elsewhere.
 template <typename T>
-void scatter(const T* gradient, const uint8_t* positions, int64_t n_windows, int64_t width,
-             int64_t C, T* maps) {
+void scatter_to_maps(const T* gradient, const uint8_t* positions, int64_t n_windows,
+                     int64_t width, int64_t C, T* maps) {
 #pragma omp parallel for
   for (int64_t n = 0; n < n_windows; ++n) {
     T *a = maps + first_element(n, width, C), *c = a + 2 * width * C;
@@ -200,6 +201,25 @@ void scatter(const T* gradient, const uint8_t* positions, int64_t n_windows, int
       store(c + C + i, position == 3 ? g : zero);
     }
   }
+}
+
+// Calls `compute(rows, vectors, y, v)`, the first two constants, for blocks of rows from y on and of
+// vectors in them from v on that together are all rows of a kernel, of so many vectors each.
+template <int VECTORS, int ROWS, typename Compute>
+inline void rows_in_blocks(int y, int n_rows, int v, const Compute& compute) {
+  if constexpr (ROWS > 0) {
+    for (; n_rows - y >= ROWS; y += ROWS)
+      compute(std::integral_constant<int, ROWS>(), std::integral_constant<int, VECTORS>(), y, v);
+    rows_in_blocks<VECTORS, ROWS - 1>(y, n_rows, v, compute);
+  }
+}
+
+template <typename Compute>
+inline void in_blocks(int n_rows, int n_vectors, const Compute& compute) {
+  int v = 0;
+  for (; n_vectors - v >= 6; v += 6) rows_in_blocks<6, GRADIENTS / 6>(0, n_rows, v, compute);
+  for (; n_vectors - v >= 5; v += 5) rows_in_blocks<5, GRADIENTS / 5>(0, n_rows, v, compute);
+  for (; n_vectors - v >= 1; v += 1) rows_in_blocks<1, 5>(0, n_rows, v, compute);
 }
 
 // A convolution of stride 1, without padding, of images (B, H, W, C), of which `image_stride` and
@@ -258,36 +278,137 @@ template <typename T> struct Convolution {
     for (int64_t n = n_groups * WINDOWS; n < n_windows; ++n)
       for (int64_t o = 0; o < O; o += CHANNELS) take<1>(n, o, keep);
   }
+
+  // Gradients: of each window, one element alone has one, `gradient` (B, height, width, O) at
+  // `positions`. So a window's share of them is, for each channel, that number times as many pixels
+  // or weights as the kernel has: a fourth of the operations that a gradient of all elements takes.
+
+  // How far the pixels that an element is made of lie from those of the window's first.
+  inline int64_t to_element(uint8_t position) const {
+    return (position & 1) * C + (position >> 1) * row_stride;
+  }
+
+  // The gradient of the weight, (n_parts, O, kernel, kernel, C), each part of as many images.
+  void weight_gradient(const T* gradient, const uint8_t* positions, int64_t n_parts,
+                       T* parts) const {
+    constexpr int64_t CHANNELS = 16;  // of which the numbers lie in one or two lines of the cache
+    const int64_t n_weights = kernel * kernel * C;
+#pragma omp parallel for collapse(2)
+    for (int64_t part = 0; part < n_parts; ++part)
+      for (int64_t from = 0; from < O; from += CHANNELS) {
+        T* of_part = parts + (part * O + from) * n_weights;
+        std::memset(of_part, 0, CHANNELS * n_weights * sizeof(T));
+        for (int64_t b = part * B / n_parts; b < (part + 1) * B / n_parts; ++b)
+          in_blocks(kernel, kernel * C / LANES<T>, [&](auto rows, auto vectors, int y, int v) {
+            for (int64_t o = 0; o < CHANNELS; ++o)
+              add_weight_gradient<rows, vectors>(gradient, positions, b, from + o, y, v * LANES<T>,
+                                                 of_part + o * n_weights);
+          });
+      }
+  }
+
+  template <int ROWS, int N>
+  inline void add_weight_gradient(const T* gradient, const uint8_t* positions, int64_t b, int64_t o,
+                                  int y, int x, T* of_weight) const {
+    Vector<T> sums[ROWS][N] = {};
+    for (int64_t h = 0; h < height; ++h) {
+      const T* pixels = images + b * image_stride + (2 * h + y) * row_stride + x;
+      int64_t at = (b * height + h) * width * O + o;
+      for (int64_t w = 0; w < width; ++w, at += O, pixels += 2 * C) {
+        const T *row = pixels + to_element(positions[at]), g = gradient[at];
+        UNROLLED for (int r = 0; r < ROWS; ++r, row += row_stride)
+          UNROLLED for (int n = 0; n < N; ++n)
+            sums[r][n] += g * load<Vector<T>>(row + n * LANES<T>);
+      }
+    }
+    UNROLLED for (int r = 0; r < ROWS; ++r) UNROLLED for (int n = 0; n < N; ++n) {
+      T* to = of_weight + (y + r) * kernel * C + x + n * LANES<T>;
+      store(to, load<Vector<T>>(to) + sums[r][n]);
+    }
+  }
+
+  // The gradient of the images, contiguous (B, H, W, C). The weight is (O, kernel, kernel, C) here.
+  void image_gradient(const T* gradient, const uint8_t* positions, int64_t H, int64_t W,
+                      T* of_images) const {
+    Convolution<T> to = *this;
+    to.image_stride = H * W * C;
+    to.row_stride = W * C;
+#pragma omp parallel for
+    for (int64_t b = 0; b < B; ++b) {
+      std::memset(of_images + b * H * W * C, 0, H * W * C * sizeof(T));
+      for (int64_t o = 0; o < O; ++o)
+        in_blocks(kernel, kernel * C / LANES<T>, [&](auto rows, auto vectors, int y, int v) {
+          to.template add_image_gradient<rows, vectors>(gradient, positions, b, o, y,
+                                                        v * LANES<T>, of_images);
+        });
+    }
+  }
+
+  template <int ROWS, int N>
+  inline void add_image_gradient(const T* gradient, const uint8_t* positions, int64_t b, int64_t o,
+                                 int y, int x, T* of_images) const {
+    Vector<T> weights[ROWS][N];
+    UNROLLED for (int r = 0; r < ROWS; ++r) UNROLLED for (int n = 0; n < N; ++n)
+      weights[r][n] =
+          load<Vector<T>>(weight + ((o * kernel + y + r) * kernel * C + x + n * LANES<T>));
+    for (int64_t h = 0; h < height; ++h) {
+      T* pixels = of_images + b * image_stride + (2 * h + y) * row_stride + x;
+      int64_t at = (b * height + h) * width * O + o;
+      for (int64_t w = 0; w < width; ++w, at += O, pixels += 2 * C) {
+        T* row = pixels + to_element(positions[at]);
+        const T g = gradient[at];
+        UNROLLED for (int r = 0; r < ROWS; ++r, row += row_stride)
+          UNROLLED for (int n = 0; n < N; ++n) {
+            T* to = row + n * LANES<T>;
+            store(to, load<Vector<T>>(to) + g * weights[r][n]);
+          }
+      }
+    }
+  }
 };
 
 }  // namespace
 
-#define MAPS(T) const T *maps, int64_t n_windows, int64_t width, int64_t C
-#define CONVOLUTION(T)                                                                        \
-  const T *images, int64_t image_stride, int64_t row_stride, const T *weight, const T *bias,  \
-      int64_t C, int64_t kernel, int64_t O, int64_t B, int64_t height, int64_t width
-#define THE_CONVOLUTION(T)                                                                      \
-  Convolution<T> { images, image_stride, row_stride, weight, bias, C, kernel, O, B, height, width }
+using Number = NUMBER;  // float or double, as the compiler is told
 
-#define EXPORT(T, SUFFIX)                                                                     \
-  extern "C" void pool_##SUFFIX(MAPS(T), T* pooled) {                                         \
-    take(maps, n_windows, width, C, Pool<T>{pooled});                                         \
-  }                                                                                           \
-  extern "C" void pool_with_slope_##SUFFIX(MAPS(T), T* pooled, T* slopes,                     \
-                                           uint8_t* positions) {                              \
-    take(maps, n_windows, width, C, PoolWithSlope<T>{pooled, slopes, positions});             \
-  }                                                                                           \
-  extern "C" void convolve_and_pool_##SUFFIX(CONVOLUTION(T), T* pooled) {                     \
-    THE_CONVOLUTION(T).take_all(Pool<T>{pooled});                                             \
-  }                                                                                           \
-  extern "C" void convolve_and_pool_with_slope_##SUFFIX(CONVOLUTION(T), T* pooled, T* slopes, \
-                                                        uint8_t* positions) {                 \
-    THE_CONVOLUTION(T).take_all(PoolWithSlope<T>{pooled, slopes, positions});                 \
-  }                                                                                           \
-  extern "C" void scatter_##SUFFIX(const T* gradient, const uint8_t* positions,               \
-                                   int64_t n_windows, int64_t width, int64_t C, T* maps) {    \
-    scatter(gradient, positions, n_windows, width, C, maps);                                  \
-  }
+#define MAPS const Number *maps, int64_t n_windows, int64_t width, int64_t C
+#define CONVOLUTION                                                                             \
+  const Number *images, int64_t image_stride, int64_t row_stride, const Number *weight,         \
+      const Number *bias, int64_t C, int64_t kernel, int64_t O, int64_t B, int64_t height,      \
+      int64_t width
+#define THE_CONVOLUTION \
+  Convolution<Number> { images, image_stride, row_stride, weight, bias, C, kernel, O, B, height, width }
 
-EXPORT(float, float32)
-EXPORT(double, float64)
+extern "C" {
+
+void pool(MAPS, Number* pooled) { take(maps, n_windows, width, C, Pool<Number>{pooled}); }
+
+void pool_with_slope(MAPS, Number* pooled, Number* slopes, uint8_t* positions) {
+  take(maps, n_windows, width, C, PoolWithSlope<Number>{pooled, slopes, positions});
+}
+
+void convolve_and_pool(CONVOLUTION, Number* pooled) {
+  THE_CONVOLUTION.take_all(Pool<Number>{pooled});
+}
+
+void convolve_and_pool_with_slope(CONVOLUTION, Number* pooled, Number* slopes,
+                                  uint8_t* positions) {
+  THE_CONVOLUTION.take_all(PoolWithSlope<Number>{pooled, slopes, positions});
+}
+
+void weight_gradient(CONVOLUTION, const Number* gradient, const uint8_t* positions,
+                     int64_t n_parts, Number* parts) {
+  THE_CONVOLUTION.weight_gradient(gradient, positions, n_parts, parts);
+}
+
+void image_gradient(CONVOLUTION, const Number* gradient, const uint8_t* positions, int64_t H,
+                    int64_t W, Number* of_images) {
+  THE_CONVOLUTION.image_gradient(gradient, positions, H, W, of_images);
+}
+
+void scatter(const Number* gradient, const uint8_t* positions, int64_t n_windows, int64_t width,
+             int64_t C, Number* maps) {
+  scatter_to_maps(gradient, positions, n_windows, width, C, maps);
+}
+
+}  // extern "C"

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from src.kernels.library import kernels
 
-DTYPES = (torch.float32, torch.float64)
-CHANNELS_AT_ONCE = 32  # or a divisor of it, by processor and type
+NUMBERS = {torch.float32: "float", torch.float64: "double"}
+# Or a divisor, by processor and type of numbers.
+CHANNELS_AT_ONCE = 32
+VECTOR = 16
 
 
 def are_for(*tensors: Tensor) -> bool:
@@ -28,7 +30,9 @@ def are_for(*tensors: Tensor) -> bool:
     read.
     """
     first = tensors[0]
-    if first.device.type != "cpu" or first.dtype not in DTYPES or kernels() is None:
+    if first.device.type != "cpu" or first.dtype not in NUMBERS:
+        return False
+    if kernels(NUMBERS[first.dtype]) is None:
         return False
     try:
         for tensor in tensors:
@@ -125,22 +129,76 @@ class _ConvolveAndPool(torch.autograd.Function):
         if torch.is_grad_enabled():  # to differentiate the gradient, too
             return _gradients(ctx, _convolve_and_pool_by_torch, (images, weight, bias), gradient)
         of_selected = (gradient * slopes).contiguous()
-        of_images, of_weight, _ = torch.ops.aten.convolution_backward(
-            _scatter(of_selected, positions).permute(0, 3, 1, 2),
-            images.permute(0, 3, 1, 2),
-            weight,
-            bias_sizes=None,
-            stride=[1, 1],
-            padding=[0, 0],
-            dilation=[1, 1],
-            transposed=False,
-            output_padding=[0, 0],
-            groups=1,
-            output_mask=[*ctx.needs_input_grad[:2], False],
-        )
-        if of_images is not None:
-            of_images = of_images.permute(0, 2, 3, 1)
+        of_images = of_weight = None
+        if _rows_are_vectors(weight):
+            if ctx.needs_input_grad[0]:
+                of_images = _image_gradient(images, weight, of_selected, positions)
+            if ctx.needs_input_grad[1]:
+                of_weight = weight_gradients(images, weight, of_selected, positions, 1)[0]
+        else:
+            of_images, of_weight, _ = torch.ops.aten.convolution_backward(
+                _scatter(of_selected, positions).permute(0, 3, 1, 2),
+                images.permute(0, 3, 1, 2),
+                weight,
+                bias_sizes=None,
+                stride=[1, 1],
+                padding=[0, 0],
+                dilation=[1, 1],
+                transposed=False,
+                output_padding=[0, 0],
+                groups=1,
+                output_mask=[*ctx.needs_input_grad[:2], False],
+            )
+            if of_images is not None:
+                of_images = of_images.permute(0, 2, 3, 1)
         return of_images, of_weight, of_selected.sum((0, 1, 2))
+
+
+def _rows_are_vectors(weight: Tensor) -> bool:
+    """Say whether the rows of a convolution's kernel, of all channels, are whole vectors."""
+    return weight.shape[1] * weight.shape[3] % VECTOR == 0
+
+
+def weight_gradients(
+    images: Tensor, weight: Tensor, gradient: Tensor, positions: Tensor, n_parts: int
+) -> Tensor:
+    """Return the gradient of a convolution's weight, a sum over images, in parts of that sum.
+
+    Args:
+        images: (B, H, W, C).
+        weight: (O, C, k, k).
+        gradient: Of the one element of each window that has one, (B, h, w, O).
+        positions: Where in its window each is, uint8 (B, h, w, O).
+        n_parts: Parts, each of as many images; B: one for each image.
+
+    Returns:
+        (n_parts, O, C, k, k).
+    """
+    n_outputs, channels, *kernel = weight.shape
+    parts = images.new_empty(n_parts, n_outputs, *kernel, channels)
+    of = _Convolution(images, weight, gradient)
+    _kernel("weight_gradient", images)(
+        *of.arguments,
+        _pointer(gradient),
+        _pointer(positions),
+        ctypes.c_int64(n_parts),
+        _pointer(parts),
+    )
+    return parts.permute(0, 1, 4, 2, 3)
+
+
+def _image_gradient(images: Tensor, weight: Tensor, gradient: Tensor, positions: Tensor) -> Tensor:
+    """Return the gradient of a convolution's images; see `weight_gradients`."""
+    of_images = images.new_empty(images.shape)
+    of = _Convolution(images, weight, gradient, (0, 2, 3, 1))
+    _kernel("image_gradient", images)(
+        *of.arguments,
+        _pointer(gradient),
+        _pointer(positions),
+        *(ctypes.c_int64(size) for size in images.shape[1:3]),
+        _pointer(of_images),
+    )
+    return of_images
 
 
 def _convolve_and_pool_by_torch(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -162,16 +220,22 @@ class _Convolution:
 
     Attributes:
         pooled_shape: (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
-        arguments: For a kernel.
+        arguments: For a kernel; the weight's order there is by default (k, k, C, O).
     """
 
-    def __init__(self, images: Tensor, weight: Tensor, bias: Tensor) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        order: tuple[int, ...] = (2, 3, 1, 0),
+    ) -> None:
         n, height, width, channels = images.shape
         # Rows, and images, may lie apart, as those of a part of larger images do.
         if images.stride(2) != channels or (channels > 1 and images.stride(3) != 1):
             images = images.contiguous()
         n_outputs, _, kernel, _ = weight.shape
-        weight = weight.permute(2, 3, 1, 0).contiguous()  # (k, k, C, O)
+        weight = weight.permute(order).contiguous()
         bias = bias.contiguous()
         self.pooled_shape = (n, (height - kernel + 1) // 2, (width - kernel + 1) // 2, n_outputs)
         self.arguments = (
@@ -216,7 +280,7 @@ def _gradients_are_wanted(*tensors: Tensor) -> bool:
 
 
 def _kernel(name: str, of: Tensor) -> Callable[..., None]:
-    return getattr(kernels(), f"{name}_{str(of.dtype).removeprefix('torch.')}")
+    return getattr(kernels(NUMBERS[of.dtype]), name)
 
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:

@@ -12,7 +12,7 @@ import pytest
 from src.experiments import REPOSITORY
 from src.kernels.library import SOURCE, build, kernels
 
-needs_compiler = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(kernels("float") is None, reason="needs a C++ compiler")
 
 SCRIPT = """
 import torch
@@ -39,9 +39,9 @@ def run(folder: Path, **environment: str) -> subprocess.CompletedProcess:
 
 @needs_compiler
 def test_built_once(tmp_path: Path):
-    library = build(SOURCE, tmp_path / "built")
+    library = build(SOURCE, "float", tmp_path / "built")
     built = library.stat().st_mtime_ns
-    assert build(SOURCE, tmp_path / "built") == library
+    assert build(SOURCE, "float", tmp_path / "built") == library
     assert library.stat().st_mtime_ns == built
     assert list(library.parent.iterdir()) == [library]
 
@@ -50,7 +50,7 @@ def test_built_once(tmp_path: Path):
 def test_another_source_is_another_library(tmp_path: Path):
     other = tmp_path / SOURCE.name
     other.write_text(SOURCE.read_text() + "\n// changed\n")
-    assert build(other, tmp_path).name != build(SOURCE, tmp_path).name
+    assert build(other, "float", tmp_path).name != build(SOURCE, "float", tmp_path).name
 
 
 @needs_compiler

@@ -15,7 +15,7 @@ from src.kernels.library import kernels, without_kernels
 from src.models.cnn import gelu_and_pool
 from tests.tools import relative_error
 
-pytestmark = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(kernels("float") is None, reason="needs a C++ compiler")
 
 DTYPES = {torch.float64: 1e-13, torch.float32: 1e-6}
 MAPS = [(3, 4, 6, 32), (2, 2, 2, 96), (1, 2, 10, 64)]

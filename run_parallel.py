@@ -42,7 +42,8 @@ def main() -> None:
         type=gpu_list,
         metavar="LIST",
         help="for example 0,1,2,3: one process on each; a number that stands twice has two. "
-        "Without this, --workers and --slurm: all GPUs or, where there is none, one worker a core",
+        "Without this, --workers and --slurm: all GPUs, of CNNs up to four seeds on each at once, "
+        "or, where there is none, one worker a core",
     )
     where.add_argument(
         "--workers", type=positive_int, metavar="N", help="processes on the CPU, its cores divided"
@@ -122,7 +123,10 @@ def gpus_to_use(args: Namespace) -> list[str]:
 
     n_gpus = torch.cuda.device_count()
     if args.gpus is None:
-        return [str(k) for k in range(n_gpus)]
+        from src.parallel import all_gpus
+
+        with_backbone = any(experiment.has_backbone for experiment in args.experiment)
+        return all_gpus(n_gpus, one_seed_fills_one=with_backbone)
     for gpu in args.gpus:
         if int(gpu) >= n_gpus:
             raise UserError(f"there is no GPU {gpu} here, which has {n_gpus} (numbered from 0)")

@@ -26,10 +26,10 @@ SHARE_OF_FREE_MEMORY = 0.5
 # a batch its activations: the sizes are those at which cnn2 was fastest and, of members in one
 # batch, the tiny ViT. A GPU wants what fits.
 CPU_CACHE_BYTES = 16 * 2**20
-CPU_BATCH = 60
+CPU_BATCH = 100
 CPU_EVALUATION = 1000  # samples of one member, of which few activations are kept
 CPU_VECTORISED = 256  # members times samples
-CPU_HESSIAN_BATCH = 120  # vectors times samples
+CPU_HESSIAN_BATCH = 240  # vectors times samples
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
 ADVICE = (
     "free memory on the device, choose another by --device, or fine-tune a smaller backbone "

@@ -13,6 +13,8 @@ from src.jobs import Job
 from src.processes import JobProcess, end, wait_for_one
 
 POLLED_EVERY = 0.2  # seconds, for jobs that other processes are at work on
+# One seed of a CNN does not fill a GPU: most of its time goes into launches. Chosen, not measured.
+SEEDS_ON_A_GPU = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ def make_slots(gpus: list[str], n_workers: int) -> list[Slot]:
     if gpus:
         return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for gpu in gpus]
     return [Slot("cpu", threads)] * n_workers
+
+
+def all_gpus(n_gpus: int, *, one_seed_fills_one: bool) -> list[str]:
+    """Return the numbers of all GPUs, each as often as seeds shall be at work on it at once."""
+    at_once = 1
+    if n_gpus and not one_seed_fills_one:
+        at_once = max(1, min(SEEDS_ON_A_GPU, n_cores() // n_gpus))
+    return [str(k) for k in range(n_gpus)] * at_once
 
 
 def n_cores() -> int:

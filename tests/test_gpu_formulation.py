@@ -6,7 +6,8 @@ members as for few: on a GPU each operation is a launch of some microseconds, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.data.samples import Samples
 from src.evaluation import evaluate
+from src.kernels.library import without_kernels
 from src.members import Params, PerSampleLoss, repeat, trainable
 from src.models import cnn
 from src.models.cnn import CNN2, convolve_patches
@@ -84,13 +86,19 @@ class Work:
 
 
 @pytest.fixture
-def by_patches(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def by_patches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Return what has convolutions computed as on a GPU from then on."""
 
     def forward(self: cnn.Conv2d, maps: Tensor) -> Tensor:
         return convolve_patches(maps, self.weight, self.bias)
 
-    return lambda: monkeypatch.setattr(cnn.Conv2d, "forward", forward)
+    with contextlib.ExitStack() as until_the_end:
+
+        def start() -> None:
+            monkeypatch.setattr(cnn.Conv2d, "forward", forward)
+            until_the_end.enter_context(without_kernels())
+
+        yield start
 
 
 @pytest.mark.parametrize("method", [Work.loo, Work.ats, Work.influence, Work.similarity])

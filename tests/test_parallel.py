@@ -21,7 +21,7 @@ from src.errors import UserError
 from src.experiments import STEPS, Paths, parse_experiment
 from src.jobs import plan
 from src.locks import HeldError, Holder, holder, lock, wait_for_lock
-from src.parallel import make_slots
+from src.parallel import all_gpus, make_slots
 from tests.conftest import DIGITS
 from tests.tools import Result, call, call_well
 
@@ -273,6 +273,15 @@ class TestPlan:
         ]
         assert [s.environment for s in make_slots([], 4)] == [{"OMP_NUM_THREADS": "4"}] * 4
         assert make_slots([], 99)[0].environment == {"OMP_NUM_THREADS": "1"}
+
+    def test_gpus(self, monkeypatch: pytest.MonkeyPatch):
+        """As many seeds on each as there are cores for; the first jobs go to GPUs of their own."""
+        monkeypatch.setattr("src.parallel.n_cores", lambda: 6)
+        assert all_gpus(2, one_seed_fills_one=False) == ["0", "1"] * 3
+        assert all_gpus(1, one_seed_fills_one=False) == ["0"] * 4
+        assert all_gpus(8, one_seed_fills_one=False) == [str(k) for k in range(8)]
+        assert all_gpus(2, one_seed_fills_one=True) == ["0", "1"]
+        assert all_gpus(0, one_seed_fills_one=False) == []
 
 
 def launch(root: Path, *arguments: object) -> Result:

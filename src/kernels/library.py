@@ -19,6 +19,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from src.memory import say
 
 SOURCE = Path(__file__).with_name("windows.cpp")
@@ -26,16 +29,27 @@ BUILT = Path(__file__).with_name("built")
 # No flag lets the compiler reorder a sum: the numbers are the same on any number of threads.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 X86_FLAGS = ("-mprefer-vector-width=512",)  # where there are vectors of so many bits
+NUMBERS = {torch.float32: "float", torch.float64: "double"}
 
 _enabled = True
 
 
-def kernels(number: str) -> ctypes.CDLL | None:
-    """Return the compiled kernels for numbers of a type, "float" or "double".
+def are_there(dtype: torch.dtype) -> bool:
+    """Say whether there are kernels for numbers of a type; compiles them where it is the first.
 
-    None: they could not be compiled, or are switched off.
+    There are none where they could not be compiled, or are switched off.
     """
-    return _library(number) if _enabled else None
+    return _enabled and dtype in NUMBERS and _library(dtype) is not None
+
+
+def call(name: str, dtype: torch.dtype, *arguments: int) -> int:
+    """Call a kernel for numbers of a type with sizes and addresses, which are int64 all."""
+    return getattr(_library(dtype), name)(*map(ctypes.c_int64, arguments))
+
+
+def pointer(tensor: Tensor) -> int:
+    """Return the address of a tensor's memory."""
+    return tensor.data_ptr()
 
 
 @contextlib.contextmanager
@@ -50,13 +64,10 @@ def without_kernels() -> Iterator[None]:
 
 
 @functools.cache
-def _library(number: str) -> ctypes.CDLL | None:
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     try:
-        # OpenMP's functions are those of torch's own library, so that both have the same threads:
-        # it has to be there first.
-        import torch  # noqa: F401
-
-        return ctypes.CDLL(str(build(SOURCE, number, BUILT)))
+        # OpenMP's functions are found in torch's own library, so that both have the same threads.
+        return ctypes.CDLL(str(build(SOURCE, NUMBERS[dtype], BUILT)))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         say(

@@ -64,6 +64,23 @@ template <typename V, typename T> inline void store(T* to, const V& vector) {
 
 template <typename V, typename W> inline V bits(const W& vector) { return load<V>(&vector); }
 
+template <typename T> inline T sum_of(const Vector<T>& vector) {
+  T numbers[LANES<T>];
+  store(numbers, vector);
+  UNROLLED for (int half = LANES<T> / 2; half > 0; half /= 2)
+    UNROLLED for (int i = 0; i < half; ++i) numbers[i] += numbers[i + half];
+  return numbers[0];
+}
+template <> inline float sum_of<float>(const Vector<float>& vector) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_ps(bits<__m512>(vector));
+#else
+  float sum = 0;
+  for (int i = 0; i < LANES<float>; ++i) sum += vector[i];
+  return sum;
+#endif
+}
+
 template <typename V> inline V larger(V a, V b) { return a > b ? a : b; }
 template <typename V> inline V smaller(V a, V b) { return a < b ? a : b; }
 
@@ -203,6 +220,29 @@ void scatter_to_maps(const T* gradient, const uint8_t* positions, int64_t n_wind
   }
 }
 
+// The reverse, of maps in which a window has no more than one element that is not 0. Returns 0 where
+// one has more.
+template <typename T>
+int64_t gather_from_maps(const T* maps, int64_t n_windows, int64_t width, int64_t C, T* gradient,
+                         uint8_t* positions) {
+  int64_t one_each = 1;
+#pragma omp parallel for reduction(& : one_each)
+  for (int64_t n = 0; n < n_windows; ++n) {
+    const T *first = maps + first_element(n, width, C), *below = first + 2 * width * C;
+    for (int64_t i = 0; i < C; i += LANES<T>) {
+      const Vector<T> a = load<Vector<T>>(first + i), b = load<Vector<T>>(first + C + i),
+                      c = load<Vector<T>>(below + i), d = load<Vector<T>>(below + C + i);
+      // Each comparison is -1 where there is something.
+      const Integers<T> in_b = b != 0, in_c = c != 0, in_d = d != 0;
+      one_each &= !any(((a != 0) + in_b + in_c + in_d) < -1);
+      store(gradient + n * C + i, (a + b) + (c + d));
+      store(positions + n * C + i,
+            __builtin_convertvector(-(in_b + 2 * in_c + 3 * in_d), Positions<T>));
+    }
+  }
+  return one_each;
+}
+
 // Calls `compute(rows, vectors, y, v)`, the first two constants, for blocks of rows from y on and of
 // vectors in them from v on that together are all rows of a kernel, of so many vectors each.
 template <int VECTORS, int ROWS, typename Compute>
@@ -278,92 +318,139 @@ template <typename T> struct Convolution {
     for (int64_t n = n_groups * WINDOWS; n < n_windows; ++n)
       for (int64_t o = 0; o < O; o += CHANNELS) take<1>(n, o, keep);
   }
+};
 
-  // Gradients: of each window, one element alone has one, `gradient` (B, height, width, O) at
-  // `positions`. So a window's share of them is, for each channel, that number times as many pixels
-  // or weights as the kernel has: a fourth of the operations that a gradient of all elements takes.
+// A convolution at one element of each window alone, S(images, weight), for each channel the one at
+// its position; and what a number g for each of these elements gives by the images and by the
+// weight, as in the derivatives of g S(images, weight). Each is a fourth of the operations of the
+// whole map.
+//
+// All are K times as large as said, or shared by the K, whose stride then is 0. The rows of a kernel
+// are whole vectors. A sum does not depend on the number of threads.
+struct Selected {
+  int64_t K, B, height, width, O;  // of the elements and their positions (B, height, width, O)
+  int64_t kernel, length;          // of the weight (O, kernel, length)
+  // Of the images (B, H, W, C), in which `length` numbers from a pixel on are a row of a kernel.
+  int64_t H, W, C;
+  int64_t images_stride, weight_stride, numbers_stride, positions_stride;  // over the K
 
-  // How far the pixels that an element is made of lie from those of the window's first.
+  inline int64_t pixel(int64_t b, int64_t h) const { return (b * H + 2 * h) * W * C; }
+
   inline int64_t to_element(uint8_t position) const {
-    return (position & 1) * C + (position >> 1) * row_stride;
+    return ((position & 1) + (position >> 1) * W) * C;
   }
 
-  // The gradient of the weight, (n_parts, O, kernel, kernel, C), each part of as many images.
-  void weight_gradient(const T* gradient, const uint8_t* positions, int64_t n_parts,
-                       T* parts) const {
-    constexpr int64_t CHANNELS = 16;  // of which the numbers lie in one or two lines of the cache
-    const int64_t n_weights = kernel * kernel * C;
+  // Calls `compute(at, row)` for the windows of an image: where the element is in (B, height,
+  // width, O), and where its row y of the kernel begins in the images.
+  template <typename Compute>
+  inline void each_window(const uint8_t* positions, int64_t b, int64_t o, int y,
+                          const Compute& compute) const {
+    for (int64_t h = 0; h < height; ++h) {
+      int64_t at = (b * height + h) * width * O + o, first = pixel(b, h) + y * W * C;
+      for (int64_t w = 0; w < width; ++w, at += O, first += 2 * C)
+        compute(at, first + to_element(positions[at]));
+    }
+  }
+
+  // Has `compute(rows, vectors, y, from)` do the weight's rows block by block.
+  template <typename T, typename Compute> inline void each_block(const Compute& compute) const {
+    in_blocks(kernel, length / LANES<T>, [&](auto rows, auto vectors, int y, int v) {
+      compute(rows, vectors, y, v * LANES<T>);
+    });
+  }
+
+  // The elements.
+  template <typename T>
+  void elements(const T* images, const T* weight, const uint8_t* positions, T* numbers) const {
 #pragma omp parallel for collapse(2)
-    for (int64_t part = 0; part < n_parts; ++part)
-      for (int64_t from = 0; from < O; from += CHANNELS) {
-        T* of_part = parts + (part * O + from) * n_weights;
-        std::memset(of_part, 0, CHANNELS * n_weights * sizeof(T));
-        for (int64_t b = part * B / n_parts; b < (part + 1) * B / n_parts; ++b)
-          in_blocks(kernel, kernel * C / LANES<T>, [&](auto rows, auto vectors, int y, int v) {
-            for (int64_t o = 0; o < CHANNELS; ++o)
-              add_weight_gradient<rows, vectors>(gradient, positions, b, from + o, y, v * LANES<T>,
-                                                 of_part + o * n_weights);
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t b = 0; b < B; ++b) {
+        const T *images_k = images + k * images_stride, *weight_k = weight + k * weight_stride;
+        const uint8_t* positions_k = positions + k * positions_stride;
+        T* numbers_k = numbers + k * B * height * width * O;
+        std::memset(numbers_k + b * height * width * O, 0, height * width * O * sizeof(T));
+        for (int64_t o = 0; o < O; ++o)
+          each_block<T>([&](auto rows, auto vectors, int y, int from) {
+            constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
+            Vector<T> w[R][N];
+            load_rows<R, N>(weight_k + (o * kernel + y) * length + from, length, w);
+            each_window(positions_k, b, o, y, [&](int64_t at, int64_t first) {
+              const T* row = images_k + first + from;
+              Vector<T> sums[R] = {};
+              UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
+                sums[r] += load<Vector<T>>(row + r * W * C + n * LANES<T>) * w[r][n];
+              UNROLLED for (int r = 1; r < R; ++r) sums[0] += sums[r];
+              numbers_k[at] += sum_of<T>(sums[0]);
+            });
           });
       }
   }
 
-  template <int ROWS, int N>
-  inline void add_weight_gradient(const T* gradient, const uint8_t* positions, int64_t b, int64_t o,
-                                  int y, int x, T* of_weight) const {
-    Vector<T> sums[ROWS][N] = {};
-    for (int64_t h = 0; h < height; ++h) {
-      const T* pixels = images + b * image_stride + (2 * h + y) * row_stride + x;
-      int64_t at = (b * height + h) * width * O + o;
-      for (int64_t w = 0; w < width; ++w, at += O, pixels += 2 * C) {
-        const T *row = pixels + to_element(positions[at]), g = gradient[at];
-        UNROLLED for (int r = 0; r < ROWS; ++r, row += row_stride)
-          UNROLLED for (int n = 0; n < N; ++n)
-            sums[r][n] += g * load<Vector<T>>(row + n * LANES<T>);
+  // The gradient of the images.
+  template <typename T>
+  void by_images(const T* numbers, const T* weight, const uint8_t* positions, T* images) const {
+#pragma omp parallel for collapse(2)
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t b = 0; b < B; ++b) {
+        const T *numbers_k = numbers + k * numbers_stride, *weight_k = weight + k * weight_stride;
+        const uint8_t* positions_k = positions + k * positions_stride;
+        T* images_k = images + k * B * H * W * C;
+        std::memset(images_k + b * H * W * C, 0, H * W * C * sizeof(T));
+        for (int64_t o = 0; o < O; ++o)
+          each_block<T>([&](auto rows, auto vectors, int y, int from) {
+            constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
+            Vector<T> w[R][N];
+            load_rows<R, N>(weight_k + (o * kernel + y) * length + from, length, w);
+            const Selected of = *this;  // no store to memory can change a copy
+            of.each_window(positions_k, b, o, y, [=](int64_t at, int64_t first) {
+              T* row = images_k + first + from;
+              const T g = numbers_k[at];
+              UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
+                T* to = row + r * of.W * of.C + n * LANES<T>;
+                store(to, load<Vector<T>>(to) + g * w[r][n]);
+              }
+            });
+          });
       }
-    }
-    UNROLLED for (int r = 0; r < ROWS; ++r) UNROLLED for (int n = 0; n < N; ++n) {
-      T* to = of_weight + (y + r) * kernel * C + x + n * LANES<T>;
-      store(to, load<Vector<T>>(to) + sums[r][n]);
-    }
   }
 
-  // The gradient of the images, contiguous (B, H, W, C). The weight is (O, kernel, kernel, C) here.
-  void image_gradient(const T* gradient, const uint8_t* positions, int64_t H, int64_t W,
-                      T* of_images) const {
-    Convolution<T> to = *this;
-    to.image_stride = H * W * C;
-    to.row_stride = W * C;
-#pragma omp parallel for
-    for (int64_t b = 0; b < B; ++b) {
-      std::memset(of_images + b * H * W * C, 0, H * W * C * sizeof(T));
-      for (int64_t o = 0; o < O; ++o)
-        in_blocks(kernel, kernel * C / LANES<T>, [&](auto rows, auto vectors, int y, int v) {
-          to.template add_image_gradient<rows, vectors>(gradient, positions, b, o, y,
-                                                        v * LANES<T>, of_images);
-        });
-    }
+  // The gradient of the weight.
+  template <typename T>
+  void by_weight(const T* images, const T* numbers, const uint8_t* positions, T* weight) const {
+    constexpr int64_t CHANNELS = 16;  // whose numbers lie in one or two lines of the cache
+    const int64_t n_weights = kernel * length;
+#pragma omp parallel for collapse(2)
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t from_o = 0; from_o < O; from_o += CHANNELS) {
+          const T *images_k = images + k * images_stride, *numbers_k = numbers + k * numbers_stride;
+          const uint8_t* positions_k = positions + k * positions_stride;
+          T* weight_k = weight + k * O * n_weights;
+          std::memset(weight_k + from_o * n_weights, 0, CHANNELS * n_weights * sizeof(T));
+          for (int64_t b = 0; b < B; ++b)
+            each_block<T>([&](auto rows, auto vectors, int y, int from) {
+            constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
+              for (int64_t o = from_o; o < from_o + CHANNELS; ++o) {
+                Vector<T> sums[R][N] = {};
+                each_window(positions_k, b, o, y, [&](int64_t at, int64_t first) {
+                  const T *row = images_k + first + from, g = numbers_k[at];
+                  UNROLLED for (int r = 0; r < R; ++r)
+                    UNROLLED for (int n = 0; n < N; ++n)
+                      sums[r][n] += g * load<Vector<T>>(row + r * W * C + n * LANES<T>);
+                });
+                T* to = weight_k + (o * kernel + y) * length + from;
+                UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
+                  T* vector = to + r * length + n * LANES<T>;
+                  store(vector, load<Vector<T>>(vector) + sums[r][n]);
+                }
+              }
+            });
+        }
   }
 
-  template <int ROWS, int N>
-  inline void add_image_gradient(const T* gradient, const uint8_t* positions, int64_t b, int64_t o,
-                                 int y, int x, T* of_images) const {
-    Vector<T> weights[ROWS][N];
+  template <int ROWS, int N, typename T>
+  static inline void load_rows(const T* from, int64_t length, Vector<T> (&rows)[ROWS][N]) {
     UNROLLED for (int r = 0; r < ROWS; ++r) UNROLLED for (int n = 0; n < N; ++n)
-      weights[r][n] =
-          load<Vector<T>>(weight + ((o * kernel + y + r) * kernel * C + x + n * LANES<T>));
-    for (int64_t h = 0; h < height; ++h) {
-      T* pixels = of_images + b * image_stride + (2 * h + y) * row_stride + x;
-      int64_t at = (b * height + h) * width * O + o;
-      for (int64_t w = 0; w < width; ++w, at += O, pixels += 2 * C) {
-        T* row = pixels + to_element(positions[at]);
-        const T g = gradient[at];
-        UNROLLED for (int r = 0; r < ROWS; ++r, row += row_stride)
-          UNROLLED for (int n = 0; n < N; ++n) {
-            T* to = row + n * LANES<T>;
-            store(to, load<Vector<T>>(to) + g * weights[r][n]);
-          }
-      }
-    }
+      rows[r][n] = load<Vector<T>>(from + r * length + n * LANES<T>);
   }
 };
 
@@ -396,14 +483,24 @@ void convolve_and_pool_with_slope(CONVOLUTION, Number* pooled, Number* slopes,
   THE_CONVOLUTION.take_all(PoolWithSlope<Number>{pooled, slopes, positions});
 }
 
-void weight_gradient(CONVOLUTION, const Number* gradient, const uint8_t* positions,
-                     int64_t n_parts, Number* parts) {
-  THE_CONVOLUTION.weight_gradient(gradient, positions, n_parts, parts);
+void selected_elements(const Selected* of, const Number* images, const Number* weight,
+                       const uint8_t* positions, Number* numbers) {
+  of->elements(images, weight, positions, numbers);
 }
 
-void image_gradient(CONVOLUTION, const Number* gradient, const uint8_t* positions, int64_t H,
-                    int64_t W, Number* of_images) {
-  THE_CONVOLUTION.image_gradient(gradient, positions, H, W, of_images);
+void selected_by_images(const Selected* of, const Number* numbers, const Number* weight,
+                        const uint8_t* positions, Number* images) {
+  of->by_images(numbers, weight, positions, images);
+}
+
+void selected_by_weight(const Selected* of, const Number* images, const Number* numbers,
+                        const uint8_t* positions, Number* weight) {
+  of->by_weight(images, numbers, positions, weight);
+}
+
+int64_t gather(const Number* maps, int64_t n_windows, int64_t width, int64_t C, Number* gradient,
+               uint8_t* positions) {
+  return gather_from_maps(maps, n_windows, width, C, gradient, positions);
 }
 
 void scatter(const Number* gradient, const uint8_t* positions, int64_t n_windows, int64_t width,

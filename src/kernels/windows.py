@@ -7,7 +7,6 @@ to write and read a map as to compute it.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -15,31 +14,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.kernels.library import kernels
+from src.kernels import selected
+from src.kernels.library import are_there, call, pointer
 
-NUMBERS = {torch.float32: "float", torch.float64: "double"}
-# Or a divisor, by processor and type of numbers.
-CHANNELS_AT_ONCE = 32
-VECTOR = 16
+CHANNELS_AT_ONCE = 32  # or a divisor of it, by processor and type of numbers
 
 
 def are_for(*tensors: Tensor) -> bool:
-    """Say whether there are kernels for some tensors: on a CPU, of one type of floats.
-
-    Tensors within a transformation of torch.func have no memory of their own that a kernel could
-    read.
-    """
+    """Say whether there are kernels for some tensors: on a CPU, of one type of floats."""
     first = tensors[0]
-    if first.device.type != "cpu" or first.dtype not in NUMBERS:
-        return False
-    if kernels(NUMBERS[first.dtype]) is None:
-        return False
+    return (
+        first.device.type == "cpu"
+        and all(tensor.dtype == first.dtype for tensor in tensors)
+        and are_there(first.dtype)
+    )
+
+
+def have_memory(*tensors: Tensor) -> bool:
+    """Say whether kernels can read tensors, as they cannot in a transformation of torch.func."""
     try:
         for tensor in tensors:
             tensor.data_ptr()
     except RuntimeError:
         return False
-    return all(tensor.dtype == first.dtype for tensor in tensors)
+    return True
 
 
 def take(channels: int) -> bool:
@@ -49,11 +47,13 @@ def take(channels: int) -> bool:
 
 def pool(maps: Tensor) -> Tensor:
     """Return GELU of maps (B, H, W, C), max-pooled: (B, H / 2, W / 2, C)."""
+    if not have_memory(maps):
+        return pool_by_torch(maps)
     if _gradients_are_wanted(maps):
         return _Pool.apply(maps)
     maps = maps.contiguous()
     pooled = maps.new_empty(_pooled_shape(maps))
-    _kernel("pool", maps)(_pointer(maps), *_windows(pooled), _pointer(pooled))
+    call("pool", maps.dtype, pointer(maps), *_windows(pooled), pointer(pooled))
     return pooled
 
 
@@ -68,11 +68,15 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
     """
+    if not have_memory(images, weight, bias):
+        # For torch.func, of which the transformations find a derivative in every operation.
+        positions = _Positions.apply(images[None], weight[None], bias[None])[0]
+        return F.gelu(selected.elements(images, weight, positions) + bias)
     if _gradients_are_wanted(images, weight, bias):
         return _ConvolveAndPool.apply(images, weight, bias)
     of = _Convolution(images, weight, bias)
     pooled = images.new_empty(of.pooled_shape)
-    _kernel("convolve_and_pool", images)(*of.arguments, _pointer(pooled))
+    call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
     return pooled
 
 
@@ -97,8 +101,12 @@ class _Pool(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor) -> Tensor:
         kept = _Kept(maps, _pooled_shape(maps))
         contiguous = maps.contiguous()
-        _kernel("pool_with_slope", maps)(
-            _pointer(contiguous), *_windows(kept.pooled), *kept.arguments
+        call(
+            "pool_with_slope",
+            maps.dtype,
+            pointer(contiguous),
+            *_windows(kept.pooled),
+            *kept.arguments,
         )
         ctx.save_for_backward(maps, kept.slopes, kept.positions)
         return kept.pooled
@@ -119,7 +127,7 @@ class _ConvolveAndPool(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         of = _Convolution(images, weight, bias)
         kept = _Kept(images, of.pooled_shape)
-        _kernel("convolve_and_pool_with_slope", images)(*of.arguments, *kept.arguments)
+        call("convolve_and_pool_with_slope", images.dtype, *of.arguments, *kept.arguments)
         ctx.save_for_backward(images, weight, bias, kept.slopes, kept.positions)
         return kept.pooled
 
@@ -130,11 +138,13 @@ class _ConvolveAndPool(torch.autograd.Function):
             return _gradients(ctx, _convolve_and_pool_by_torch, (images, weight, bias), gradient)
         of_selected = (gradient * slopes).contiguous()
         of_images = of_weight = None
-        if _rows_are_vectors(weight):
+        if selected.rows_are_vectors(*weight.shape[1::2]):
             if ctx.needs_input_grad[0]:
-                of_images = _image_gradient(images, weight, of_selected, positions)
+                of_images = selected.image_gradient(of_selected, weight, positions, images.shape)
             if ctx.needs_input_grad[1]:
-                of_weight = weight_gradients(images, weight, of_selected, positions, 1)[0]
+                of_weight = selected.weight_gradients(
+                    images[None], of_selected[None], positions[None], weight.shape[2:]
+                )[0].permute(0, 3, 1, 2)
         else:
             of_images, of_weight, _ = torch.ops.aten.convolution_backward(
                 _scatter(of_selected, positions).permute(0, 3, 1, 2),
@@ -154,51 +164,41 @@ class _ConvolveAndPool(torch.autograd.Function):
         return of_images, of_weight, of_selected.sum((0, 1, 2))
 
 
-def _rows_are_vectors(weight: Tensor) -> bool:
-    """Say whether the rows of a convolution's kernel, of all channels, are whole vectors."""
-    return weight.shape[1] * weight.shape[3] % VECTOR == 0
+class _Positions(torch.autograd.Function):
+    """Where in each window of a convolution's map the element is whose GELU is largest.
 
-
-def weight_gradients(
-    images: Tensor, weight: Tensor, gradient: Tensor, positions: Tensor, n_parts: int
-) -> Tensor:
-    """Return the gradient of a convolution's weight, a sum over images, in parts of that sum.
-
-    Args:
-        images: (B, H, W, C).
-        weight: (O, C, k, k).
-        gradient: Of the one element of each window that has one, (B, h, w, O).
-        positions: Where in its window each is, uint8 (B, h, w, O).
-        n_parts: Parts, each of as many images; B: one for each image.
-
-    Returns:
-        (n_parts, O, C, k, k).
+    Every operand has a first dimension of K different ones, or 1: images (K, B, H, W, C), weight
+    (K, O, C, k, k), bias (K, O). The positions, uint8 (K, B, h, w, O), have no derivatives.
     """
-    n_outputs, channels, *kernel = weight.shape
-    parts = images.new_empty(n_parts, n_outputs, *kernel, channels)
-    of = _Convolution(images, weight, gradient)
-    _kernel("weight_gradient", images)(
-        *of.arguments,
-        _pointer(gradient),
-        _pointer(positions),
-        ctypes.c_int64(n_parts),
-        _pointer(parts),
-    )
-    return parts.permute(0, 1, 4, 2, 3)
 
+    @staticmethod
+    def forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        n = max(len(images), len(weight), len(bias))
+        operands = zip(*(x.expand(n, *x.shape[1:]) for x in (images, weight, bias)), strict=True)
+        positions = []
+        for of_one in operands:
+            of = _Convolution(*of_one)
+            kept = _Kept(of_one[0], of.pooled_shape)
+            call("convolve_and_pool_with_slope", images.dtype, *of.arguments, *kept.arguments)
+            positions.append(kept.positions)
+        return torch.stack(positions)
 
-def _image_gradient(images: Tensor, weight: Tensor, gradient: Tensor, positions: Tensor) -> Tensor:
-    """Return the gradient of a convolution's images; see `weight_gradients`."""
-    of_images = images.new_empty(images.shape)
-    of = _Convolution(images, weight, gradient, (0, 2, 3, 1))
-    _kernel("image_gradient", images)(
-        *of.arguments,
-        _pointer(gradient),
-        _pointer(positions),
-        *(ctypes.c_int64(size) for size in images.shape[1:3]),
-        _pointer(of_images),
-    )
-    return of_images
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        return None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        return None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor) -> tuple[Tensor, int]:
+        merged, n = selected.merge(info.batch_size, in_dims, operands)
+        return _Positions.apply(*merged).unflatten(0, (info.batch_size, n)), 0
 
 
 def _convolve_and_pool_by_torch(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class _Convolution:
 
     Attributes:
         pooled_shape: (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
-        arguments: For a kernel; the weight's order there is by default (k, k, C, O).
+        arguments: For a kernel; the weight's order there is (k, k, C, O).
     """
 
     def __init__(
@@ -228,23 +228,24 @@ class _Convolution:
         images: Tensor,
         weight: Tensor,
         bias: Tensor,
-        order: tuple[int, ...] = (2, 3, 1, 0),
     ) -> None:
         n, height, width, channels = images.shape
         # Rows, and images, may lie apart, as those of a part of larger images do.
         if images.stride(2) != channels or (channels > 1 and images.stride(3) != 1):
             images = images.contiguous()
         n_outputs, _, kernel, _ = weight.shape
-        weight = weight.permute(order).contiguous()
+        weight = weight.permute(2, 3, 1, 0).contiguous()
         bias = bias.contiguous()
         self.pooled_shape = (n, (height - kernel + 1) // 2, (width - kernel + 1) // 2, n_outputs)
         self.arguments = (
-            _pointer(images),
-            *(ctypes.c_int64(images.stride(dim)) for dim in (0, 1)),
-            _pointer(weight),
-            _pointer(bias),
-            *(ctypes.c_int64(size) for size in (channels, kernel, n_outputs)),
-            *(ctypes.c_int64(size) for size in self.pooled_shape[:3]),
+            pointer(images),
+            *(images.stride(dim) for dim in (0, 1)),
+            pointer(weight),
+            pointer(bias),
+            channels,
+            kernel,
+            n_outputs,
+            *self.pooled_shape[:3],
         )
         self._alive = (images, weight, bias)
 
@@ -262,29 +263,66 @@ class _Kept:
     def __init__(self, like: Tensor, pooled_shape: tuple[int, ...]) -> None:
         self.pooled, self.slopes = like.new_empty(pooled_shape), like.new_empty(pooled_shape)
         self.positions = torch.empty(pooled_shape, dtype=torch.uint8)
-        self.arguments = (_pointer(self.pooled), _pointer(self.slopes), _pointer(self.positions))
+        self.arguments = (pointer(self.pooled), pointer(self.slopes), pointer(self.positions))
 
 
 def _scatter(gradient: Tensor, positions: Tensor) -> Tensor:
     """Return maps with the gradient of each window at its position, and 0 elsewhere."""
     n, height, width, channels = gradient.shape
     maps = gradient.new_empty(n, 2 * height, 2 * width, channels)
-    _kernel("scatter", gradient)(
-        _pointer(gradient), _pointer(positions), *_windows(gradient), _pointer(maps)
+    call(
+        "scatter",
+        gradient.dtype,
+        pointer(gradient),
+        pointer(positions),
+        *_windows(gradient),
+        pointer(maps),
     )
     return maps
 
 
+def per_image_weight_gradients(
+    images: Tensor, gradient: Tensor, kernel: tuple[int, int]
+) -> Tensor | None:
+    """Return the gradient of a convolution's weight by each image, from that of its maps.
+
+    Args:
+        images: (B, H, W, C).
+        gradient: Of the maps, (B, H', W', O), as max-pooling leaves it: of each window, one element
+            alone has one.
+        kernel: Rows and columns of the kernel.
+
+    Returns:
+        (B, O, *kernel, C); None: there is no kernel for it, or the gradient is another.
+    """
+    n, height, width, n_outputs = gradient.shape
+    if (
+        not are_for(images, gradient)
+        or not take(n_outputs)
+        or not selected.rows_are_vectors(images.shape[3], kernel[1])
+        or height % 2 != 0
+        or width % 2 != 0
+    ):
+        return None
+    gradient = gradient.contiguous()
+    of_elements = gradient.new_empty(_pooled_shape(gradient))
+    positions = torch.empty(of_elements.shape, dtype=torch.uint8)
+    one_each = call(
+        "gather",
+        gradient.dtype,
+        pointer(gradient),
+        *_windows(of_elements),
+        pointer(of_elements),
+        pointer(positions),
+    )
+    if not one_each:
+        return None
+    operands = (x[:, None] for x in (images, of_elements, positions))
+    return selected.weight_gradients(*operands, kernel)
+
+
 def _gradients_are_wanted(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
-def _kernel(name: str, of: Tensor) -> Callable[..., None]:
-    return getattr(kernels(NUMBERS[of.dtype]), name)
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def _pooled_shape(maps: Tensor) -> tuple[int, ...]:
@@ -292,7 +330,7 @@ def _pooled_shape(maps: Tensor) -> tuple[int, ...]:
     return n, height // 2, width // 2, channels
 
 
-def _windows(pooled: Tensor) -> tuple[ctypes.c_int64, ...]:
+def _windows(pooled: Tensor) -> tuple[int, ...]:
     """Return how many windows there are, how many in a row, and the channels."""
     n, height, width, channels = pooled.shape
-    return tuple(ctypes.c_int64(size) for size in (n * height * width, width, channels))
+    return n * height * width, width, channels

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.kernels import windows
 from src.members import Params, PerSampleLoss, Stack
 
 
@@ -62,12 +63,15 @@ class Matrices:
     """A layer's gradients of N samples, formed: Σ_p b_p a_pᵀ of the weight, Σ_p b_p of the bias.
 
     Attributes:
-        weight: (N, O, I).
+        weight: (N, O, I). Of a convolution, I goes through the kernel's rows and columns, and in
+            each through the input's channels.
         bias: (N, O); None: the layer has none.
+        kernel: Rows and columns of a convolution's kernel; None: it is no convolution.
     """
 
     weight: Tensor
     bias: Tensor | None
+    kernel: tuple[int, int] | None = None
 
     def inner(self, other: Matrices) -> Tensor:
         """Return the inner products (N, N') with another batch's gradients."""
@@ -80,11 +84,16 @@ class Matrices:
         return squares if self.bias is None else squares + self.bias.square().sum(1)
 
     def formed(self) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of the weight (N, O, I) and of the bias (N, O)."""
-        return self.weight, self.bias
+        """Return the gradients of the weight (N, O, I), in its order, and of the bias (N, O)."""
+        if self.kernel is None:
+            return self.weight, self.bias
+        weight = self.weight.unflatten(2, (*self.kernel, -1))  # (N, O, kH, kW, C)
+        return weight.permute(0, 1, 4, 2, 3).flatten(2), self.bias
 
     def contract(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the inner products (K, N) with vectors (K, O, I) and (K, O)."""
+        """Return the inner products (K, N) with vectors (K, O, I), in their order, and (K, O)."""
+        if self.kernel is not None:
+            weight = weight.unflatten(2, (-1, *self.kernel)).permute(0, 1, 3, 4, 2).flatten(2)
         products = weight.flatten(1) @ self.weight.flatten(1).T
         return products if bias is None else products + bias @ self.bias.T
 
@@ -207,15 +216,25 @@ def _layers_with_parameters(model: nn.Module, params: Params) -> dict[str, nn.Mo
 def _layer_gradients(
     layer: nn.Module, inputs: Tensor, gradient: Tensor
 ) -> OuterProducts | Matrices:
-    if isinstance(layer, nn.Conv2d):
-        a = F.unfold(
-            inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride
-        ).mT  # (N, P, I)
-        b = gradient.flatten(2).mT  # (N, P, O)
-    else:
-        a = inputs.reshape(len(inputs), -1, layer.in_features)
-        b = gradient.reshape(len(gradient), -1, layer.out_features)
     has_bias = layer.bias is not None
+    if isinstance(layer, nn.Conv2d):
+        return _convolution_gradients(layer, inputs, gradient)
+    a = inputs.reshape(len(inputs), -1, layer.in_features)
+    b = gradient.reshape(len(gradient), -1, layer.out_features)
     if a.shape[1] == 1:
         return OuterProducts(b[:, 0], a[:, 0], has_bias)
     return Matrices(b.mT @ a, b.sum(1) if has_bias else None)
+
+
+def _convolution_gradients(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor) -> Matrices:
+    bias = gradient.sum((2, 3)) if layer.bias is not None else None
+    weight = None
+    if (layer.stride, layer.padding, layer.dilation) == ((1, 1), (0, 0), (1, 1)):
+        weight = windows.per_image_weight_gradients(
+            inputs.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), layer.kernel_size
+        )
+    if weight is None:
+        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        weight = gradient.flatten(2) @ patches.mT  # (N, O, C * kH * kW)
+        weight = weight.unflatten(2, (-1, *layer.kernel_size)).permute(0, 1, 3, 4, 2)
+    return Matrices(weight.flatten(2), bias, layer.kernel_size)

@@ -72,12 +72,14 @@ class Hessian:
             return jvp(grad(mean_loss), (self.params,), (vector,))[1]
 
         self.loss.model.eval()
-        products = in_chunks(
-            matrix,
-            self.vectors_at_once,
-            lambda rows: flatten(vmap(product)(unflatten(rows, self.params))),
-        )
-        return torch.cat([*products])
+        products = [
+            *in_chunks(
+                matrix,
+                self.vectors_at_once,
+                lambda rows: flatten(vmap(product)(unflatten(rows, self.params))),
+            )
+        ]
+        return torch.cat(products) if len(products) > 1 else products[0]
 
     def product(self, matrix: Tensor) -> Tensor:
         """Return the products (K, P) of K vectors (K, P) with the Hessian of the mean loss."""

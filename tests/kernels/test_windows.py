@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 
 from src.kernels import windows
-from src.kernels.library import kernels, without_kernels
-from src.models.cnn import gelu_and_pool
+from src.kernels.library import are_there, without_kernels
 from tests.tools import relative_error
 
-pytestmark = pytest.mark.skipif(kernels("float") is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
 
 DTYPES = {torch.float64: 1e-13, torch.float32: 1e-6}
 MAPS = [(3, 4, 6, 32), (2, 2, 2, 96), (1, 2, 10, 64)]
@@ -50,6 +49,10 @@ def pooled(maps: Tensor) -> Tensor:
 def convolved(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return a convolution of images (B, H, W, C), channels last, as one would write it."""
     return F.conv2d(images.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+
+def pooled_by_definition(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return pooled(convolved(images, weight, bias))
 
 
 def a_convolution(
@@ -173,25 +176,70 @@ def test_as_many_threads_as_there_are_or_one(request: pytest.FixtureRequest):
     assert torch.equal(*results)
 
 
-def test_transformations_of_torch_func_are_not_for_kernels():
-    maps = torch.randn(2, 32, 4, 4, dtype=torch.float64)
-    asked = []
+@pytest.mark.parametrize(("shape", "kernel"), [((2, 8, 8, 1), 3), ((3, 6, 8, 32), 3)])
+def test_transformations_of_torch_func(shape: tuple[int, ...], kernel: int):
+    """A Hessian product, batched over vectors, as the influence function takes it."""
+    images, weight, bias = a_convolution(shape, kernel, torch.float64)
+    vectors = torch.randn(3, *weight.shape, dtype=torch.float64), torch.randn(3, 64).double()
 
-    def squares(maps: Tensor) -> Tensor:
-        asked.append(windows.are_for(maps))
-        return gelu_and_pool(maps).square().sum()
+    def loss(weight: Tensor, bias: Tensor) -> Tensor:
+        pooled = windows.convolve_and_pool(images.tanh(), weight, bias)
+        return pooled.square().square().sum()
 
-    with without_kernels():
-        expected = squares(maps), grad(squares)(maps), vmap(squares)(maps[:, None])
-        product = jvp(grad(squares), (maps,), (maps,))[1]
-    del asked[:]
-    found = grad(squares)(maps), vmap(squares)(maps[:, None])
-    for f, e in zip(found, expected[1:], strict=True):
-        assert relative_error(f, e) < 1e-12
-    assert relative_error(jvp(grad(squares), (maps,), (maps,))[1], product) < 1e-12
-    assert asked == [False] * 3
-    assert relative_error(squares(maps), expected[0]) < 1e-12
-    assert asked == [False] * 3 + [True]
+    def composed(weight: Tensor, bias: Tensor) -> Tensor:
+        return pooled_by_definition(images.tanh(), weight, bias).square().square().sum()
+
+    def products(of: Callable) -> tuple[Tensor, ...]:
+        def product(*vector: Tensor) -> tuple[Tensor, ...]:
+            return jvp(grad(of, argnums=(0, 1)), (weight, bias), vector)[1]
+
+        return torch.func.vmap(product)(*vectors)
+
+    def reversed_twice(vector: Tensor) -> Tensor:
+        def directional(w: Tensor) -> Tensor:
+            return (grad(loss)(w, bias) * vector).sum()
+
+        return grad(directional)(weight)
+
+    expected = products(composed)
+    for found, e in zip(products(loss), expected, strict=True):
+        assert relative_error(found, e) < 1e-11
+    no_bias = jvp(grad(loss), (weight, bias), (vectors[0][0], torch.zeros_like(bias)))[1]
+    assert relative_error(reversed_twice(vectors[0][0]), no_bias) < 1e-11
+
+
+def test_a_batch_of_weights_and_of_images():
+    """As the members of a stack have them, also within another batch."""
+    images = torch.randn(2, 3, 1, 6, 6, 32, dtype=torch.float64)
+    weight = torch.randn(3, 32, 32, 3, 3, dtype=torch.float64)
+    bias = torch.randn(3, 32, dtype=torch.float64)
+    found = vmap(vmap(windows.convolve_and_pool), in_dims=(0, None, None))(images, weight, bias)
+    shared = vmap(windows.convolve_and_pool, in_dims=(None, 0, 0))(images[0, 0], weight, bias)
+    for m in range(3):
+        for i in range(2):
+            expected = pooled_by_definition(images[i, m], weight[m], bias[m])
+            assert relative_error(found[i, m], expected) < 1e-12
+        expected = pooled_by_definition(images[0, 0], weight[m], bias[m])
+        assert relative_error(shared[m], expected) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8, 32), (1, 4, 4, 64)])
+def test_weight_gradients_of_each_image(dtype: torch.dtype, shape: tuple[int, ...]):
+    images = torch.randn(shape, dtype=dtype)
+    weight = torch.randn(64, shape[3], 3, 3, dtype=dtype)
+    maps = convolved(images, weight, torch.zeros(64, dtype=dtype)).requires_grad_()
+    (gradient,) = torch.autograd.grad(windows.pool(maps).square().sum(), maps)
+    found = windows.per_image_weight_gradients(images, gradient, (3, 3))
+    for i in range(len(images)):
+        expected = torch.nn.grad.conv2d_weight(
+            images[i : i + 1].permute(0, 3, 1, 2).double(),
+            weight.shape,
+            gradient[i : i + 1].permute(0, 3, 1, 2).double(),
+        )
+        assert relative_error(found[i].permute(0, 3, 1, 2), expected) < DTYPES[dtype]
+    gradient[0, 0, 0, 5] = gradient[0, 0, 1, 5] = 1  # two in a window: not of max-pooling
+    assert windows.per_image_weight_gradients(images, gradient, (3, 3)) is None
+    assert windows.per_image_weight_gradients(images[..., :5], gradient, (3, 3)) is None
 
 
 def test_what_kernels_are_for():

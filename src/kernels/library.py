@@ -114,10 +114,10 @@ def build(source: Path, number: str, folder: Path) -> Path:
 def _compiler() -> list[str]:
     if os.environ.get("CXX"):
         return shlex.split(os.environ["CXX"])
-    for name in ("c++", "g++", "clang++"):
+    for name in ("g++", "c++"):
         if path := shutil.which(name):
             return [path]
-    raise FileNotFoundError("there is no C++ compiler; the environment variable CXX may name one")
+    raise FileNotFoundError("there is no g++; the environment variable CXX may name one")
 
 
 def _processor() -> str:

@@ -244,16 +244,18 @@ int64_t gather_from_maps(const T* maps, int64_t n_windows, int64_t width, int64_
 }
 
 // Calls `compute(rows, vectors, y, v)`, the first two constants, for blocks of rows from y on and of
-// vectors in them from v on that together are all rows of a kernel, of so many vectors each.
-template <int VECTORS, int ROWS, typename Compute>
+// vectors in them from v on: together all rows of a kernel, of so many vectors each.
+template <int N, int ROWS, typename Compute>
 inline void rows_in_blocks(int y, int n_rows, int v, const Compute& compute) {
   if constexpr (ROWS > 0) {
     for (; n_rows - y >= ROWS; y += ROWS)
-      compute(std::integral_constant<int, ROWS>(), std::integral_constant<int, VECTORS>(), y, v);
-    rows_in_blocks<VECTORS, ROWS - 1>(y, n_rows, v, compute);
+      compute(std::integral_constant<int, ROWS>(), std::integral_constant<int, N>(), y, v);
+    rows_in_blocks<N, ROWS - 1>(y, n_rows, v, compute);
   }
 }
 
+// The sizes are those of the networks here, 6 and 10 vectors of 16 in a row of 3 or 5; with rows of
+// single vectors any other comes out, too.
 template <typename Compute>
 inline void in_blocks(int n_rows, int n_vectors, const Compute& compute) {
   int v = 0;
@@ -421,30 +423,29 @@ struct Selected {
     const int64_t n_weights = kernel * length;
 #pragma omp parallel for collapse(2)
     for (int64_t k = 0; k < K; ++k)
-        for (int64_t from_o = 0; from_o < O; from_o += CHANNELS) {
-          const T *images_k = images + k * images_stride, *numbers_k = numbers + k * numbers_stride;
-          const uint8_t* positions_k = positions + k * positions_stride;
-          T* weight_k = weight + k * O * n_weights;
-          std::memset(weight_k + from_o * n_weights, 0, CHANNELS * n_weights * sizeof(T));
-          for (int64_t b = 0; b < B; ++b)
-            each_block<T>([&](auto rows, auto vectors, int y, int from) {
+      for (int64_t from_o = 0; from_o < O; from_o += CHANNELS) {
+        const T *images_k = images + k * images_stride, *numbers_k = numbers + k * numbers_stride;
+        const uint8_t* positions_k = positions + k * positions_stride;
+        T* weight_k = weight + k * O * n_weights;
+        std::memset(weight_k + from_o * n_weights, 0, CHANNELS * n_weights * sizeof(T));
+        for (int64_t b = 0; b < B; ++b)
+          each_block<T>([&](auto rows, auto vectors, int y, int from) {
             constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
-              for (int64_t o = from_o; o < from_o + CHANNELS; ++o) {
-                Vector<T> sums[R][N] = {};
-                each_window(positions_k, b, o, y, [&](int64_t at, int64_t first) {
-                  const T *row = images_k + first + from, g = numbers_k[at];
-                  UNROLLED for (int r = 0; r < R; ++r)
-                    UNROLLED for (int n = 0; n < N; ++n)
-                      sums[r][n] += g * load<Vector<T>>(row + r * W * C + n * LANES<T>);
-                });
-                T* to = weight_k + (o * kernel + y) * length + from;
-                UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
-                  T* vector = to + r * length + n * LANES<T>;
-                  store(vector, load<Vector<T>>(vector) + sums[r][n]);
-                }
+            for (int64_t o = from_o; o < from_o + CHANNELS; ++o) {
+              Vector<T> sums[R][N] = {};
+              each_window(positions_k, b, o, y, [&](int64_t at, int64_t first) {
+                const T *row = images_k + first + from, g = numbers_k[at];
+                UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
+                  sums[r][n] += g * load<Vector<T>>(row + r * W * C + n * LANES<T>);
+              });
+              T* to = weight_k + (o * kernel + y) * length + from;
+              UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
+                T* vector = to + r * length + n * LANES<T>;
+                store(vector, load<Vector<T>>(vector) + sums[r][n]);
               }
-            });
-        }
+            }
+          });
+      }
   }
 
   template <int ROWS, int N, typename T>

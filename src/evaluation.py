@@ -20,15 +20,18 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
     """
     was_training = loss.model.training
     loss.model.eval()
-    batch_size = evaluation_batch(loss, unstack(members)[0], samples, size(members))
+    together, batch_size = evaluation_batch(loss, unstack(members)[0], samples, size(members))
+    groups = [
+        {name: tensor[first : first + together] for name, tensor in members.items()}
+        for first in range(0, size(members), together)
+    ]
+
+    def of_chunk(chunk: range) -> Tensor:
+        batch = samples[chunk.start : chunk.stop]
+        return torch.cat([loss.of_members(group, *batch) for group in groups])
+
     with torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []):
-        losses = [
-            *in_chunks(
-                range(len(samples)),
-                batch_size,
-                lambda chunk: loss.of_members(members, *samples[chunk.start : chunk.stop]),
-            )
-        ]
+        losses = [*in_chunks(range(len(samples)), batch_size, of_chunk)]
     loss.model.train(was_training)
     return torch.cat(losses, dim=1)
 
@@ -42,7 +45,7 @@ def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
         inputs, _ = samples[chunk.start : chunk.stop]
         return functional_call(loss.model, params, (inputs,)).argmax(1)
 
-    batch_size = evaluation_batch(loss, params, samples, n_members=1)
+    _, batch_size = evaluation_batch(loss, params, samples, n_members=1)
     return torch.cat([*in_chunks(range(len(samples)), batch_size, predict_chunk)])
 
 

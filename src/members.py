@@ -62,9 +62,11 @@ class PerSampleLoss:
 
     Args:
         model: Maps a batch of inputs to a batch of outputs. Its trainable parameters are replaced
-            by those of a call; its mode (train or eval) holds for every call.
+            by those of a call; its mode (train or eval) holds for every call. If it has a method
+            `takes_stacks`, and that says so of a device, it maps a batch to outputs (M, B, ...)
+            when its parameters are those of a stack of M members.
         criterion: Maps outputs (B, ...) and labels (B,) to losses (B,).
-        vectorise: Whether the members of a stack are one batched computation; None: where that is
+        together: Whether the members of a stack are one batched computation; None: where that is
             faster.
     """
 
@@ -73,44 +75,49 @@ class PerSampleLoss:
         model: nn.Module,
         criterion: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
         *,
-        vectorise: bool | None = None,
+        together: bool | None = None,
     ) -> None:
         self.model = model
         self.criterion = criterion
-        self.vectorise = vectorise
-        self._convolves = any(p.requires_grad and p.ndim > 2 for p in model.parameters())
+        self.together = together
+        # Whether members have convolutions of their own.
+        self.convolves = any(p.requires_grad and p.ndim > 2 for p in model.parameters())
 
-    def vectorises(self, device: torch.device) -> bool:
+    def computes_together(self, device: torch.device) -> bool:
         """Say whether the members of a stack are one batched computation on a device.
 
         A batch over members is faster for its fewer and larger operations. Not so on a CPU where
-        members have convolutions of their own: the batch would turn them into grouped ones, while
-        the activations of one member alone stay in cache.
+        members have convolutions of their own, unless the model itself takes stacks: the batch
+        would turn them into grouped ones, while the activations of one member alone stay in cache.
         """
-        if self.vectorise is None:
-            return device.type != "cpu" or not self._convolves
-        return self.vectorise
+        if self.together is None:
+            return self._takes_stacks(device) or device.type != "cpu" or not self.convolves
+        return self.together
+
+    def _takes_stacks(self, device: torch.device) -> bool:
+        return hasattr(self.model, "takes_stacks") and self.model.takes_stacks(device)
 
     def __call__(self, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss (B,) of each sample for one member's parameters."""
         return self.criterion(functional_call(self.model, params, (inputs,)), labels)
 
     def of_members(self, members: Stack, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the losses (M, B) of every member.
+        """Return the losses (M, B) of every member on inputs (B, ...) and labels (B,).
 
-        Inputs and labels are shared by the members, (B, ...) and (B,), or have a member dimension
-        of their own, (M, B, ...) and (M, B): labels tell which. Random layers draw the same masks
-        for all members, the ones that a member would draw alone.
+        Random layers draw the same masks for all members, the ones that a member would draw alone.
         """
-        own_batches = labels.ndim == 2
-        if self.vectorises(labels.device):
-            in_dims = (0, 0, 0) if own_batches else (0, None, None)
-            return vmap(self, in_dims, randomness="same")(members, inputs, labels)
+        if size(members) == 1:
+            return self(unstack(members)[0], inputs, labels)[None]
+        if self.computes_together(labels.device):
+            if self._takes_stacks(labels.device):
+                outputs = functional_call(self.model, members, (inputs,))  # (M, B, ...)
+                losses = self.criterion(outputs.flatten(0, 1), labels.repeat(len(outputs)))
+                return losses.unflatten(0, outputs.shape[:2])
+            return vmap(self, (0, None, None), randomness="same")(members, inputs, labels)
         random_state = torch.get_rng_state() if self.model.training else None
         losses = []
-        for m, params in enumerate(unstack(members)):
+        for params in unstack(members):
             if random_state is not None:
                 torch.set_rng_state(random_state)
-            batch = (inputs[m], labels[m]) if own_batches else (inputs, labels)
-            losses.append(self(params, *batch))
+            losses.append(self(params, inputs, labels))
         return torch.stack(losses)

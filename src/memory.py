@@ -9,26 +9,24 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from tqdm import tqdm
 
 from src.data.samples import Samples
 from src.members import Params, PerSampleLoss, n_parameters
+from src.messages import say
 
 # Half of the free memory: estimates leave out temporaries and what an allocator keeps aside.
 SHARE_OF_FREE_MEMORY = 0.5
-# On a CPU, members trained together should keep parameters, gradients and moments in cache, and
-# a batch its activations: the sizes are those at which cnn2 was fastest and, of members in one
-# batch, the tiny ViT. A GPU wants what fits.
-CPU_CACHE_BYTES = 16 * 2**20
+# On a CPU, more at once cost less for each until they leave the caches: the sizes are those at
+# which cnn2 was fastest and, of other networks' members, the tiny ViT. A GPU wants what fits.
+CPU_STATE = 48 * 2**20  # bytes of parameters, gradients and moments of members trained together
 CPU_BATCH = 100
-CPU_EVALUATION = 1000  # samples of one member, of which few activations are kept
-CPU_VECTORISED = 256  # members times samples
+CPU_EVALUATION = 1000  # members times samples; of convolutions few activations are kept
+CPU_VECTORISED = 256  # members times samples of other networks
 CPU_HESSIAN_BATCH = 240  # vectors times samples
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
 ADVICE = (
@@ -81,11 +79,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch's allocator of the CPU has no error class of its own.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
-def say(line: str) -> None:
-    """Print a line on standard error, above any progress bar."""
-    tqdm.write(line, file=sys.stderr)
 
 
 def free_memory(device: torch.device) -> int:
@@ -150,8 +143,8 @@ def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch
     activations = min(batch_size, len(samples)) * activation_bytes(loss, params, samples)
     at_once = _fitting(samples, state + activations)
     if samples.device.type == "cpu":
-        at_once = min(at_once, CPU_CACHE_BYTES // state)
-        if loss.vectorises(samples.device):
+        at_once = min(at_once, CPU_STATE // state)
+        if loss.computes_together(samples.device) and not loss.convolves:
             at_once = min(at_once, CPU_VECTORISED // min(batch_size, len(samples)))
     at_once = max(1, at_once)
     _say_estimate(at_once, state + activations, samples.device)
@@ -163,7 +156,7 @@ def steps_at_once(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
     bytes_each = 2 * _bytes(params)  # with what the step is computed from
     at_once = min(_fitting(samples, bytes_each), gradient_batch(loss, params, samples))
     if samples.device.type == "cpu":
-        at_once = min(at_once, max(1, CPU_CACHE_BYTES // bytes_each))
+        at_once = min(at_once, max(1, CPU_STATE // bytes_each))
     return at_once
 
 
@@ -206,14 +199,20 @@ def gradient_batch(loss: PerSampleLoss, params: Params, samples: Samples) -> int
     return min(CPU_BATCH, fitting) if samples.device.type == "cpu" else fitting
 
 
-def evaluation_batch(loss: PerSampleLoss, params: Params, samples: Samples, n_members: int) -> int:
-    """Return how many samples to evaluate at once for each of `n_members` members."""
-    together = n_members if loss.vectorises(samples.device) else 1
+def evaluation_batch(
+    loss: PerSampleLoss, params: Params, samples: Samples, n_members: int
+) -> tuple[int, int]:
+    """Return how many of `n_members` members to evaluate at once, and on how many samples."""
+    together = n_members if loss.computes_together(samples.device) else 1
+    on_cpu = samples.device.type == "cpu"
+    at_once = CPU_EVALUATION if loss.convolves else CPU_VECTORISED
+    if on_cpu:
+        # Each of the members reads parameters of its own, so that many samples suit it best.
+        together = max(1, min(together, at_once // len(samples)))
     fitting = _fitting(samples, together * activation_bytes(loss, params, samples))
-    if samples.device.type == "cpu":
-        at_once = CPU_VECTORISED // together if loss.vectorises(samples.device) else CPU_EVALUATION
-        return max(1, min(at_once, fitting))
-    return fitting
+    if on_cpu:
+        fitting = max(1, min(at_once // together, fitting))
+    return together, fitting
 
 
 def hessian_vectors(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:

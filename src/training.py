@@ -97,8 +97,7 @@ class Trainer:
         samples: The training samples.
         adam: Settings of the optimiser, which starts fresh.
         weights: Weight (M, n_train) of each sample's loss in each member; None: 1. The weighted
-            sum over a batch is divided by the batch's size, not by the sum of the weights. For
-            batches that the members share.
+            sum over a batch is divided by the batch's size, not by the sum of the weights.
     """
 
     def __init__(
@@ -122,8 +121,7 @@ class Trainer:
         """Take one step and return the summed weighted losses (M,) before it.
 
         Args:
-            positions: Positions of the batch's samples, (B,) for a batch that the members share,
-                (M, B) where each has its own.
+            positions: Positions (B,) of the batch's samples.
 
         Raises:
             UserError: A loss is not finite; the members are left as they were.
@@ -135,7 +133,7 @@ class Trainer:
         sums = losses.sum(1)
         self.optimizer.zero_grad()
         # Members share no parameter, so the gradient of the sum is each member's own gradient.
-        (sums / positions.shape[-1]).sum().backward()
+        (sums / len(positions)).sum().backward()
         if not sums.isfinite().all():
             raise UserError(
                 "the training loss is not finite; nothing was saved. "
@@ -152,7 +150,7 @@ class Trainer:
             total, n_samples = 0.0, 0
             for positions in batches:
                 total = total + self.step(positions.to(self.samples.device))
-                n_samples += positions.shape[-1]
+                n_samples += len(positions)
             yield total / n_samples
 
     def state_of_member(self, m: int) -> tuple[Params, dict]:

@@ -123,9 +123,9 @@ class Case:
         """Their parameters."""
         return [trainable(model) for model in self.models]
 
-    def loss(self, *, vectorise: bool = False) -> PerSampleLoss:
+    def loss(self, *, together: bool = False) -> PerSampleLoss:
         """Return the per-sample loss as src takes it."""
-        return PerSampleLoss(self.build(), vectorise=vectorise)
+        return PerSampleLoss(self.build(), together=together)
 
     @property
     def adam(self) -> AdamSettings:
@@ -162,7 +162,7 @@ def chunk_size(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(params=[False, True], ids=["loop", "vmap"])
-def vectorise(request: pytest.FixtureRequest) -> bool:
+def together(request: pytest.FixtureRequest) -> bool:
     """Whether members are computed as one batch, as on a GPU, or one after another."""
     return request.param
 

@@ -102,12 +102,12 @@ def test_mnist_in_double_precision(mnist_root: Path):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("vectorise", [False, True])
-def test_several_batches_an_epoch(vectorise: bool, dtype: torch.dtype, dropout: float):
+@pytest.mark.parametrize("together", [False, True])
+def test_several_batches_an_epoch(together: bool, dtype: torch.dtype, dropout: float):
     """Batches with a remainder, and dropout that draws from the generator of the batch order."""
     case = Case(19, 2, dtype, dropout)
     expected = reference.train(case.build, case.data[0], 7, 4, case.batch_size)
-    loss = case.loss(vectorise=vectorise)
+    loss = case.loss(together=together)
     start = Draw(7, 7).start(case.build)
     found = train(loss, start, case.train, case.adam, case.batch_size, 4)
     for state, plain in zip(found, expected, strict=True):

@@ -13,9 +13,9 @@ from tests.tools import relative_error
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_losses_are_those_of_eval_mode(vectorise: bool, training: bool):
+def test_losses_are_those_of_eval_mode(together: bool, training: bool):
     case = Case(3, 70, dropout=0.5)
-    loss = case.loss(vectorise=vectorise)
+    loss = case.loss(together=together)
     loss.model.train(training)
     found = evaluate(loss, stack(case.checkpoints), case.test)
     expected = torch.tensor(

@@ -96,6 +96,7 @@ def by_patches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
         def start() -> None:
             monkeypatch.setattr(cnn.Conv2d, "forward", forward)
+            monkeypatch.setattr(cnn.CNN, "takes_stacks", lambda *_: True)
             until_the_end.enter_context(without_kernels())
 
         yield start
@@ -104,9 +105,9 @@ def by_patches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 @pytest.mark.parametrize("method", [Work.loo, Work.ats, Work.influence, Work.similarity])
 def test_scores(by_patches: Callable, method: Callable):
     work = Work()
-    expected = method(work, PerSampleLoss(work.model, vectorise=False))
+    expected = method(work, PerSampleLoss(work.model, together=False))
     by_patches()
-    found = method(work, PerSampleLoss(work.model, vectorise=True))
+    found = method(work, PerSampleLoss(work.model, together=True))
     assert relative_error(found, expected) < TOLERANCE[torch.float64]
 
 
@@ -127,11 +128,6 @@ def train_on_one_batch(work: Work, loss: PerSampleLoss, n: int) -> None:
     trainer.step(torch.arange(4))
 
 
-def train_on_own_samples(work: Work, loss: PerSampleLoss, n: int) -> None:
-    trainer = Trainer(loss, repeat(work.params, n), work.train, ADAM)
-    trainer.step(torch.arange(n)[:, None])
-
-
 def evaluate_all(work: Work, loss: PerSampleLoss, n: int) -> None:
     evaluate(loss, repeat(work.params, n), work.test)
 
@@ -142,11 +138,11 @@ def multiply(work: Work, loss: PerSampleLoss, n: int) -> None:
     hessian.batch_product(0, torch.ones(n, size, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("run", [train_on_one_batch, train_on_own_samples, evaluate_all, multiply])
+@pytest.mark.parametrize("run", [train_on_one_batch, evaluate_all, multiply])
 def test_as_many_operations_for_many_as_for_few(by_patches: Callable, run: Callable):
     by_patches()
     work = Work()
-    loss = PerSampleLoss(work.model, vectorise=True)
+    loss = PerSampleLoss(work.model, together=True)
     work.model.eval()
     run(work, loss, 2)  # measures once how large activations are
     counts = []

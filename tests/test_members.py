@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
+from src.kernels.library import are_there, without_kernels
 from src.members import (
     PerSampleLoss,
     n_parameters,
@@ -15,6 +19,7 @@ from src.members import (
     trainable,
     unstack,
 )
+from src.models.cnn import CNN, CNN2, CNN3
 from tests.conftest import Case
 from tests.tools import relative_error
 
@@ -56,17 +61,17 @@ def test_only_trainable_parameters():
 def test_members_run_one_by_one_where_a_batch_would_group_convolutions(
     model: nn.Module, on_cpu: bool
 ):
-    assert PerSampleLoss(model).vectorises(torch.device("cpu")) == on_cpu
-    assert PerSampleLoss(model).vectorises(torch.device("cuda"))
-    assert not PerSampleLoss(model, vectorise=False).vectorises(torch.device("cuda"))
-    assert PerSampleLoss(model, vectorise=True).vectorises(torch.device("cpu"))
+    assert PerSampleLoss(model).computes_together(torch.device("cpu")) == on_cpu
+    assert PerSampleLoss(model).computes_together(torch.device("cuda"))
+    assert not PerSampleLoss(model, together=False).computes_together(torch.device("cuda"))
+    assert PerSampleLoss(model, together=True).computes_together(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_members_together_equal_members_alone(vectorise: bool, training: bool):
+def test_members_together_equal_members_alone(together: bool, training: bool):
     """Also with dropout: all members get the masks of a run alone, from the same state."""
     case = Case(6, 5, dropout=0.4)
-    loss = case.loss(vectorise=vectorise)
+    loss = case.loss(together=together)
     loss.model.train(training)
     members = stack(case.checkpoints)
     torch.manual_seed(3)
@@ -78,22 +83,44 @@ def test_members_together_equal_members_alone(vectorise: bool, training: bool):
     assert torch.equal(after, torch.get_rng_state())
 
 
-def test_masks_differ_from_call_to_call(vectorise: bool):
+def test_masks_differ_from_call_to_call(together: bool):
     case = Case(6, 5, dropout=0.4)
-    loss = case.loss(vectorise=vectorise)
+    loss = case.loss(together=together)
     first, second = (loss.of_members(repeat(case.checkpoints[0], 2), *case.data[0]) for _ in "ab")
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first, second)
 
 
-def test_batches_of_their_own(vectorise: bool):
-    case = Case(6, 5)
-    loss = case.loss(vectorise=vectorise)
-    positions = torch.tensor([[0, 3, 5], [4, 1, 2]])
-    inputs, labels = case.data[0]
-    found = loss.of_members(stack(case.checkpoints), inputs[positions], labels[positions])
-    for losses, params, chosen in zip(found, case.checkpoints, positions, strict=True):
-        assert relative_error(losses, loss(params, inputs[chosen], labels[chosen])) < 1e-9
+@pytest.mark.parametrize("build", [lambda: CNN2(1), lambda: CNN2(3), lambda: CNN3(3)])
+@pytest.mark.parametrize("kernels", [False, True])
+def test_a_model_that_takes_stacks(build: Callable[[], CNN], kernels: bool):
+    """Losses and gradients of members at once, with the first convolution's images shared."""
+    if kernels and not are_there(torch.float64):
+        pytest.skip("needs a C++ compiler")
+    model = build().double()
+    n_channels = model.conv1.in_channels
+    inputs = torch.rand(3, n_channels, *((28, 28) if n_channels == 1 else (32, 32))).double()
+    labels = torch.arange(3)
+    members = [
+        {name: torch.randn_like(p) * 0.1 for name, p in trainable(model).items()} for _ in "abc"
+    ]
+    stacked = {name: p.requires_grad_() for name, p in stack(members).items()}
+    with contextlib.nullcontext() if kernels else without_kernels():
+        loss = PerSampleLoss(model)
+        assert loss.computes_together(torch.device("cpu")) == kernels
+        found = loss.of_members(stacked, inputs, labels)
+        gradients = torch.autograd.grad(found.square().sum(), list(stacked.values()))
+        with torch.no_grad():
+            assert relative_error(loss.of_members(stacked, inputs, labels), found.detach()) < 1e-12
+    alone = PerSampleLoss(model, together=False)
+    for m, params in enumerate(members):
+        leaves = {name: p.requires_grad_() for name, p in params.items()}
+        with without_kernels():
+            expected = alone(leaves, inputs, labels)
+        assert relative_error(found[m].detach(), expected.detach()) < 1e-12
+        of_member = torch.autograd.grad(expected.square().sum(), list(leaves.values()))
+        for gradient, e in zip(gradients, of_member, strict=True):
+            assert relative_error(gradient[m], e) < 1e-11
 
 
 def test_the_device_decides_unless_told(monkeypatch: pytest.MonkeyPatch):
@@ -103,5 +130,5 @@ def test_the_device_decides_unless_told(monkeypatch: pytest.MonkeyPatch):
     members = repeat(case.checkpoints[0], 2)
     PerSampleLoss(case.build()).of_members(members, *case.data[0])
     assert not called
-    PerSampleLoss(case.build(), vectorise=True).of_members(members, *case.data[0])
+    PerSampleLoss(case.build(), together=True).of_members(members, *case.data[0])
     assert called

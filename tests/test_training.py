@@ -1,4 +1,4 @@
-"""The trainer of a stack: weights, batches of their own, optimiser state, losses not finite."""
+"""The trainer of a stack: weights, optimiser state, losses that are not finite."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_settings_of_an_experiment():
     assert not group["decoupled_weight_decay"]
 
 
-def test_weighted_steps_of_members_equal_steps_of_models(vectorise: bool):
+def test_weighted_steps_of_members_equal_steps_of_models(together: bool):
     """Any weights, not only 0 and 1; the batch mean divides by the batch's size all the same."""
     case = Case(7, 3)
     weights = torch.rand(2, 7, dtype=torch.float64)
     batches = [torch.tensor([0, 4, 2]), torch.tensor([6, 1]), torch.tensor([3])]
     trainer = Trainer(
-        case.loss(vectorise=vectorise), stack(case.checkpoints), case.train, case.adam, weights
+        case.loss(together=together), stack(case.checkpoints), case.train, case.adam, weights
     )
     sums = torch.stack([trainer.step(batch) for batch in batches])
     inputs, labels = case.data[0]

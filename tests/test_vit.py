@@ -138,9 +138,9 @@ class VitCase:
         """Return a freshly drawn model of src."""
         return LoraViT(self.backbone, rank=4, alpha=4, dropout=0.1).to(self.dtype)
 
-    def loss(self, *, vectorise: bool = False) -> PerSampleLoss:
+    def loss(self, *, together: bool = False) -> PerSampleLoss:
         """Return the per-sample loss."""
-        return PerSampleLoss(self.build(), vectorise=vectorise)
+        return PerSampleLoss(self.build(), together=together)
 
     def start(self) -> Params:
         """Return the initial parameters of the draw."""
@@ -252,7 +252,7 @@ def test_only_adapters_and_head_are_trainable_and_the_backbone_is_shared(vit: Vi
 
 
 def test_leave_one_out_equals_naive_training_with_dropout(
-    vit: VitCase, chunk_size: int, vectorise: bool
+    vit: VitCase, chunk_size: int, together: bool
 ) -> None:
     """Members share the masks of a run on its own, so each equals that run."""
     left_out = [0, 4, 10, NOTHING]
@@ -260,7 +260,7 @@ def test_leave_one_out_equals_naive_training_with_dropout(
     found = torch.cat(
         [
             *leave_one_out(
-                vit.loss(vectorise=vectorise),
+                vit.loss(together=together),
                 vit.checkpoints,
                 retrain(vit.start, vit.kept_epochs),
                 left_out,
@@ -306,9 +306,9 @@ def test_dropout_is_on_in_training(vit: VitCase) -> None:
     assert torch.equal(loss(params, inputs, labels), loss(params, inputs, labels))
 
 
-def test_additional_step(vit: VitCase, chunk_size: int, vectorise: bool) -> None:
+def test_additional_step(vit: VitCase, chunk_size: int, together: bool) -> None:
     chunks = additional_step(
-        vit.loss(vectorise=vectorise),
+        vit.loss(together=together),
         vit.checkpoints,
         *vit.samples,
         adam=AdamSettings(1e-3, 5e-3),
@@ -477,12 +477,15 @@ def test_leave_one_out_after_running_out_of_memory(monkeypatch: pytest.MonkeyPat
 def test_members_in_one_batch_are_few_enough_for_the_cache() -> None:
     vit = VitCase(torch.float32)
     arguments = (vit.checkpoints[0], vit.samples[0])
-    together, alone = vit.loss(vectorise=True), vit.loss(vectorise=False)
+    together, alone = vit.loss(together=True), vit.loss(together=False)
     assert memory.members_at_once(together, *arguments, 5) == memory.CPU_VECTORISED // 5
     assert memory.members_at_once(alone, *arguments, 5) > memory.CPU_VECTORISED
-    assert memory.evaluation_batch(together, *arguments, 100) == memory.CPU_VECTORISED // 100
-    assert memory.evaluation_batch(together, *arguments, 1000) == 1
-    assert memory.evaluation_batch(alone, *arguments, 1000) == memory.CPU_EVALUATION
+    n, n_samples = memory.CPU_VECTORISED, len(vit.samples[0])
+    assert memory.evaluation_batch(together, *arguments, 2) == (2, n // 2)
+    members, samples = memory.evaluation_batch(together, *arguments, 1000)
+    assert members * n_samples <= n < (members + 1) * n_samples
+    assert samples == n // members
+    assert memory.evaluation_batch(alone, *arguments, 1000) == (1, n)
 
 
 def test_estimate_is_said_where_it_is_large(

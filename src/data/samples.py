@@ -40,13 +40,9 @@ class Samples:
         return len(self.labels)
 
     def __getitem__(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels at the given positions, (B,) or, batch by member, (M, B)."""
+        """Return inputs and labels at the given positions, (B,)."""
         images, labels = self.images[positions], self.labels[positions]
-        if self.transform is None:
-            return images, labels
-        batch_dims = labels.ndim
-        inputs = self.transform(images.flatten(0, batch_dims - 1))
-        return inputs.unflatten(0, labels.shape), labels
+        return images if self.transform is None else self.transform(images), labels
 
     def at(self, positions: Tensor | slice) -> Samples:
         """Return the samples at the given positions, (B,)."""

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.memory import say
+from src.messages import say
 
 SOURCE = Path(__file__).with_name("windows.cpp")
 BUILT = Path(__file__).with_name("built")

@@ -90,24 +90,17 @@ class Contraction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
         """Return the gradients of the two operands that were given."""
-        first, second, positions = ctx.saved_tensors
+        *operands, positions = ctx.saved_tensors
         slots = [slot for slot in range(3) if slot != ctx.left_out]
+        given = dict(zip(slots, operands, strict=True))
 
-        def of(wanted: int, operand: Tensor, other: int, of_other: Tensor) -> Tensor | None:
+        def of(wanted: int, other: int) -> Tensor | None:
             if not ctx.needs_input_grad[1 + slots.index(wanted)]:
                 return None
-            given = sorted([(other, of_other), (ctx.left_out, gradient)], key=lambda pair: pair[0])
-            shape = operand.shape[1:]
-            found = Contraction.apply(wanted, *(x for _, x in given), positions, shape)
-            return found if len(operand) == len(found) else found.sum(0, keepdim=True)
+            others = {other: given[other], ctx.left_out: gradient}
+            return gradient_by(wanted, given[wanted], others, positions)
 
-        return (
-            None,
-            of(slots[0], first, slots[1], second),
-            of(slots[1], second, slots[0], first),
-            None,
-            None,
-        )
+        return None, of(*slots), of(*reversed(slots)), None, None
 
     @staticmethod
     def jvp(ctx: Any, _: None, first: Tensor | None, second: Tensor | None, *__: None) -> Tensor:
@@ -163,41 +156,47 @@ def rows_are_vectors(n_channels: int, n_columns: int) -> bool:
     return n_channels * n_columns % VECTOR == 0
 
 
-def elements(images: Tensor, weight: Tensor, positions: Tensor) -> Tensor:
-    """Return a convolution's elements at the positions, with derivatives of any order.
+def as_rows(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images and weight as a `Contraction` takes them, with derivatives of any order.
 
     Args:
-        images: (B, H, W, C).
-        weight: (O, C, k, k).
-        positions: Uint8 (B, h, w, O).
+        images: (K, B, H, W, C).
+        weight: (K, O, C, k, k).
 
     Returns:
-        (B, h, w, O).
+        Images and weight (K, O, k, length) of rows.
     """
-    rows = weight.permute(0, 2, 3, 1).flatten(2)  # (O, k, k * C)
-    if not rows_are_vectors(*weight.shape[1::2]):
+    rows = weight.permute(0, 1, 3, 4, 2).flatten(3)  # (K, O, k, k * C)
+    if not rows_are_vectors(*weight.shape[2::2]):
         # Of few channels, each pixel gets all that a row of the kernel is multiplied with.
-        kernel, length = weight.shape[2], rows.shape[2]
-        width = images.shape[2] - kernel + 1
-        shifted = [images[:, :, x : x + width] for x in range(kernel)]
+        kernel, length = weight.shape[3], rows.shape[3]
+        width = images.shape[3] - kernel + 1
+        shifted = [images[:, :, :, x : x + width] for x in range(kernel)]
         missing = -length % VECTOR
-        images = torch.nn.functional.pad(torch.cat(shifted, 3), (0, missing))
+        images = torch.nn.functional.pad(torch.cat(shifted, 4), (0, missing))
         rows = torch.nn.functional.pad(rows, (0, missing))
-    found = Contraction.apply(NUMBERS, images[None], rows[None], positions[None], positions.shape)
-    return found[0]
+    return images, rows
 
 
-def image_gradient(numbers: Tensor, weight: Tensor, positions: Tensor, shape: tuple) -> Tensor:
-    """Return the gradient of images of a shape (B, H, W, C), for a weight of whole vectors.
+def elements(images: Tensor, weight: Tensor, positions: Tensor) -> Tensor:
+    """Return the elements S(images, weight), (K, B, h, w, O)."""
+    return Contraction.apply(NUMBERS, images, weight, positions, positions.shape[1:])
+
+
+def gradient_by(
+    wanted: int, operand: Tensor, others: dict[int, Tensor], positions: Tensor
+) -> Tensor:
+    """Return the gradient by one of the operands, of the inner product ⟨numbers, S⟩.
 
     Args:
-        numbers: The gradient of the elements, (B, h, w, O).
-        weight: (O, C, k, k).
-        positions: Uint8 (B, h, w, O).
-        shape: (B, H, W, C).
+        wanted: Which operand.
+        operand: The operand: if it is shared by K others, its gradient is their sum.
+        others: The two others.
+        positions: The positions.
     """
-    rows = weight.permute(0, 2, 3, 1).flatten(2)
-    return Contraction.apply(IMAGES, rows[None], numbers[None], positions[None], shape)[0]
+    given = (others[slot] for slot in sorted(others))
+    found = Contraction.apply(wanted, *given, positions, operand.shape[1:])
+    return found if len(operand) == len(found) else found.sum(0, keepdim=True)
 
 
 def weight_gradients(

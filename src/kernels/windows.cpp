@@ -20,7 +20,6 @@ namespace {
 
 constexpr double LOWEST = -0.751791524693564457;  // where the derivative of GELU is 0
 constexpr double SQRT_HALF = 0.707106781186547524;
-constexpr double ROOT_OF_TWO_PI = 2.50662827463100050;
 
 // What is summed stays in registers: of a convolution the four elements of so many windows, two
 // vectors each; of its gradients at most so many vectors.
@@ -115,34 +114,8 @@ inline Vector<float> error_function(Vector<float> z) {
   return z > -limit ? z * p / q : Vector<float>{} - 1.0f;
 }
 
-// Φ: GELU is x Φ(x).
-template <typename T> inline Vector<T> normal_cdf(Vector<T> x) {
-  return T(0.5) + T(0.5) * error_function(x * T(SQRT_HALF));
-}
-
-template <typename T> inline Vector<T> gelu(Vector<T> x) { return x * normal_cdf<T>(x); }
-
-inline Vector<double> exponential(Vector<double> x) {
-  for (int i = 0; i < LANES<double>; ++i) x[i] = std::exp(x[i]);
-  return x;
-}
-
-// Of numbers that are not positive: 2 to the power of an integer, and of at most 1/2 by a minimax
-// fit that is off by 7.5e-8 at most.
-inline Vector<float> exponential(Vector<float> x) {
-  const Vector<float> power = larger(x * 1.442695041f, Vector<float>{} - 126.0f);
-  const Vector<float> rounds = Vector<float>{} + 12582912.0f;  // to integers, when added: 1.5 * 2^23
-  const Vector<float> whole = (power + rounds) - rounds, f = power - whole;
-  const Vector<float> part =
-      ((((1.327647178e-3f * f + 9.675541333e-3f) * f + 5.550713274e-2f) * f + 2.402211972e-1f) * f +
-       6.931469671e-1f) * f + 1.000000072f;
-  const Integers<float> exponent = __builtin_convertvector(whole, Integers<float>) << 23;
-  return bits<Vector<float>>(bits<Integers<float>>(part) + exponent);
-}
-
-// The derivative of GELU, Φ(x) + x Φ'(x).
-template <typename T> inline Vector<T> gelu_slope(Vector<T> x, Vector<T> cdf) {
-  return cdf + x * exponential(T(-0.5) * x * x) * T(1 / ROOT_OF_TWO_PI);
+template <typename T> inline Vector<T> gelu(Vector<T> x) {
+  return x * (T(0.5) + T(0.5) * error_function(x * T(SQRT_HALF)));
 }
 
 // Keeps the pooled GELU of windows.
@@ -160,10 +133,9 @@ template <typename T> struct Pool {
   }
 };
 
-// Keeps what gradients need, too: of the element whose GELU is largest, the first of equals, its
-// position and the derivative of GELU.
-template <typename T> struct PoolWithSlope {
-  T *pooled, *slopes;
+// Keeps the element of each window whose GELU is largest, the first of equals, and its position.
+template <typename T> struct Largest {
+  T* elements;
   uint8_t* positions;
 
   inline void operator()(int64_t at, Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) const {
@@ -177,9 +149,7 @@ template <typename T> struct PoolWithSlope {
       position = by_smallest ? (below < above ? 2 - (d < c) : -(b < a)) : position;
       element = sum != sum ? sum : by_smallest ? smallest : element;
     }
-    const Vector<T> cdf = normal_cdf<T>(element);
-    store(pooled + at, element * cdf);
-    store(slopes + at, gelu_slope<T>(element, cdf));
+    store(elements + at, element);
     store(positions + at, __builtin_convertvector(position, Positions<T>));
   }
 };
@@ -264,35 +234,34 @@ inline void in_blocks(int n_rows, int n_vectors, const Compute& compute) {
   for (; n_vectors - v >= 1; v += 1) rows_in_blocks<1, 5>(0, n_rows, v, compute);
 }
 
-// A convolution of stride 1, without padding, of images (B, H, W, C), of which `image_stride` and
-// `row_stride` numbers lie from one to the next and from row to row. The weight is
-// (kernel, kernel, C, O): a row of it lies as the row of pixels that it is multiplied with.
-template <typename T> struct Convolution {
-  const T* images;
-  int64_t image_stride, row_stride;
-  const T *weight, *bias;
-  int64_t C, kernel, O;
-  int64_t B, height, width;  // of the pooled maps (B, height, width, O)
+// Convolutions of stride 1, without padding, of images (B, H, W, C), K of them: what all share has
+// the stride 0 over the K. Rows, and images, may lie apart. A weight is (kernel, kernel, C, O): a row
+// of it lies as the row of pixels that it is multiplied with.
+struct Convolution {
+  int64_t K, B, height, width, O;  // of the pooled maps (K, B, height, width, O)
+  int64_t kernel, C;
+  int64_t images_stride, weight_stride, bias_stride;  // over the K
+  int64_t image_stride, row_stride;                   // of the images
 
-  // The pixel at which a window begins.
-  inline const T* pixel(int64_t window) const {
+  // The number, from the first of the K, at which a window begins.
+  inline int64_t pixel(int64_t window) const {
     const int64_t row = window / width;
-    return images + row / height * image_stride + 2 * (row % height) * row_stride +
-           2 * (window % width) * C;
+    return row / height * image_stride + 2 * (row % height) * row_stride + 2 * (window % width) * C;
   }
 
-  // Has `keep` take N windows from `window` on, of VECTORS vectors of channels from o on.
-  template <int N, typename Keep>
-  inline void take(int64_t window, int64_t o, const Keep& keep) const {
+  // Has `keep` take N windows of k from `window` on, of VECTORS vectors of channels from o on.
+  template <int N, typename T, typename Keep>
+  inline void take(const T* images, const T* weight, const T* bias, int64_t k, int64_t window,
+                   int64_t o, const Keep& keep) const {
     const T* first[N];
     Vector<T> sums[N][4][VECTORS];
     UNROLLED for (int n = 0; n < N; ++n) {
-      first[n] = pixel(window + n);
+      first[n] = images + k * images_stride + pixel(window + n);
       UNROLLED for (int v = 0; v < VECTORS; ++v)
         sums[n][0][v] = sums[n][1][v] = sums[n][2][v] = sums[n][3][v] =
-            load<Vector<T>>(bias + o + v * LANES<T>);
+            load<Vector<T>>(bias + k * bias_stride + o + v * LANES<T>);
     }
-    const T* w = weight + o;
+    const T* w = weight + k * weight_stride + o;
     for (int64_t y = 0; y < kernel; ++y)
       for (int64_t x = y * row_stride; x < y * row_stride + kernel * C; ++x, w += O)
         UNROLLED for (int v = 0; v < VECTORS; ++v) {
@@ -305,20 +274,26 @@ template <typename T> struct Convolution {
             sums[n][3][v] += below[C] * weights;
           }
         }
+    const int64_t at = k * B * height * width + window;
     UNROLLED for (int n = 0; n < N; ++n) UNROLLED for (int v = 0; v < VECTORS; ++v)
-      keep((window + n) * O + o + v * LANES<T>, sums[n][0][v], sums[n][1][v], sums[n][2][v],
+      keep((at + n) * O + o + v * LANES<T>, sums[n][0][v], sums[n][1][v], sums[n][2][v],
            sums[n][3][v]);
   }
 
   // Has `keep` take all windows.
-  template <typename Keep> void take_all(const Keep& keep) const {
-    constexpr int CHANNELS = VECTORS * LANES<T>;
-    const int64_t n_windows = B * height * width, n_groups = n_windows / WINDOWS;
-#pragma omp parallel for
-    for (int64_t n = 0; n < n_groups; ++n)
-      for (int64_t o = 0; o < O; o += CHANNELS) take<WINDOWS>(n * WINDOWS, o, keep);
-    for (int64_t n = n_groups * WINDOWS; n < n_windows; ++n)
-      for (int64_t o = 0; o < O; o += CHANNELS) take<1>(n, o, keep);
+  template <typename T, typename Keep>
+  void take_all(const T* images, const T* weight, const T* bias, const Keep& keep) const {
+    const Convolution of = *this;  // no store to memory can change a copy
+    const int64_t n_windows = B * height * width;
+#pragma omp parallel for collapse(2)
+    for (int64_t k = 0; k < of.K; ++k)
+      for (int64_t n = 0; n < n_windows; n += WINDOWS)
+        for (int64_t o = 0; o < of.O; o += VECTORS * LANES<T>)
+          if (n + WINDOWS <= n_windows)
+            of.take<WINDOWS>(images, weight, bias, k, n, o, keep);
+          else
+            for (int64_t i = n; i < n_windows; ++i)
+              of.take<1>(images, weight, bias, k, i, o, keep);
   }
 };
 
@@ -459,29 +434,25 @@ struct Selected {
 
 using Number = NUMBER;  // float or double, as the compiler is told
 
-#define MAPS const Number *maps, int64_t n_windows, int64_t width, int64_t C
-#define CONVOLUTION                                                                             \
-  const Number *images, int64_t image_stride, int64_t row_stride, const Number *weight,         \
-      const Number *bias, int64_t C, int64_t kernel, int64_t O, int64_t B, int64_t height,      \
-      int64_t width
-#define THE_CONVOLUTION \
-  Convolution<Number> { images, image_stride, row_stride, weight, bias, C, kernel, O, B, height, width }
-
 extern "C" {
 
-void pool(MAPS, Number* pooled) { take(maps, n_windows, width, C, Pool<Number>{pooled}); }
-
-void pool_with_slope(MAPS, Number* pooled, Number* slopes, uint8_t* positions) {
-  take(maps, n_windows, width, C, PoolWithSlope<Number>{pooled, slopes, positions});
+void pool(const Number* maps, int64_t n_windows, int64_t width, int64_t C, Number* pooled) {
+  take(maps, n_windows, width, C, Pool<Number>{pooled});
 }
 
-void convolve_and_pool(CONVOLUTION, Number* pooled) {
-  THE_CONVOLUTION.take_all(Pool<Number>{pooled});
+void largest(const Number* maps, int64_t n_windows, int64_t width, int64_t C, Number* elements,
+             uint8_t* positions) {
+  take(maps, n_windows, width, C, Largest<Number>{elements, positions});
 }
 
-void convolve_and_pool_with_slope(CONVOLUTION, Number* pooled, Number* slopes,
-                                  uint8_t* positions) {
-  THE_CONVOLUTION.take_all(PoolWithSlope<Number>{pooled, slopes, positions});
+void convolve_and_pool(const Convolution* of, const Number* images, const Number* weight,
+                       const Number* bias, Number* pooled) {
+  of->take_all(images, weight, bias, Pool<Number>{pooled});
+}
+
+void largest_of_convolution(const Convolution* of, const Number* images, const Number* weight,
+                            const Number* bias, Number* elements, uint8_t* positions) {
+  of->take_all(images, weight, bias, Largest<Number>{elements, positions});
 }
 
 void selected_elements(const Selected* of, const Number* images, const Number* weight,

@@ -7,7 +7,7 @@ to write and read a map as to compute it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
 from typing import Any
 
 import torch
@@ -49,8 +49,8 @@ def pool(maps: Tensor) -> Tensor:
     """Return GELU of maps (B, H, W, C), max-pooled: (B, H / 2, W / 2, C)."""
     if not have_memory(maps):
         return pool_by_torch(maps)
-    if _gradients_are_wanted(maps):
-        return _Pool.apply(maps)
+    if torch.is_grad_enabled() and maps.requires_grad:
+        return F.gelu(_Largest.apply(maps)[0])
     maps = maps.contiguous()
     pooled = maps.new_empty(_pooled_shape(maps))
     call("pool", maps.dtype, pointer(maps), *_windows(pooled), pointer(pooled))
@@ -61,23 +61,26 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return GELU of a convolution, max-pooled.
 
     Args:
-        images: (B, H, W, C), with any C.
-        weight: (O, C, k, k).
-        bias: (O,).
+        images: (B, H, W, C), with any C; of K convolutions all the same or (K, B, H, W, C).
+        weight: (O, C, k, k), or (K, O, C, k, k).
+        bias: (O,), or (K, O).
 
     Returns:
-        (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
+        (B, (H - k + 1) / 2, (W - k + 1) / 2, O), of K convolutions with a first dimension of K.
     """
-    if not have_memory(images, weight, bias):
-        # For torch.func, of which the transformations find a derivative in every operation.
-        positions = _Positions.apply(images[None], weight[None], bias[None])[0]
-        return F.gelu(selected.elements(images, weight, positions) + bias)
-    if _gradients_are_wanted(images, weight, bias):
-        return _ConvolveAndPool.apply(images, weight, bias)
-    of = _Convolution(images, weight, bias)
-    pooled = images.new_empty(of.pooled_shape)
-    call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
-    return pooled
+    many = weight.ndim == 5
+    images = images if images.ndim == 5 else images[None]
+    if not many:
+        weight, bias = weight[None], bias[None]
+    if torch.is_grad_enabled():
+        row_images, rows = selected.as_rows(images, weight)
+        elements, _ = _LargestOfConvolution.apply(
+            images.detach(), weight.detach(), row_images, rows, bias
+        )
+        pooled = F.gelu(elements)
+    else:
+        pooled = _ConvolveAndPool.apply(images, weight, bias)
+    return pooled if many else pooled[0]
 
 
 def pool_by_torch(maps: Tensor) -> Tensor:
@@ -94,191 +97,199 @@ def pool_by_torch(maps: Tensor) -> Tensor:
     return F.gelu(kept).unflatten(1, largest.shape[1:3])
 
 
-class _Pool(torch.autograd.Function):
-    """`pool`, with gradients: max-pooling passes them to the largest element of a window alone."""
+class _Largest(torch.autograd.Function):
+    """Of each window of maps (B, H, W, C), the element whose GELU is largest, and its position.
+
+    Elements are (B, H / 2, W / 2, C). Positions, of the same shape, are uint8, 0 to 3, row by row.
+    """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor) -> Tensor:
-        kept = _Kept(maps, _pooled_shape(maps))
-        contiguous = maps.contiguous()
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
+        maps = maps.contiguous()
+        elements, positions = _empty(maps, _pooled_shape(maps))
         call(
-            "pool_with_slope",
+            "largest",
             maps.dtype,
-            pointer(contiguous),
-            *_windows(kept.pooled),
-            *kept.arguments,
+            pointer(maps),
+            *_windows(elements),
+            pointer(elements),
+            pointer(positions),
         )
-        ctx.save_for_backward(maps, kept.slopes, kept.positions)
-        return kept.pooled
+        ctx.mark_non_differentiable(positions)
+        ctx.save_for_backward(positions)
+        return elements, positions
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor | None:
-        maps, slopes, positions = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, _: None) -> Tensor:
+        (positions,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # to differentiate the gradient, too
-            (of_maps,) = _gradients(ctx, pool_by_torch, (maps,), gradient)
-            return of_maps
-        return _scatter((gradient * slopes).contiguous(), positions)
+            return _scatter_by_torch(gradient, positions)
+        n, height, width, channels = gradient.shape
+        maps = gradient.new_empty(n, 2 * height, 2 * width, channels)
+        gradient = gradient.contiguous()
+        call(
+            "scatter",
+            gradient.dtype,
+            pointer(gradient),
+            pointer(positions),
+            *_windows(gradient),
+            pointer(maps),
+        )
+        return maps
+
+
+def _scatter_by_torch(gradient: Tensor, positions: Tensor) -> Tensor:
+    """Return maps with the gradient of each window at its position, and 0 elsewhere."""
+    a, b, c, d = (gradient * (positions == i) for i in range(4))
+    above, below = torch.stack((a, b), 3), torch.stack((c, d), 3)  # (B, h, w, 2, C)
+    return torch.stack((above, below), 2).flatten(3, 4).flatten(1, 2)
 
 
 class _ConvolveAndPool(torch.autograd.Function):
-    """`convolve_and_pool`, with gradients."""
+    """GELU of K convolutions, max-pooled, without derivatives.
 
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        of = _Convolution(images, weight, bias)
-        kept = _Kept(images, of.pooled_shape)
-        call("convolve_and_pool_with_slope", images.dtype, *of.arguments, *kept.arguments)
-        ctx.save_for_backward(images, weight, bias, kept.slopes, kept.positions)
-        return kept.pooled
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight, bias, slopes, positions = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to differentiate the gradient, too
-            return _gradients(ctx, _convolve_and_pool_by_torch, (images, weight, bias), gradient)
-        of_selected = (gradient * slopes).contiguous()
-        of_images = of_weight = None
-        if selected.rows_are_vectors(*weight.shape[1::2]):
-            if ctx.needs_input_grad[0]:
-                of_images = selected.image_gradient(of_selected, weight, positions, images.shape)
-            if ctx.needs_input_grad[1]:
-                of_weight = selected.weight_gradients(
-                    images[None], of_selected[None], positions[None], weight.shape[2:]
-                )[0].permute(0, 3, 1, 2)
-        else:
-            of_images, of_weight, _ = torch.ops.aten.convolution_backward(
-                _scatter(of_selected, positions).permute(0, 3, 1, 2),
-                images.permute(0, 3, 1, 2),
-                weight,
-                bias_sizes=None,
-                stride=[1, 1],
-                padding=[0, 0],
-                dilation=[1, 1],
-                transposed=False,
-                output_padding=[0, 0],
-                groups=1,
-                output_mask=[*ctx.needs_input_grad[:2], False],
-            )
-            if of_images is not None:
-                of_images = of_images.permute(0, 2, 3, 1)
-        return of_images, of_weight, of_selected.sum((0, 1, 2))
-
-
-class _Positions(torch.autograd.Function):
-    """Where in each window of a convolution's map the element is whose GELU is largest.
-
-    Every operand has a first dimension of K different ones, or 1: images (K, B, H, W, C), weight
-    (K, O, C, k, k), bias (K, O). The positions, uint8 (K, B, h, w, O), have no derivatives.
+    Every operand has a first dimension of K different ones, or 1 for one that is shared: images
+    (K, B, H, W, C), weight (K, O, C, k, k), bias (K, O).
     """
 
     @staticmethod
     def forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        n = max(len(images), len(weight), len(bias))
-        operands = zip(*(x.expand(n, *x.shape[1:]) for x in (images, weight, bias)), strict=True)
-        positions = []
-        for of_one in operands:
-            of = _Convolution(*of_one)
-            kept = _Kept(of_one[0], of.pooled_shape)
-            call("convolve_and_pool_with_slope", images.dtype, *of.arguments, *kept.arguments)
-            positions.append(kept.positions)
-        return torch.stack(positions)
+        """Return (K, B, h, w, O)."""
+        of = _Convolution(images, weight, bias)
+        pooled = images.new_empty(of.pooled_shape)
+        call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
+        return pooled
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.mark_non_differentiable(output)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
-        return None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
-        return None
+        """Keep nothing."""
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor) -> tuple[Tensor, int]:
+        """Return what batches of operands give, by one call for all."""
         merged, n = selected.merge(info.batch_size, in_dims, operands)
-        return _Positions.apply(*merged).unflatten(0, (info.batch_size, n)), 0
+        return _ConvolveAndPool.apply(*merged).unflatten(0, (info.batch_size, n)), 0
 
 
-def _convolve_and_pool_by_torch(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    maps = F.conv2d(images.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
-    return pool_by_torch(maps)
+class _LargestOfConvolution(torch.autograd.Function):
+    """The elements S + bias of K convolutions that `_Largest` finds, and their positions.
 
+    They are found in all of the convolution; their derivatives are those of `selected`, in its
+    operands, so images and weight are there twice: as `_ConvolveAndPool` takes them, and as rows.
+    """
 
-def _gradients(
-    ctx: Any, function: Callable[..., Tensor], inputs: tuple[Tensor, ...], gradient: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Return gradients of a function that can be differentiated themselves, None where unasked."""
-    asked = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
-    found = iter(torch.autograd.grad(function(*inputs), asked, gradient, create_graph=True))
-    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+    @staticmethod
+    def forward(
+        images: Tensor, weight: Tensor, row_images: Tensor, rows: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return elements (K, B, h, w, O) and positions."""
+        of = _Convolution(images, weight, bias)
+        elements, positions = _empty(images, of.pooled_shape)
+        call(
+            "largest_of_convolution",
+            images.dtype,
+            *of.arguments,
+            pointer(elements),
+            pointer(positions),
+        )
+        return elements, positions
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep what the derivatives need."""
+        _, _, row_images, rows, bias = inputs
+        _, positions = output
+        ctx.mark_non_differentiable(positions)
+        ctx.n_biases = len(bias)
+        ctx.save_for_backward(row_images, rows, positions)
+        ctx.save_for_forward(row_images, rows, positions)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of row_images, rows and bias."""
+        row_images, rows, positions = ctx.saved_tensors
+        _, _, for_images, for_rows, for_bias = ctx.needs_input_grad
+        of_images = of_rows = of_bias = None
+        if for_images:
+            others = {selected.WEIGHT: rows, selected.NUMBERS: gradient}
+            of_images = selected.gradient_by(selected.IMAGES, row_images, others, positions)
+        if for_rows:
+            others = {selected.IMAGES: row_images, selected.NUMBERS: gradient}
+            of_rows = selected.gradient_by(selected.WEIGHT, rows, others, positions)
+        if for_bias:
+            of_bias = gradient.sum((1, 2, 3))
+            if ctx.n_biases < len(of_bias):
+                of_bias = of_bias.sum(0, keepdim=True)
+        return None, None, of_images, of_rows, of_bias
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        _: None,
+        __: None,
+        of_images: Tensor | None,
+        of_rows: Tensor | None,
+        of_bias: Tensor | None,
+    ) -> tuple[Tensor, None]:
+        """Return the elements' tangent."""
+        row_images, rows, positions = ctx.saved_tensors
+        tangent = 0 if of_bias is None else of_bias[:, None, None, None]
+        if of_images is not None:
+            tangent = tangent + selected.elements(of_images, rows, positions)
+        if of_rows is not None:
+            tangent = tangent + selected.elements(row_images, of_rows, positions)
+        return tangent, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *operands: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """Return what batches of operands give, by one call for all."""
+        merged, n = selected.merge(info.batch_size, in_dims, operands)
+        found = _LargestOfConvolution.apply(*merged)
+        return tuple(x.unflatten(0, (info.batch_size, n)) for x in found), (0, 0)
 
 
 class _Convolution:
-    """A convolution as the kernels take it; keeps alive what their pointers point to.
+    """K convolutions as the kernels take them; keeps alive what their pointers point to.
 
     Attributes:
-        pooled_shape: (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
+        pooled_shape: (K, B, (H - k + 1) / 2, (W - k + 1) / 2, O).
         arguments: For a kernel; the weight's order there is (k, k, C, O).
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-    ) -> None:
-        n, height, width, channels = images.shape
+    def __init__(self, images: Tensor, weight: Tensor, bias: Tensor) -> None:
+        _, n, height, width, channels = images.shape
         # Rows, and images, may lie apart, as those of a part of larger images do.
-        if images.stride(2) != channels or (channels > 1 and images.stride(3) != 1):
+        if images.stride(3) != channels or (channels > 1 and images.stride(4) != 1):
             images = images.contiguous()
-        n_outputs, _, kernel, _ = weight.shape
-        weight = weight.permute(2, 3, 1, 0).contiguous()
+        _, n_outputs, _, kernel, _ = weight.shape
+        weight = weight.permute(0, 3, 4, 2, 1).contiguous()
         bias = bias.contiguous()
-        self.pooled_shape = (n, (height - kernel + 1) // 2, (width - kernel + 1) // 2, n_outputs)
-        self.arguments = (
-            pointer(images),
-            *(images.stride(dim) for dim in (0, 1)),
-            pointer(weight),
-            pointer(bias),
-            channels,
-            kernel,
+        self.pooled_shape = (
+            max(len(images), len(weight), len(bias)),
+            n,
+            (height - kernel + 1) // 2,
+            (width - kernel + 1) // 2,
             n_outputs,
-            *self.pooled_shape[:3],
         )
-        self._alive = (images, weight, bias)
+        operands = (images, weight, bias)
+        sizes = (
+            *self.pooled_shape,
+            kernel,
+            channels,
+            *(0 if len(x) == 1 else x.stride(0) for x in operands),
+            images.stride(1),
+            images.stride(2),
+        )
+        struct = (ctypes.c_int64 * len(sizes))(*sizes)
+        self.arguments = (ctypes.addressof(struct), *(pointer(x) for x in operands))
+        self._alive = (struct, operands)
 
 
-class _Kept:
-    """What a kernel keeps of each window where gradients are wanted.
-
-    Attributes:
-        pooled: GELU of the element of which it is largest, the first of equals.
-        slopes: The derivative of GELU there.
-        positions: Where the element is: 0 to 3, row by row.
-        arguments: For a kernel.
-    """
-
-    def __init__(self, like: Tensor, pooled_shape: tuple[int, ...]) -> None:
-        self.pooled, self.slopes = like.new_empty(pooled_shape), like.new_empty(pooled_shape)
-        self.positions = torch.empty(pooled_shape, dtype=torch.uint8)
-        self.arguments = (pointer(self.pooled), pointer(self.slopes), pointer(self.positions))
-
-
-def _scatter(gradient: Tensor, positions: Tensor) -> Tensor:
-    """Return maps with the gradient of each window at its position, and 0 elsewhere."""
-    n, height, width, channels = gradient.shape
-    maps = gradient.new_empty(n, 2 * height, 2 * width, channels)
-    call(
-        "scatter",
-        gradient.dtype,
-        pointer(gradient),
-        pointer(positions),
-        *_windows(gradient),
-        pointer(maps),
-    )
-    return maps
+def _empty(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return memory for elements and their positions."""
+    return like.new_empty(shape), torch.empty(shape, dtype=torch.uint8)
 
 
 def per_image_weight_gradients(
@@ -319,10 +330,6 @@ def per_image_weight_gradients(
         return None
     operands = (x[:, None] for x in (images, of_elements, positions))
     return selected.weight_gradients(*operands, kernel)
-
-
-def _gradients_are_wanted(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _pooled_shape(maps: Tensor) -> tuple[int, ...]:

@@ -11,38 +11,59 @@ from torch import Tensor, nn
 
 from src.experiments import N_CLASSES
 from src.kernels import windows
+from src.kernels.library import are_there
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution of stride 1, without padding, that suits stacks of members on a GPU.
+    """A convolution of stride 1, without padding, on a GPU also of a stack of M members.
 
-    With a weight for each member, a convolution turns into a grouped one, which GPUs are slow at;
-    as a product of patches and weight it turns into one batched matrix product. It also keeps full
-    float32 precision, where cuDNN's convolutions may round to TF32.
+    With a weight for each member, a convolution turns into a grouped one, which is slow. On a GPU
+    it is a product of patches and weight instead, which for a stack is one batched matrix product.
+    It also keeps full float32 precision, where cuDNN's convolutions may round to TF32.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the convolution (B, O, H', W') of images (B, C, H, W)."""
+        """Return the convolution (B, O, H', W') of images (B, C, H, W).
+
+        Where weight and bias are those of a stack it is (M, B, O, H', W'), of images that the
+        members share or of images (M, B, C, H, W).
+        """
         if images.device.type == "cpu":
             return super().forward(images)
         return convolve_patches(images, self.weight, self.bias)
+
+
+class Linear(nn.Linear):
+    """A linear layer of one member or of a stack of M."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs (B, O) of x (B, I), or (M, B, O) of (M, B, I) for a stack."""
+        if self.weight.ndim == 2:
+            return super().forward(x)
+        if torch.is_grad_enabled():
+            # In this order, the gradient of the weight is contiguous.
+            return torch.baddbmm(self.bias[:, :, None], self.weight, x.mT).mT
+        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
 
 
 def convolve_patches(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return a convolution of stride 1, without padding, as a product of all patches and weight.
 
     Args:
-        images: (B, C, H, W).
-        weight: (O, C, kH, kW).
-        bias: (O,).
+        images: (B, C, H, W), or (M, B, C, H, W) for a stack.
+        weight: (O, C, kH, kW), or (M, O, C, kH, kW).
+        bias: (O,), or (M, O).
 
     Returns:
-        (B, O, H', W'), in memory channels last.
+        (B, O, H', W'), or (M, B, O, H', W') for a stack, in memory channels last.
     """
-    kernel_size = weight.shape[2:]
-    products = Patches.apply(images, kernel_size) @ weight.flatten(1).T + bias
-    height = images.shape[2] - kernel_size[0] + 1
-    return products.unflatten(1, (height, -1)).permute(0, 3, 1, 2)
+    kernel_size = weight.shape[-2:]
+    n = images.shape[:-3]
+    patches = Patches.apply(images.flatten(0, -4), kernel_size)  # (M * B, H' * W', C * kH * kW)
+    rows = patches.reshape(*n[:-1], -1, patches.shape[2])
+    products = rows @ weight.flatten(-3).mT + bias.unsqueeze(-2)
+    height = images.shape[-2] - kernel_size[0] + 1
+    return products.unflatten(-2, (n[-1], height, -1)).movedim(-1, -3)
 
 
 class Patches(torch.autograd.Function):
@@ -85,15 +106,16 @@ class Patches(torch.autograd.Function):
 
 
 def gelu_and_pool(maps: Tensor) -> Tensor:
-    """Return the GELU of maps (B, C, H, W), max-pooled over windows of 2x2.
+    """Return the GELU of maps (..., C, H, W), max-pooled over windows of 2x2.
 
     H and W are even. The maps are in memory channels last, and so is the result
-    (B, C, H / 2, W / 2).
+    (..., C, H / 2, W / 2).
     """
-    maps = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
+    batch = maps.shape[:-3]
+    maps = maps.flatten(0, -4).permute(0, 2, 3, 1)  # (B, H, W, C)
     by_kernels = windows.are_for(maps) and windows.take(maps.shape[3])
     pool = windows.pool if by_kernels else windows.pool_by_torch
-    return pool(maps).permute(0, 3, 1, 2)
+    return pool(maps).permute(0, 3, 1, 2).unflatten(0, batch)
 
 
 def convolve_gelu_and_pool(convolution: Conv2d, images: Tensor) -> Tensor:
@@ -105,12 +127,12 @@ def convolve_gelu_and_pool(convolution: Conv2d, images: Tensor) -> Tensor:
     in_one_go = (
         not convolution._forward_hooks
         and windows.are_for(images, weight, bias)
-        and windows.take(len(bias))
+        and windows.take(bias.shape[-1])
     )
     if not in_one_go:
         return gelu_and_pool(convolution(images))
-    pooled = windows.convolve_and_pool(images.permute(0, 2, 3, 1), weight, bias)
-    return pooled.permute(0, 3, 1, 2)
+    pooled = windows.convolve_and_pool(images.movedim(-3, -1), weight, bias)
+    return pooled.movedim(-1, -3)
 
 
 class CNN(nn.Module):
@@ -141,18 +163,29 @@ class CNN(nn.Module):
         self.padding = padding
         for i, (inputs, outputs) in enumerate(itertools.pairwise(channels), start=1):
             self.add_module(f"conv{i}", Conv2d(inputs, outputs, kernel_size))
-        self.fc1 = nn.Linear(channels[-1] * last_size**2, width)
-        self.fc2 = nn.Linear(width, N_CLASSES)
+        self.fc1 = Linear(channels[-1] * last_size**2, width)
+        self.fc2 = Linear(width, N_CLASSES)
+
+    def takes_stacks(self, device: torch.device) -> bool:
+        """Say whether the parameters may be those of a stack on a device (see PerSampleLoss).
+
+        On a CPU without kernels, members are faster one by one.
+        """
+        return device.type != "cpu" or are_there(self.fc1.weight.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, 10) of images (B, C, H, W)."""
+        """Return logits (B, 10) of images (B, C, H, W).
+
+        Where the parameters are those of M members, each with a first dimension of M, logits are
+        (M, B, 10), and so are all maps from the first convolution on.
+        """
         heights, widths = (self.used_sizes(size) for size in images.shape[2:])
         x = images[..., : heights[0], : widths[0]]
         for i, padding in enumerate(self.padding):
             convolution = self.get_submodule(f"conv{i + 1}")
             x = self.padded(x, padding, heights[i + 1], widths[i + 1])
             x = convolve_gelu_and_pool(convolution, x)
-        x = F.gelu(self.fc1(x.flatten(1)))
+        x = F.gelu(self.fc1(x.flatten(-3)))
         return self.fc2(x)
 
     def used_sizes(self, size: int) -> list[int]:
@@ -170,7 +203,7 @@ class CNN(nn.Module):
             return maps
         bottom, right = (
             2 * pooled + self.kernel_size - 1 - padding - size
-            for pooled, size in zip((height, width), maps.shape[2:], strict=True)
+            for pooled, size in zip((height, width), maps.shape[-2:], strict=True)
         )
         return F.pad(maps, (padding, right, padding, bottom))
 

@@ -21,7 +21,7 @@ from src.checkpoints import Setup, environment
 from src.data.samples import Samples
 from src.locks import HeldError, holder, lock
 from src.members import Params
-from src.memory import say
+from src.messages import say
 from src.storage import check_settings, digest, is_finished, load, remove_leftovers, save
 
 # Of the time of a computation, what writing its partial file may take.

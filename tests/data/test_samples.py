@@ -50,8 +50,8 @@ def test_a_transform_makes_inputs_when_they_are_used():
     samples = Samples(torch.ones(7, 3), torch.arange(7), torch.arange(7), double)
     assert not seen
     assert samples[1:3][0].tolist() == [[2, 2, 2]] * 2
-    assert samples[torch.tensor([[4, 0], [2, 2], [1, 3]])][0].shape == (3, 2, 3)
-    assert seen == [(2, 3), (6, 3)]
+    assert samples[torch.tensor([4, 0, 2, 2])][0].shape == (4, 3)
+    assert seen == [(2, 3), (4, 3)]
 
 
 def test_samples_of_an_experiment(digits_root: Path):

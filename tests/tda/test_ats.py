@@ -11,9 +11,9 @@ from tests.conftest import Case
 from tests.tools import TOLERANCE, relative_error
 
 
-def scores_of(case: Case, *, chunk_size: int, vectorise: bool = False) -> torch.Tensor:
+def scores_of(case: Case, *, chunk_size: int, together: bool = False) -> torch.Tensor:
     """Return scores (C, n_train, n_test)."""
-    loss = case.loss(vectorise=vectorise)
+    loss = case.loss(together=together)
     loss.model.train()  # the step is taken in eval mode all the same
     chunks = list(
         additional_step(
@@ -37,8 +37,8 @@ def expected(case: Case) -> torch.Tensor:
     return expected_scores(case)
 
 
-def test_all_pairs(case: Case, expected: torch.Tensor, chunk_size: int, vectorise: bool):
-    found = scores_of(case, chunk_size=chunk_size, vectorise=vectorise)
+def test_all_pairs(case: Case, expected: torch.Tensor, chunk_size: int, together: bool):
+    found = scores_of(case, chunk_size=chunk_size, together=together)
     # A score is the difference of two losses, each a thousand times larger and itself rounded.
     largest_loss = max(
         case.loss()(p, case.test.images, case.test.labels).max() for p in case.checkpoints
@@ -47,9 +47,9 @@ def test_all_pairs(case: Case, expected: torch.Tensor, chunk_size: int, vectoris
     assert relative_error(found, expected) < TOLERANCE[case.dtype] + rounding
 
 
-def test_the_step_is_taken_without_dropout(vectorise: bool):
+def test_the_step_is_taken_without_dropout(together: bool):
     case = Case(7, 5, dropout=0.5)
-    found = scores_of(case, chunk_size=3, vectorise=vectorise)
+    found = scores_of(case, chunk_size=3, together=together)
     assert relative_error(found, expected_scores(case)) < 1e-9
 
 

@@ -28,12 +28,12 @@ def scores_of(
     left_out: list[int],
     *,
     chunk_size: int,
-    vectorise: bool = False,
+    together: bool = False,
 ) -> Tensor:
     """Return scores (C, len(left_out), n_test)."""
     chunks = list(
         leave_one_out(
-            case.loss(vectorise=vectorise),
+            case.loss(together=together),
             case.checkpoints,
             retrainings,
             left_out,
@@ -76,9 +76,9 @@ def expected(case: Case) -> Tensor:
     return expected_scores(case)
 
 
-def test_retraining(case: Case, expected: Tensor, chunk_size: int, vectorise: bool):
+def test_retraining(case: Case, expected: Tensor, chunk_size: int, together: bool):
     everyone = list(range(case.n_train))
-    found = scores_of(case, retrained(case), everyone, chunk_size=chunk_size, vectorise=vectorise)
+    found = scores_of(case, retrained(case), everyone, chunk_size=chunk_size, together=together)
     assert relative_error(found, expected) < TOLERANCE[case.dtype]
 
 
@@ -93,11 +93,11 @@ def expected_continued(case: Case) -> Tensor:
 
 
 def test_continued_training(
-    case: Case, expected_continued: Tensor, chunk_size: int, vectorise: bool
+    case: Case, expected_continued: Tensor, chunk_size: int, together: bool
 ):
     retrainings = continue_training(case.checkpoints, 724, case.n_epochs)
     everyone = list(range(case.n_train))
-    found = scores_of(case, retrainings, everyone, chunk_size=chunk_size, vectorise=vectorise)
+    found = scores_of(case, retrainings, everyone, chunk_size=chunk_size, together=together)
     assert relative_error(found, expected_continued) < TOLERANCE[case.dtype]
 
 
@@ -107,9 +107,9 @@ def test_chosen_samples_come_in_the_given_order(case: Case, expected: Tensor):
     assert relative_error(found, expected[:, chosen]) < TOLERANCE[case.dtype]
 
 
-def test_the_floor_is_rounding(case: Case, expected: Tensor, vectorise: bool):
+def test_the_floor_is_rounding(case: Case, expected: Tensor, together: bool):
     left_out = [0, NOTHING]
-    found = scores_of(case, retrained(case), left_out, chunk_size=2, vectorise=vectorise)
+    found = scores_of(case, retrained(case), left_out, chunk_size=2, together=together)
     assert found[:, 1].abs().max() < TOLERANCE[case.dtype] * expected.abs().max()
     assert found[:, 0].abs().max() > 0
 
@@ -127,10 +127,10 @@ def test_weights():
     assert left_out_weights([1, NOTHING], 3).tolist() == [[1, 0, 1], [1, 1, 1]]
 
 
-@pytest.mark.parametrize("vectorise", [False, True])
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 3, 100])
-def test_members_with_dropout_share_the_masks_of_a_run_alone(vectorise: bool, chunk_size: int):
+def test_members_with_dropout_share_the_masks_of_a_run_alone(together: bool, chunk_size: int):
     case = Case(7, 5, dropout=0.3)
     everyone = list(range(case.n_train))
-    found = scores_of(case, retrained(case), everyone, chunk_size=chunk_size, vectorise=vectorise)
+    found = scores_of(case, retrained(case), everyone, chunk_size=chunk_size, together=together)
     assert relative_error(found, expected_scores(case)) < 1e-9

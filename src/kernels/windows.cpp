@@ -4,9 +4,9 @@
 // elements a b / c d, each a vector of channels.
 //
 // GELU falls up to LOWEST and rises from there, so that its largest value in a window is that of
-// the window's largest element or, where that is negative and another lies below LOWEST, that of
-// the smallest: a case so rare that it is asked for and left out where there is none. A window with
-// a NaN gives NaN.
+// the window's largest element or, where that is negative, perhaps that of the smallest. GELU rises
+// more slowly than it falls: it is the smallest's only where that lies farther from LOWEST, a case so
+// rare that it is asked for and left out where there is none. A window with a NaN gives NaN.
 
 #include <cmath>
 #include <cstdint>
@@ -118,6 +118,11 @@ template <typename T> inline Vector<T> gelu(Vector<T> x) {
   return x * (T(0.5) + T(0.5) * error_function(x * T(SQRT_HALF)));
 }
 
+// Where GELU of a window's smallest element may exceed that of its largest.
+template <typename V> inline auto by_smallest(V largest, V smallest) {
+  return (largest < 0) & (largest + smallest < static_cast<decltype(largest[0] + 0)>(2 * LOWEST));
+}
+
 // Keeps the pooled GELU of windows.
 template <typename T> struct Pool {
   T* pooled;
@@ -127,7 +132,7 @@ template <typename T> struct Pool {
     const Vector<T> smallest = smaller(smaller(a, b), smaller(c, d));
     const Vector<T> sum = (a + b) + (c + d);
     Vector<T> value = gelu<T>(largest);
-    if (any(((largest < T(0)) & (smallest < T(LOWEST))) | (sum != sum)))
+    if (any(by_smallest(largest, smallest) | (sum != sum)))
       value = sum != sum ? sum : larger(value, gelu<T>(smallest));
     store(pooled + at, value);
   }
@@ -143,11 +148,11 @@ template <typename T> struct Largest {
     const Vector<T> smallest = smaller(smaller(a, b), smaller(c, d));
     Vector<T> element = larger(below, above);
     Integers<T> position = below > above ? 2 - (d > c) : -(b > a);
-    if (any(((element < T(0)) & (smallest < T(LOWEST))) | (sum != sum))) {
+    if (any(by_smallest(element, smallest) | (sum != sum))) {
       const Vector<T> above = smaller(b, a), below = smaller(d, c);
-      const Integers<T> by_smallest = gelu<T>(smallest) > gelu<T>(element);
-      position = by_smallest ? (below < above ? 2 - (d < c) : -(b < a)) : position;
-      element = sum != sum ? sum : by_smallest ? smallest : element;
+      const Integers<T> of_smallest = gelu<T>(smallest) > gelu<T>(element);
+      position = of_smallest ? (below < above ? 2 - (d < c) : -(b < a)) : position;
+      element = sum != sum ? sum : of_smallest ? smallest : element;
     }
     store(elements + at, element);
     store(positions + at, __builtin_convertvector(position, Positions<T>));
@@ -317,15 +322,13 @@ struct Selected {
     return ((position & 1) + (position >> 1) * W) * C;
   }
 
-  // Calls `compute(at, row)` for the windows of an image: where the element is in (B, height,
-  // width, O), and where its row y of the kernel begins in the images.
+  // Calls `compute(at, first)` for the windows of an image: where the elements of all channels begin
+  // in (B, height, width, O), and row y of the kernel, of a window's first element, in the images.
   template <typename Compute>
-  inline void each_window(const uint8_t* positions, int64_t b, int64_t o, int y,
-                          const Compute& compute) const {
+  inline void each_window(int64_t b, int y, const Compute& compute) const {
     for (int64_t h = 0; h < height; ++h) {
-      int64_t at = (b * height + h) * width * O + o, first = pixel(b, h) + y * W * C;
-      for (int64_t w = 0; w < width; ++w, at += O, first += 2 * C)
-        compute(at, first + to_element(positions[at]));
+      int64_t at = (b * height + h) * width * O, first = pixel(b, h) + y * W * C;
+      for (int64_t w = 0; w < width; ++w, at += O, first += 2 * C) compute(at, first);
     }
   }
 
@@ -351,13 +354,13 @@ struct Selected {
             constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
             Vector<T> w[R][N];
             load_rows<R, N>(weight_k + (o * kernel + y) * length + from, length, w);
-            each_window(positions_k, b, o, y, [&](int64_t at, int64_t first) {
-              const T* row = images_k + first + from;
+            each_window(b, y, [&](int64_t at, int64_t first) {
+              const T* row = images_k + first + to_element(positions_k[at + o]) + from;
               Vector<T> sums[R] = {};
               UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
                 sums[r] += load<Vector<T>>(row + r * W * C + n * LANES<T>) * w[r][n];
               UNROLLED for (int r = 1; r < R; ++r) sums[0] += sums[r];
-              numbers_k[at] += sum_of<T>(sums[0]);
+              numbers_k[at + o] += sum_of<T>(sums[0]);
             });
           });
       }
@@ -379,9 +382,9 @@ struct Selected {
             Vector<T> w[R][N];
             load_rows<R, N>(weight_k + (o * kernel + y) * length + from, length, w);
             const Selected of = *this;  // no store to memory can change a copy
-            of.each_window(positions_k, b, o, y, [=](int64_t at, int64_t first) {
-              T* row = images_k + first + from;
-              const T g = numbers_k[at];
+            of.each_window(b, y, [=](int64_t at, int64_t first) {
+              T* row = images_k + first + of.to_element(positions_k[at + o]) + from;
+              const T g = numbers_k[at + o];
               UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
                 T* to = row + r * of.W * of.C + n * LANES<T>;
                 store(to, load<Vector<T>>(to) + g * w[r][n]);
@@ -406,21 +409,35 @@ struct Selected {
         for (int64_t b = 0; b < B; ++b)
           each_block<T>([&](auto rows, auto vectors, int y, int from) {
             constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
-            for (int64_t o = from_o; o < from_o + CHANNELS; ++o) {
-              Vector<T> sums[R][N] = {};
-              each_window(positions_k, b, o, y, [&](int64_t at, int64_t first) {
-                const T *row = images_k + first + from, g = numbers_k[at];
-                UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
-                  sums[r][n] += g * load<Vector<T>>(row + r * W * C + n * LANES<T>);
+            constexpr int OUTPUTS = at_once(R * N);
+            for (int64_t o = from_o; o < from_o + CHANNELS; o += OUTPUTS) {
+              Vector<T> sums[OUTPUTS][R][N] = {};
+              each_window(b, y, [&](int64_t at, int64_t first) {
+                UNROLLED for (int i = 0; i < OUTPUTS; ++i) {
+                  const int64_t element = at + o + i;
+                  const T *row = images_k + first + to_element(positions_k[element]) + from;
+                  const T g = numbers_k[element];
+                  UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
+                    sums[i][r][n] += g * load<Vector<T>>(row + r * W * C + n * LANES<T>);
+                }
               });
-              T* to = weight_k + (o * kernel + y) * length + from;
-              UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
-                T* vector = to + r * length + n * LANES<T>;
-                store(vector, load<Vector<T>>(vector) + sums[r][n]);
+              UNROLLED for (int i = 0; i < OUTPUTS; ++i) {
+                T* to = weight_k + ((o + i) * kernel + y) * length + from;
+                UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
+                  T* vector = to + r * length + n * LANES<T>;
+                  store(vector, load<Vector<T>>(vector) + sums[i][r][n]);
+                }
               }
             }
           });
       }
+  }
+
+  // Of how many channels, a power of 2, the sums fit into registers.
+  static constexpr int at_once(int n_vectors) {
+    int n = 1;
+    while (n < 8 && 2 * n * n_vectors <= GRADIENTS) n *= 2;
+    return n;
   }
 
   template <int ROWS, int N, typename T>

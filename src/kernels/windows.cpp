@@ -248,29 +248,19 @@ struct Convolution {
   int64_t images_stride, weight_stride, bias_stride;  // over the K
   int64_t image_stride, row_stride;                   // of the images
 
-  // The number, from the first of the K, at which a window begins.
-  inline int64_t pixel(int64_t window) const {
-    const int64_t row = window / width;
-    return row / height * image_stride + 2 * (row % height) * row_stride + 2 * (window % width) * C;
-  }
-
-  // Has `keep` take N windows of k from `window` on, of VECTORS vectors of channels from o on.
+  // Has `keep` take N windows that begin at the given pixels, of VECTORS vectors of channels, and that
+  // are kept from `at` on.
   template <int N, typename T, typename Keep>
-  inline void take(const T* images, const T* weight, const T* bias, int64_t k, int64_t window,
-                   int64_t o, const Keep& keep) const {
-    const T* first[N];
+  inline void take(const T* const (&first)[N], const T* weight, const T* bias, int64_t at,
+                   const Keep& keep) const {
     Vector<T> sums[N][4][VECTORS];
-    UNROLLED for (int n = 0; n < N; ++n) {
-      first[n] = images + k * images_stride + pixel(window + n);
-      UNROLLED for (int v = 0; v < VECTORS; ++v)
-        sums[n][0][v] = sums[n][1][v] = sums[n][2][v] = sums[n][3][v] =
-            load<Vector<T>>(bias + k * bias_stride + o + v * LANES<T>);
-    }
-    const T* w = weight + k * weight_stride + o;
+    UNROLLED for (int n = 0; n < N; ++n) UNROLLED for (int v = 0; v < VECTORS; ++v)
+      sums[n][0][v] = sums[n][1][v] = sums[n][2][v] = sums[n][3][v] =
+          load<Vector<T>>(bias + v * LANES<T>);
     for (int64_t y = 0; y < kernel; ++y)
-      for (int64_t x = y * row_stride; x < y * row_stride + kernel * C; ++x, w += O)
+      for (int64_t x = y * row_stride; x < y * row_stride + kernel * C; ++x, weight += O)
         UNROLLED for (int v = 0; v < VECTORS; ++v) {
-          const Vector<T> weights = load<Vector<T>>(w + v * LANES<T>);
+          const Vector<T> weights = load<Vector<T>>(weight + v * LANES<T>);
           UNROLLED for (int n = 0; n < N; ++n) {
             const T *above = first[n] + x, *below = above + row_stride;
             sums[n][0][v] += above[0] * weights;
@@ -279,26 +269,45 @@ struct Convolution {
             sums[n][3][v] += below[C] * weights;
           }
         }
-    const int64_t at = k * B * height * width + window;
     UNROLLED for (int n = 0; n < N; ++n) UNROLLED for (int v = 0; v < VECTORS; ++v)
-      keep((at + n) * O + o + v * LANES<T>, sums[n][0][v], sums[n][1][v], sums[n][2][v],
-           sums[n][3][v]);
+      keep(at + n * O + v * LANES<T>, sums[n][0][v], sums[n][1][v], sums[n][2][v], sums[n][3][v]);
   }
 
-  // Has `keep` take all windows.
+  // Has `keep` take all windows, WINDOWS at a time, of as many images, so that few are left over.
   template <typename T, typename Keep>
   void take_all(const T* images, const T* weight, const T* bias, const Keep& keep) const {
-    const Convolution of = *this;  // no store to memory can change a copy
-    const int64_t n_windows = B * height * width;
 #pragma omp parallel for collapse(2)
-    for (int64_t k = 0; k < of.K; ++k)
-      for (int64_t n = 0; n < n_windows; n += WINDOWS)
-        for (int64_t o = 0; o < of.O; o += VECTORS * LANES<T>)
-          if (n + WINDOWS <= n_windows)
-            of.take<WINDOWS>(images, weight, bias, k, n, o, keep);
-          else
-            for (int64_t i = n; i < n_windows; ++i)
-              of.take<1>(images, weight, bias, k, i, o, keep);
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t b = 0; b < B; b += WINDOWS) {
+        const Convolution of = *this;  // no store to memory can change a copy
+        const T* image = images + k * of.images_stride + b * of.image_stride;
+        const T *weight_k = weight + k * of.weight_stride, *bias_k = bias + k * of.bias_stride;
+        const int64_t n_images = of.B - b < WINDOWS ? of.B - b : WINDOWS;
+        const int64_t n_windows = n_images * of.height * of.width;
+        int64_t at = (k * of.B + b) * of.height * of.width * of.O, y = 0, x = 0;
+        const auto next = [&] {  // where the next window begins
+          const T* first = image + 2 * (y * of.row_stride + x * of.C);
+          if (++x == of.width) {
+            x = 0;
+            if (++y == of.height) y = 0, image += of.image_stride;
+          }
+          return first;
+        };
+        const auto take_some = [&](const auto& first) {
+          for (int64_t o = 0; o < of.O; o += VECTORS * LANES<T>)
+            of.take(first, weight_k + o, bias_k + o, at + o, keep);
+        };
+        int64_t n = 0;
+        for (; n + WINDOWS <= n_windows; n += WINDOWS, at += WINDOWS * of.O) {
+          const T* first[WINDOWS];
+          UNROLLED for (int i = 0; i < WINDOWS; ++i) first[i] = next();
+          take_some(first);
+        }
+        for (; n < n_windows; ++n, at += of.O) {
+          const T* first[1] = {next()};
+          take_some(first);
+        }
+      }
   }
 };
 

@@ -18,6 +18,10 @@ from src.kernels import selected
 from src.kernels.library import are_there, call, pointer
 
 CHANNELS_AT_ONCE = 32  # or a divisor of it, by processor and type of numbers
+# Convolutions by transformed weights: into how many pieces a kernel of so many rows is cut, and how
+# many channels, times pieces, there may be.
+PIECES = {3: 1, 5: 4}
+TRANSFORMED = 128
 
 
 def are_for(*tensors: Tensor) -> bool:
@@ -283,8 +287,17 @@ class _Convolution:
             images.stride(2),
         )
         struct = (ctypes.c_int64 * len(sizes))(*sizes)
-        self.arguments = (ctypes.addressof(struct), *(pointer(x) for x in operands))
-        self._alive = (struct, operands)
+        self._alive = [struct, *operands]
+        transformed = 0  # nothing
+        pieces = PIECES.get(kernel)
+        if pieces and channels % selected.VECTOR == 0 and channels <= TRANSFORMED // pieces:
+            self._alive.append(weight.new_empty(len(weight), pieces, 16, channels, n_outputs))
+            transformed = pointer(self._alive[-1])
+        self.arguments = (
+            ctypes.addressof(struct),
+            *(pointer(x) for x in operands),
+            transformed,
+        )
 
 
 def _empty(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -16,15 +16,24 @@ from tests.tools import relative_error
 
 pytestmark = pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
 
-DTYPES = {torch.float64: 1e-13, torch.float32: 1e-6}
+DTYPES = {torch.float64: 1e-13, torch.float32: 2e-6}
 MAPS = [(3, 4, 6, 32), (2, 2, 2, 96), (1, 2, 10, 64)]
-# Images (B, H, W, C) and kernel size: windows in pairs and one left over, and a single one.
+# Images (B, H, W, C) and kernel size: windows in pairs and one left over, and a single one. From 16
+# channels on they are by transformed weights, 12 windows at once and what is left over, unless the
+# kernel is 4x4 or the channels are very many: there, numbers are sums of up to 1,600 products.
 CONVOLUTIONS = [
     ((2, 8, 8, 1), 3),
     ((1, 8, 12, 3), 5),
     ((3, 5, 7, 4), 2),
     ((1, 4, 4, 32), 3),
     ((2, 2, 6, 2), 1),
+    ((5, 10, 12, 16), 3),
+    ((3, 14, 8, 32), 5),
+    ((1, 6, 6, 16), 5),
+    ((1, 6, 8, 128), 3),
+    ((1, 6, 8, 144), 3),
+    ((1, 6, 8, 64), 5),
+    ((2, 7, 9, 32), 4),
 ]
 
 
@@ -102,8 +111,9 @@ def test_convolve_and_pool(dtype: torch.dtype, shape: tuple[int, ...], kernel: i
     check_gradients(found, expected, inputs, doubles, DTYPES[dtype])
 
 
-def test_a_part_of_larger_images():
-    images, weight, bias = a_convolution((2, 9, 8, 3), 3, torch.float64)
+@pytest.mark.parametrize("n_channels", [3, 16])
+def test_a_part_of_larger_images(n_channels: int):
+    images, weight, bias = a_convolution((2, 9, 8, n_channels), 3, torch.float64)
     for part in (images[:, :8], images[:, 1:7, 2:8], images.transpose(1, 2)[:, :, 1:]):
         expected = pooled(convolved(part, weight, bias))
         assert relative_error(windows.convolve_and_pool(part, weight, bias), expected) < 1e-13
@@ -133,6 +143,30 @@ def test_the_first_of_equals_has_the_gradient(dtype: torch.dtype, value: float):
     (gradient,) = torch.autograd.grad(windows.pool(maps).sum(), maps)
     (expected,) = torch.autograd.grad(pooled(maps).sum(), maps)
     assert ((gradient != 0) == (expected != 0)).all()
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_as_exact_as_torch(kernel: int):
+    """Also by transformed weights, of which larger tiles would lose digits."""
+    inputs = a_convolution((4, 14, 14, 32), kernel, torch.float32)
+    expected = pooled(convolved(*(tensor.double() for tensor in inputs)))
+    error, of_torch = (
+        (found - expected).square().mean()
+        for found in (windows.convolve_and_pool(*inputs), pooled(convolved(*inputs)))
+    )
+    assert error < 1.5 * of_torch
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_not_a_number_in_an_image(kernel: int):
+    """All windows over it are not numbers, and only they."""
+    images, weight, bias = a_convolution((2, 14, 14, 32), kernel, torch.float32)
+    images[1, 6, 7, 5] = torch.nan
+    found = windows.convolve_and_pool(images, weight, bias).isnan()
+    expected = convolved(images, weight, bias).isnan().double()
+    expected = F.max_pool2d(expected.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) > 0
+    assert expected.any()
+    assert (found == expected).all()
 
 
 @pytest.mark.parametrize("grads", [False, True])

@@ -12,7 +12,8 @@ all of them would take. Writes benchmarks/RESULTS.md.
 
 The share of the limit is the rate of the stage's floating point operations, counted as it runs by
 torch's FlopCounterMode (matrix products and convolutions; that our own kernels are left out for, so
-that theirs are counted), over that of a large matrix product.
+that theirs are counted), over that of a large matrix product. Our convolutions take fewer
+operations than are counted (src/kernels/windows.cpp): a stage may well come below the limit.
 """
 
 from __future__ import annotations
@@ -571,7 +572,8 @@ def main() -> None:
         "read and written",
         "",
         "*time / limit*: how many times longer than the stage's operations take at the rate that "
-        "a matrix product reaches in the seconds before or after the stage. "
+        "a matrix product reaches in the seconds before or after the stage; operations are those "
+        "of plain convolutions, of which ours leave out half and more. "
         "*naive*: the same stage by tests/reference.py, one member, sample or vector at a time.",
     ]
     for name in args.experiment:

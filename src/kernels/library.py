@@ -72,7 +72,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         say(
             f"{SOURCE.name} was not compiled ({reason[0] if reason else error}): going on with "
-            "torch's operations alone, the CNNs take about twice as long"
+            "torch's operations alone, the CNNs take about three times as long"
         )
         return None
 

@@ -488,6 +488,11 @@ void take_all(const Convolution& of, const T* images, const T* weight, const T* 
     Winograd<4>{of}.take_all(images, weight, bias, transformed, keep);
 }
 
+template <typename Array>
+constexpr int rows_of = std::extent<std::remove_reference_t<Array>, 0>::value;
+template <typename Array>
+constexpr int columns_of = std::extent<std::remove_reference_t<Array>, 1>::value;
+
 // A convolution at one element of each window alone, S(images, weight), for each channel the one at
 // its position; and what a number g for each of these elements gives by the images and by the
 // weight, as in the derivatives of g S(images, weight). Each is a fourth of the operations of the
@@ -525,6 +530,20 @@ struct Selected {
     });
   }
 
+  // The same with the block's weights, for each of the weight's O.
+  template <typename T, typename Compute>
+  inline void each_block_of(const T* weight, const Compute& compute) const {
+    for (int64_t o = 0; o < O; ++o)
+      each_block<T>([&](auto rows, auto vectors, int y, int from) {
+        constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
+        const T* first = weight + (o * kernel + y) * length + from;
+        Vector<T> w[R][N];
+        UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
+          w[r][n] = load<Vector<T>>(first + r * length + n * LANES<T>);
+        compute(w, o, y, from);
+      });
+  }
+
   // The elements.
   template <typename T>
   void elements(const T* images, const T* weight, const uint8_t* positions, T* numbers) const {
@@ -535,20 +554,17 @@ struct Selected {
         const uint8_t* positions_k = positions + k * positions_stride;
         T* numbers_k = numbers + k * B * height * width * O;
         std::memset(numbers_k + b * height * width * O, 0, height * width * O * sizeof(T));
-        for (int64_t o = 0; o < O; ++o)
-          each_block<T>([&](auto rows, auto vectors, int y, int from) {
-            constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
-            Vector<T> w[R][N];
-            load_rows<R, N>(weight_k + (o * kernel + y) * length + from, length, w);
-            each_window(b, y, [&](int64_t at, int64_t first) {
-              const T* row = images_k + first + to_element(positions_k[at + o]) + from;
-              Vector<T> sums[R] = {};
-              UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
-                sums[r] += load<Vector<T>>(row + r * W * C + n * LANES<T>) * w[r][n];
-              UNROLLED for (int r = 1; r < R; ++r) sums[0] += sums[r];
-              numbers_k[at + o] += sum_of<T>(sums[0]);
-            });
+        each_block_of(weight_k, [&](const auto& w, int64_t o, int y, int from) {
+          constexpr int R = rows_of<decltype(w)>, N = columns_of<decltype(w)>;
+          each_window(b, y, [&](int64_t at, int64_t first) {
+            const T* row = images_k + first + to_element(positions_k[at + o]) + from;
+            Vector<T> sums[R] = {};
+            UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n)
+              sums[r] += load<Vector<T>>(row + r * W * C + n * LANES<T>) * w[r][n];
+            UNROLLED for (int r = 1; r < R; ++r) sums[0] += sums[r];
+            numbers_k[at + o] += sum_of<T>(sums[0]);
           });
+        });
       }
   }
 
@@ -562,21 +578,18 @@ struct Selected {
         const uint8_t* positions_k = positions + k * positions_stride;
         T* images_k = images + k * B * H * W * C;
         std::memset(images_k + b * H * W * C, 0, H * W * C * sizeof(T));
-        for (int64_t o = 0; o < O; ++o)
-          each_block<T>([&](auto rows, auto vectors, int y, int from) {
-            constexpr int R = decltype(rows)::value, N = decltype(vectors)::value;
-            Vector<T> w[R][N];
-            load_rows<R, N>(weight_k + (o * kernel + y) * length + from, length, w);
-            const Selected of = *this;  // no store to memory can change a copy
-            of.each_window(b, y, [=](int64_t at, int64_t first) {
-              T* row = images_k + first + of.to_element(positions_k[at + o]) + from;
-              const T g = numbers_k[at + o];
-              UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
-                T* to = row + r * of.W * of.C + n * LANES<T>;
-                store(to, load<Vector<T>>(to) + g * w[r][n]);
-              }
-            });
+        each_block_of(weight_k, [&](const auto& w, int64_t o, int y, int from) {
+          constexpr int R = rows_of<decltype(w)>, N = columns_of<decltype(w)>;
+          const Selected of = *this;  // no store to memory can change a copy
+          of.each_window(b, y, [=](int64_t at, int64_t first) {
+            T* row = images_k + first + of.to_element(positions_k[at + o]) + from;
+            const T g = numbers_k[at + o];
+            UNROLLED for (int r = 0; r < R; ++r) UNROLLED for (int n = 0; n < N; ++n) {
+              T* to = row + r * of.W * of.C + n * LANES<T>;
+              store(to, load<Vector<T>>(to) + g * w[r][n]);
+            }
           });
+        });
       }
   }
 
@@ -624,12 +637,6 @@ struct Selected {
     int n = 1;
     while (n < 8 && 2 * n * n_vectors <= GRADIENTS) n *= 2;
     return n;
-  }
-
-  template <int ROWS, int N, typename T>
-  static inline void load_rows(const T* from, int64_t length, Vector<T> (&rows)[ROWS][N]) {
-    UNROLLED for (int r = 0; r < ROWS; ++r) UNROLLED for (int n = 0; n < N; ++n)
-      rows[r][n] = load<Vector<T>>(from + r * length + n * LANES<T>);
   }
 };
 

@@ -257,6 +257,32 @@ def test_a_batch_of_weights_and_of_images():
         assert relative_error(shared[m], expected) < 1e-12
 
 
+def test_gradients_of_what_a_batch_shares():
+    images = torch.randn(2, 6, 6, 32, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 32, 32, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(32, dtype=torch.float64, requires_grad=True)
+    inputs = (images, weight, bias)
+    found = vmap(windows.convolve_and_pool, in_dims=(None, 0, None))(*inputs)
+    expected = torch.stack([pooled_by_definition(images, w, bias) for w in weight])
+    gradients, of_expected = (
+        torch.autograd.grad(x.square().sum(), inputs) for x in (found, expected)
+    )
+    for gradient, e in zip(gradients, of_expected, strict=True):
+        assert relative_error(gradient, e) < 1e-12
+
+
+@pytest.mark.parametrize("n_channels", [1, 32])
+def test_tangents_of_each_operand(n_channels: int):
+    inputs = a_convolution((2, 6, 8, n_channels), 3, torch.float64)
+    for i in range(3):
+        tangents = tuple(
+            torch.randn_like(x) if i == j else torch.zeros_like(x) for j, x in enumerate(inputs)
+        )
+        _, found = jvp(windows.convolve_and_pool, inputs, tangents)
+        _, expected = jvp(pooled_by_definition, inputs, tangents)
+        assert relative_error(found, expected) < 1e-12
+
+
 @pytest.mark.parametrize("shape", [(3, 6, 8, 32), (1, 4, 4, 64)])
 def test_weight_gradients_of_each_image(dtype: torch.dtype, shape: tuple[int, ...]):
     images = torch.randn(shape, dtype=dtype)

@@ -101,7 +101,10 @@ def _writer(content: dict) -> Callable[[Path], Any]:
     # the temporary file's name into the archive, so that equal contents were different files.
     archive = io.BytesIO()
     torch.save({**content, "checksum": digest(content)}, archive)
-    return lambda path: path.write_bytes(archive.getbuffer())
+    # A copy: where a full disk's traceback holds a view of the archive, Python 3.12 crashes when it
+    # collects both.
+    contents = archive.getvalue()
+    return lambda path: path.write_bytes(contents)
 
 
 def remove_leftovers(path: Path, age: float = 0) -> None:

@@ -13,7 +13,7 @@ all of them would take. Writes benchmarks/RESULTS.md.
 The share of the limit is the rate of the stage's floating point operations, counted as it runs by
 torch's FlopCounterMode (matrix products and convolutions; that our own kernels are left out for, so
 that theirs are counted), over that of a large matrix product. Our convolutions take fewer
-operations than are counted (src/kernels/windows.cpp): a stage may well come below the limit.
+operations than are counted (src/kernels/winograd.h): a stage may well come below the limit.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def build(source: Path, number: str, folder: Path) -> Path:
     folder each find their own. Any number of processes may build at once.
 
     Args:
-        source: What is compiled.
+        source: What is compiled, with the headers beside it.
         number: The type of its numbers.
         folder: Where the library is kept.
 
@@ -95,7 +95,8 @@ def build(source: Path, number: str, folder: Path) -> Path:
     compiler = _compiler()
     flags = (*FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ()))
     flags = (*flags, f"-DNUMBER={number}")
-    described = [source.read_text(), *flags, *compiler, _processor()]
+    sources = [source, *sorted(source.parent.glob("*.h"))]
+    described = [*(path.read_text() for path in sources), *flags, *compiler, _processor()]
     name = hashlib.sha256("\0".join(described).encode()).hexdigest()[:16]
     library = folder / f"{source.stem}-{name}.so"
     if not library.exists():

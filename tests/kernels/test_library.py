@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,10 +49,14 @@ def test_built_once(tmp_path: Path):
 
 
 @needs_compiler
-def test_another_source_is_another_library(tmp_path: Path):
-    other = tmp_path / SOURCE.name
-    other.write_text(SOURCE.read_text() + "\n// changed\n")
-    assert build(other, "float", tmp_path).name != build(SOURCE, "float", tmp_path).name
+@pytest.mark.parametrize("changed", [SOURCE.name, "pool.h"])
+def test_another_source_is_another_library(tmp_path: Path, changed: str):
+    other = tmp_path / "kernels"
+    shutil.copytree(SOURCE.parent, other, ignore=shutil.ignore_patterns("built"))
+    with (other / changed).open("a") as file:
+        file.write("// changed\n")
+    built = build(other / SOURCE.name, "float", tmp_path)
+    assert built.name != build(SOURCE, "float", tmp_path).name
 
 
 @needs_compiler

@@ -76,14 +76,16 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     images = images if images.ndim == 5 else images[None]
     if not many:
         weight, bias = weight[None], bias[None]
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not have_memory(images, weight, bias):
         row_images, rows = selected.as_rows(images, weight)
         elements, _ = _LargestOfConvolution.apply(
             images.detach(), weight.detach(), row_images, rows, bias
         )
         pooled = F.gelu(elements)
     else:
-        pooled = _ConvolveAndPool.apply(images, weight, bias)
+        of = _Convolution(images, weight, bias)
+        pooled = images.new_empty(of.pooled_shape)
+        call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
     return pooled if many else pooled[0]
 
 
@@ -149,37 +151,11 @@ def _scatter_by_torch(gradient: Tensor, positions: Tensor) -> Tensor:
     return torch.stack((above, below), 2).flatten(3, 4).flatten(1, 2)
 
 
-class _ConvolveAndPool(torch.autograd.Function):
-    """GELU of K convolutions, max-pooled, without derivatives.
-
-    Every operand has a first dimension of K different ones, or 1 for one that is shared: images
-    (K, B, H, W, C), weight (K, O, C, k, k), bias (K, O).
-    """
-
-    @staticmethod
-    def forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return (K, B, h, w, O)."""
-        of = _Convolution(images, weight, bias)
-        pooled = images.new_empty(of.pooled_shape)
-        call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
-        return pooled
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Keep nothing."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor) -> tuple[Tensor, int]:
-        """Return what batches of operands give, by one call for all."""
-        merged, n = selected.merge(info.batch_size, in_dims, operands)
-        return _ConvolveAndPool.apply(*merged).unflatten(0, (info.batch_size, n)), 0
-
-
 class _LargestOfConvolution(torch.autograd.Function):
     """The elements S + bias of K convolutions that `_Largest` finds, and their positions.
 
     They are found in all of the convolution; their derivatives are those of `selected`, in its
-    operands, so images and weight are there twice: as `_ConvolveAndPool` takes them, and as rows.
+    operands, so images and weight are there twice: as `_Convolution` takes them, and as rows.
     """
 
     @staticmethod
@@ -257,6 +233,11 @@ class _LargestOfConvolution(torch.autograd.Function):
 class _Convolution:
     """K convolutions as the kernels take them; keeps alive what their pointers point to.
 
+    Args:
+        images: (K, B, H, W, C), or with a first dimension of 1 where the K share them.
+        weight: (K, O, C, k, k), likewise.
+        bias: (K, O), likewise.
+
     Attributes:
         pooled_shape: (K, B, (H - k + 1) / 2, (W - k + 1) / 2, O).
         arguments: For a kernel; the weight's order there is (k, k, C, O).
@@ -329,8 +310,7 @@ def per_image_weight_gradients(
     ):
         return None
     gradient = gradient.contiguous()
-    of_elements = gradient.new_empty(_pooled_shape(gradient))
-    positions = torch.empty(of_elements.shape, dtype=torch.uint8)
+    of_elements, positions = _empty(gradient, _pooled_shape(gradient))
     one_each = call(
         "gather",
         gradient.dtype,

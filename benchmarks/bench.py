@@ -474,7 +474,7 @@ def growth(bench: Bench) -> pd.DataFrame:
     sizes = []
     for width in (128, 512, 2048):
         torch.manual_seed(0)
-        loss = PerSampleLoss(CNN2(in_channels=1, width=width).to(bench.device))
+        loss = PerSampleLoss(CNN2((1, 28, 28), 10, width=width).to(bench.device))
         params = trainable(loss.model)
         sizes.append(sum(p.numel() for p in params.values()))
         s, chunk = work.setup, vectors_at_once(params, work.setup.train)

@@ -15,6 +15,7 @@ from src.draws import Draw, shuffled_epochs
 from src.errors import UserError
 from src.evaluation import accuracy
 from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
+from src.kernels.fuse import fuse
 from src.members import Params, PerSampleLoss, repeat
 from src.memory import keep_freed_memory, say_training_estimate
 from src.models import build
@@ -144,7 +145,7 @@ class Setup:
         return cls(
             experiment,
             paths,
-            PerSampleLoss(build(experiment, backbone).to(device)),
+            PerSampleLoss(fuse(build(experiment, backbone).to(device))),
             train_samples.to(device),
             test_samples.to(device),
             device,

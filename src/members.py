@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from src.kernels.fuse import by_kernels, is_own_convolution
+
 Params = dict[str, Tensor]  # of one member
 Stack = dict[str, Tensor]  # of M members, each tensor (M, ...)
 
@@ -62,9 +64,7 @@ class PerSampleLoss:
 
     Args:
         model: Maps a batch of inputs to a batch of outputs. Its trainable parameters are replaced
-            by those of a call; its mode (train or eval) holds for every call. If it has a method
-            `takes_stacks`, and that says so of a device, it maps a batch to outputs (M, B, ...)
-            when its parameters are those of a stack of M members.
+            by those of a call; its mode (train or eval) holds for every call.
         criterion: Maps outputs (B, ...) and labels (B,) to losses (B,).
         together: Whether the members of a stack are one batched computation; None: where that is
             faster.
@@ -81,21 +81,18 @@ class PerSampleLoss:
         self.criterion = criterion
         self.together = together
         # Whether members have convolutions of their own.
-        self.convolves = any(p.requires_grad and p.ndim > 2 for p in model.parameters())
+        self.convolves = any(map(is_own_convolution, model.modules()))
 
     def computes_together(self, device: torch.device) -> bool:
         """Say whether the members of a stack are one batched computation on a device.
 
         A batch over members is faster for its fewer and larger operations. Not so on a CPU where
-        members have convolutions of their own, unless the model itself takes stacks: the batch
-        would turn them into grouped ones, while the activations of one member alone stay in cache.
+        members have convolutions of their own that no kernel takes: the batch would turn them into
+        grouped ones, while the activations of one member alone stay in cache.
         """
         if self.together is None:
-            return self._takes_stacks(device) or device.type != "cpu" or not self.convolves
+            return device.type != "cpu" or not self.convolves or by_kernels(self.model)
         return self.together
-
-    def _takes_stacks(self, device: torch.device) -> bool:
-        return hasattr(self.model, "takes_stacks") and self.model.takes_stacks(device)
 
     def __call__(self, params: Params, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the loss (B,) of each sample for one member's parameters."""
@@ -109,10 +106,6 @@ class PerSampleLoss:
         if size(members) == 1:
             return self(unstack(members)[0], inputs, labels)[None]
         if self.computes_together(labels.device):
-            if self._takes_stacks(labels.device):
-                outputs = functional_call(self.model, members, (inputs,))  # (M, B, ...)
-                losses = self.criterion(outputs.flatten(0, 1), labels.repeat(len(outputs)))
-                return losses.unflatten(0, outputs.shape[:2])
             return vmap(self, (0, None, None), randomness="same")(members, inputs, labels)
         random_state = torch.get_rng_state() if self.model.training else None
         losses = []

@@ -16,10 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.data.samples import Samples
 from src.evaluation import evaluate
+from src.kernels import patches
+from src.kernels.fuse import fuse
 from src.kernels.library import without_kernels
 from src.members import Params, PerSampleLoss, repeat, trainable
-from src.models import cnn
-from src.models.cnn import CNN2, convolve_patches
+from src.models.cnn import CNN2
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.hessian import Hessian
@@ -47,7 +48,7 @@ class Work:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.model = CNN2(in_channels=1).double()
+        self.model = fuse(CNN2((1, 28, 28), 10).double())
         self.params = trainable(self.model)
         self.train, self.test = images(7), images(5)
 
@@ -89,14 +90,10 @@ class Work:
 def by_patches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Return what has convolutions computed as on a GPU from then on."""
 
-    def forward(self: cnn.Conv2d, maps: Tensor) -> Tensor:
-        return convolve_patches(maps, self.weight, self.bias)
-
     with contextlib.ExitStack() as until_the_end:
 
         def start() -> None:
-            monkeypatch.setattr(cnn.Conv2d, "forward", forward)
-            monkeypatch.setattr(cnn.CNN, "takes_stacks", lambda *_: True)
+            monkeypatch.setattr(patches, "are_for", lambda _: True)
             until_the_end.enter_context(without_kernels())
 
         yield start

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from src.kernels.fuse import fuse
 from src.kernels.library import are_there, without_kernels
 from src.members import (
     PerSampleLoss,
@@ -19,9 +20,15 @@ from src.members import (
     trainable,
     unstack,
 )
-from src.models.cnn import CNN, CNN2, CNN3
+from src.models.cnn import CNN2, CNN3
 from tests.conftest import Case
 from tests.tools import relative_error
+
+BUILDERS = [
+    lambda: CNN2((1, 28, 28), 10),
+    lambda: CNN2((3, 32, 32), 10),
+    lambda: CNN3((3, 32, 32), 10),
+]
 
 
 def test_stack_and_unstack():
@@ -91,13 +98,13 @@ def test_masks_differ_from_call_to_call(together: bool):
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("build", [lambda: CNN2(1), lambda: CNN2(3), lambda: CNN3(3)])
+@pytest.mark.parametrize("build", BUILDERS)
 @pytest.mark.parametrize("kernels", [False, True])
-def test_a_model_that_takes_stacks(build: Callable[[], CNN], kernels: bool):
+def test_stacks_of_a_fused_model(build: Callable[[], nn.Module], kernels: bool):
     """Losses and gradients of members at once, with the first convolution's images shared."""
     if kernels and not are_there(torch.float64):
         pytest.skip("needs a C++ compiler")
-    model = build().double()
+    model = fuse(build().double())
     n_channels = model.conv1.in_channels
     inputs = torch.rand(3, n_channels, *((28, 28) if n_channels == 1 else (32, 32))).double()
     labels = torch.arange(3)

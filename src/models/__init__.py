@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from src.experiments import Experiment
+from src.experiments import N_CLASSES, Experiment
 from src.models.cnn import CNN2, CNN3
 
 if TYPE_CHECKING:
@@ -29,4 +29,5 @@ def build(experiment: Experiment, backbone: Backbone | None = None) -> nn.Module
             alpha=experiment.lora_alpha,
             dropout=experiment.lora_dropout,
         )
-    return {"cnn2": CNN2, "cnn3": CNN3}[experiment.model](experiment.task.image_shape[0])
+    network = {"cnn2": CNN2, "cnn3": CNN3}[experiment.model]
+    return network(experiment.task.image_shape, N_CLASSES)

@@ -15,7 +15,6 @@ from torch import nn
 from src.data.pixel_values import PixelValues
 from src.errors import UserError
 from src.experiments import N_CLASSES, TINY_BACKBONE, Experiment, Paths
-from src.models.linear import replace_linear_layers
 from src.storage import digest
 
 WAYS_OUT = (
@@ -44,7 +43,6 @@ class Backbone:
     def of(cls, model: nn.Module, pixel_values: PixelValues) -> Backbone:
         """Return a backbone that is in memory already."""
         weights_hash = digest(list(model.base_model.parameters()))
-        replace_linear_layers(model)
         return cls(model.eval().requires_grad_(False), pixel_values, weights_hash)
 
 

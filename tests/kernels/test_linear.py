@@ -7,19 +7,20 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.func import jvp, vjp, vmap
+from torch.func import functional_call, jvp, vjp, vmap
 
-from src.models.linear import Linear, replace_linear_layers
+from src.kernels.fuse import fuse
+from src.kernels.linear import FrozenLinear, Linear
 from tests.tools import relative_error
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
-def pair(dtype: torch.dtype, *, bias: bool) -> tuple[nn.Linear, Linear]:
+def pair(dtype: torch.dtype, *, bias: bool) -> tuple[nn.Linear, nn.Module]:
     """Return torch's layer and the one under test, of the same parameters."""
     torch.manual_seed(0)
     plain = nn.Linear(7, 5, bias=bias, dtype=dtype).requires_grad_(False)
-    return plain, Linear.of(plain)
+    return plain, fuse(copy.deepcopy(plain))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -61,11 +62,41 @@ def test_layers_of_a_model_are_replaced_and_keep_their_parameters():
     )
     before = copy.deepcopy(model.state_dict())
     parameters = list(model.parameters())
-    replace_linear_layers(model)
+    model["a"].requires_grad_(False)
+    fuse(model)
     assert [type(layer) for layer in (model["a"][0], model["b"], model["c"])] == [
-        Linear,
+        FrozenLinear,
         Linear,
         Odd,
     ]
     assert all(p is q for p, q in zip(model.parameters(), parameters, strict=True))
     assert all(torch.equal(model.state_dict()[name], p) for name, p in before.items())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_a_weight_of_each_member(dtype: torch.dtype):
+    """Outputs and gradients, also of an input that members share, and within another transform."""
+    layer = fuse(nn.Linear(7, 5, dtype=dtype))
+    weight = torch.randn(3, 5, 7, dtype=dtype, requires_grad=True)
+    bias = torch.randn(3, 5, dtype=dtype, requires_grad=True)
+
+    def outputs(weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    for shape, dim in (((3, 4, 7), 0), ((4, 7), None)):
+        x = torch.randn(shape, dtype=dtype, requires_grad=True)
+        found = vmap(outputs, (0, 0, dim))(weight, bias, x)
+        expected = x @ weight.mT + bias[:, None]
+        assert relative_error(found, expected) < TOLERANCES[dtype]
+        with torch.no_grad():
+            without = vmap(outputs, (0, 0, dim))(weight, bias, x)
+        assert relative_error(without, expected) < TOLERANCES[dtype]
+        for gradients in zip(
+            torch.autograd.grad(found.square().sum(), (weight, bias, x)),
+            torch.autograd.grad(expected.square().sum(), (weight, bias, x)),
+            strict=True,
+        ):
+            assert relative_error(*gradients) < TOLERANCES[dtype]
+    x, tangent = torch.randn(2, 4, 7, dtype=dtype)
+    _, found = vmap(lambda w, b: jvp(lambda x: outputs(w, b, x), (x,), (tangent,)))(weight, bias)
+    assert relative_error(found, tangent @ weight.mT) < TOLERANCES[dtype]

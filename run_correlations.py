@@ -23,7 +23,7 @@ def main() -> None:
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))
-    check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=None)
+    check_scores(paths, experiments, allow_missing=args.allow_missing)
     matrices, tables, agreements = {}, {}, {}
     for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)

@@ -38,7 +38,13 @@ def main() -> None:
     experiments = list(dict.fromkeys(args.experiment))
     suffix = "" if args.test == "ttest" else f"_{args.test}"
     settings = {"test": args.test, "alpha": args.alpha}
-    check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=args.test_index)
+    check_scores(
+        paths,
+        experiments,
+        allow_missing=args.allow_missing,
+        test_index=args.test_index,
+        images=True,
+    )
     for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
         report = Report(

@@ -370,7 +370,8 @@ def score_seeds(
         experiment = as_trained(args.experiment, paths, seed, seed_id)
         if setup is None or setup.experiment != experiment:
             setup = Setup.load(experiment, paths, device)
-        command = f"python {Path(sys.argv[0]).name} --experiment {args.experiment.name}"
+        # Which crops are drawn depends on how many samples are taken at once.
+        crops = {"chunk_size": args.chunk_size} if experiment.random_crop else {}
         with skipped.if_held(paths.scores(experiment, methods[0], seed)):
             for line in score_seed(
                 setup,
@@ -378,8 +379,7 @@ def score_seeds(
                 seed_id,
                 methods,
                 compute,
-                options,
-                command=f"{command} --seed_id {seed_id}",
+                {**options, **crops},
                 overwrite=args.overwrite,
             ):
                 print(line, flush=True)

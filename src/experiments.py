@@ -8,6 +8,7 @@ heavy, so that wrong arguments are answered at once.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +169,11 @@ class Experiment:
         return self.n_per_class * len(self.task.classes)
 
     @property
+    def splits(self) -> dict[str, str]:
+        """Names of the splits that "train" and "test" samples come from."""
+        return {"train": f"train_{self.n_per_class}pc", "test": "test"}
+
+    @property
     def has_one_batch(self) -> bool:
         """Whether a batch holds all training samples, so that their order changes only rounding."""
         return self.n_train <= self.batch_size
@@ -264,9 +270,19 @@ def paper_vit_experiments() -> list[Experiment]:
 
 @dataclass(frozen=True)
 class Paths:
-    """Every path below the root folder."""
+    """Every path below the root folder, and what to run on it."""
 
     root: Path
+
+    def call(self, script: str, *arguments: object) -> tuple[str, ...]:
+        """Return a script and its arguments, the root among them where it is not the default."""
+        root = self.root.resolve()
+        option = () if root == REPOSITORY else ("--root", root)
+        return (script, *map(str, (*arguments, *option)))
+
+    def command(self, script: str, *arguments: object) -> str:
+        """Return the command line that runs a script on this root, for a shell."""
+        return shlex.join(("python", *self.call(script, *arguments)))
 
     def indices(self, task: str, split: str) -> Path:
         """Index file of a split ('train_10pc', 'test'): one index into the full split a line."""

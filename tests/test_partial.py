@@ -19,12 +19,14 @@ from tests.conftest import DIGITS
 from tests.tools import call, call_well, tree
 
 EXPERIMENT = parse_experiment(DIGITS)
+IDENTITY = {"experiment": DIGITS, "method": "loo", "seed": 446}
 SETTINGS = {"solver": "lissa"}
 ITEMS = [*range(7)]
 
 
 def pieces(path: Path, *, overwrite: bool = False, **settings: object) -> Pieces:
-    return Pieces(path, {**SETTINGS, **settings}, make="make it", overwrite=overwrite)
+    settings = {**SETTINGS, **settings}
+    return Pieces(path, IDENTITY, settings, make="make it", overwrite=overwrite)
 
 
 def draws(held: Pieces, *, random_crop: bool = False) -> Draws:

@@ -70,9 +70,10 @@ def test_missing_scores_are_listed_with_their_commands(root):
     message = str(caught.value)
     assert "loo of seed_id 3; if of all seeds; gd of seed_id 7; gc of seed_id 7" in message
     assert (
-        "python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3"
-        " && python run_if.py --experiment cnn2_digits3_10pc"
-        " && python run_gd_and_gc.py --experiment cnn2_digits3_10pc --seed_id 7 (" in message
+        f"python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3 --root {root}"
+        f" && python run_if.py --experiment cnn2_digits3_10pc --root {root}"
+        f" && python run_gd_and_gc.py --experiment cnn2_digits3_10pc --seed_id 7 --root {root} ("
+        in message
     )
 
 
@@ -96,14 +97,19 @@ def test_allow_missing_with_one_seed_is_an_error(tmp_path):
     ("changes", "message"),
     [
         ({"train_idx": torch.arange(N_TRAIN) + 1}, "another train_idx"),
-        ({"settings": {"checkpoints": "of others"}}, "other checkpoints"),
-        ({"settings": {"checkpoints": "of 854", "damp": 1}}, "not computed alike: damp is 1"),
+        ({"train_samples": "of another source"}, "another train_samples"),
+        ({"test_samples": "of another source"}, "another test_samples"),
+        ({"checkpoints": "of others"}, "other checkpoints than .*/loo/854.pt: make both again"),
+        ({"damp": 1}, "not computed alike: damp is 1"),
     ],
 )
 def test_scores_that_do_not_belong_together(root, changes, message):
-    seed_id = load_seeds().index(854)
-    save(scores_path(root, "if", seed_id), score_file("if", 854, **changes))
-    with pytest.raises(UserError, match=message):
+    content = score_file("if", 854)
+    if "train_idx" not in changes:
+        changes = {"settings": content["settings"] | changes}
+    save(scores_path(root, "if", load_seeds().index(854)), content | changes)
+    again = f"python run_if.py --experiment {EXPERIMENT.name} --seed_id 4( --damp 1)? --root {root}"
+    with pytest.raises(UserError, match=f"{message}.*{again} --overwrite$"):
         load_scores(Paths(root), EXPERIMENT, allow_missing=False)
 
 

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from src.cli import run
-from src.data.samples import Samples
-from src.experiments import REPOSITORY, Paths
+from src.data.samples import Samples, to_samples
+from src.experiments import REPOSITORY, Paths, parse_experiment
 from src.storage import save
+
+FIRST_TEST_INDEX = 100  # of the splits of noise
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -115,16 +117,39 @@ def score_content(experiment: str, method: str, seed: int, scores: Tensor) -> di
         "scores": scores,
         "epochs": torch.arange(10, 15),
         "train_idx": torch.arange(n_train),
-        "test_idx": torch.arange(n_test) + 100,
+        "test_idx": torch.arange(n_test) + FIRST_TEST_INDEX,
         "experiment": experiment,
         "method": method,
         "seed": seed,
-        "settings": {"checkpoints": f"of {seed}", "torch": "2", "device": "cpu"},
+        **({"floor": torch.zeros(len(scores), n_test)} if method == "loo" else {}),
+        "settings": {
+            "checkpoints": f"of {seed}",
+            "train_samples": noise_digest(experiment, "train", n_train),
+            "test_samples": noise_digest(experiment, "test", n_test),
+            "torch": "2",
+            "device": "cpu",
+        },
     }
 
 
 def save_images(paths: Paths, split: str, n: int) -> None:
     """Save n images of noise as a split of digits3."""
-    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
-    content = {"images": images, "labels": torch.arange(n) % 3, "indices": torch.arange(n)}
-    save(paths.tensors("digits3", split), content)
+    save(paths.tensors("digits3", split), noise_tensors(split, n))
+
+
+def noise_tensors(split: str, n: int) -> dict:
+    """Return n images of noise as the tensors of a split of digits3, always the same."""
+    generator = torch.Generator().manual_seed(n)
+    first = FIRST_TEST_INDEX if split == "test" else 0
+    return {
+        "task": "digits3",
+        "split": split,
+        "images": torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8, generator=generator),
+        "labels": torch.arange(n) % 3,
+        "indices": torch.arange(n) + first,
+    }
+
+
+def noise_digest(experiment: str, split: str, n: int) -> str:
+    """Return the digest of n images of noise as scores of an experiment tell it."""
+    return to_samples(noise_tensors(split, n), parse_experiment(experiment)).digest()

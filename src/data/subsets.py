@@ -127,11 +127,13 @@ def generate(
             )
         labels = torch.from_numpy(whole.labels[indices])
         path = paths.tensors(task.name, split)
-        up_to_date = not overwrite and _holds(path, indices)
+        up_to_date = not overwrite and _holds(path, task, split, indices)
         if not up_to_date:
             save(
                 path,
                 {
+                    "task": task.name,
+                    "split": split,
                     "images": whole.images(indices.tolist()),
                     "labels": labels,
                     "indices": torch.from_numpy(indices),
@@ -145,10 +147,10 @@ def generate(
         yield f"{task.name} {split}: {len(indices)} samples {drawn} ({per_class}), images {state}"
 
 
-def _holds(path: Path, indices: np.ndarray) -> bool:
-    """Say whether a tensor file is there, whole, and of these indices."""
+def _holds(path: Path, task: Task, split: str, indices: np.ndarray) -> bool:
+    """Say whether a tensor file is there, whole, of this split and of these indices."""
     try:
-        held = load(path, make="")["indices"]
+        held = load(path, make="", identity={"task": task.name, "split": split})["indices"]
     except (UserError, KeyError):
         return False
     return torch.equal(held, torch.from_numpy(indices))

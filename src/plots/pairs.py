@@ -124,7 +124,7 @@ class Pictures:
     Attributes:
         splits: Tensors of "train" and "test": images uint8 (n, C, H, W), labels, indices.
         class_names: What each label is called.
-        predictions: Predicted labels (T,) by position, by split; None: not known.
+        predictions: Predicted labels (T,) by sample's index, by split; None: not known.
     """
 
     splits: dict[str, dict]
@@ -140,11 +140,12 @@ class Pictures:
         image = tensors["images"][position].permute(1, 2, 0).numpy()
         axis.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        lines = [f"{tensors['indices'][position]}"]
+        index = int(tensors["indices"][position])
+        lines = [f"{index}"]
         if named:
             lines.append(self.class_names[tensors["labels"][position]])
             if self.predictions is not None:
-                lines.append(self._predicted(self.predictions[split][position]))
+                lines.append(self._predicted(self.predictions[split][index]))
         axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
 
     def _predicted(self, labels: np.ndarray) -> str:

@@ -10,7 +10,6 @@ from src.analysis.draws_needed import POWER, power_table, stability
 from src.analysis.pairs import Influences, distinct_pairs, influences
 from src.analysis.significance import significance_table
 from src.analysis.variance import variance_components_table
-from src.data.samples import load_tensors
 from src.errors import UserError
 from src.experiments import Experiment, Paths
 from src.plots.draws import stability_by_draws
@@ -21,7 +20,7 @@ from src.plots.variance import share_between_seeds
 from src.predictions import load_predictions
 from src.report import Report
 from src.reports.reading import largest, listed, of_methods
-from src.results import ExperimentScores, pvalue_tables, save_pvalues
+from src.results import ExperimentScores, load_images, pvalue_tables, save_pvalues
 from src.stats import mean_under_noise
 
 N_PAIRS = 5  # on each side of a sheet
@@ -208,7 +207,7 @@ def report_pairs(
         suffix: Of the sheets' names.
 
     Raises:
-        UserError: The images are missing.
+        UserError: The images are missing, or others than the scores were computed from.
     """
     samples = scores.samples()
     sheets = {method: _sides(values) for method, values in p.items()}
@@ -273,13 +272,16 @@ def _reading_of_influences(
 def _pictures(scores: ExperimentScores, paths: Paths, train: set[int], test: set[int]) -> Pictures:
     """Return the images and, where the checkpoints are there, the predictions."""
     experiment = scores.experiment
-    splits = {
-        "train": load_tensors(paths, experiment.task, f"train_{experiment.n_per_class}pc"),
-        "test": load_tensors(paths, experiment.task, "test"),
-    }
+    splits = load_images(paths, scores)
+    seeds = next(iter(scores.seeds.values()))
     try:
-        seeds = next(iter(scores.seeds.values()))
-        predictions = load_predictions(paths, experiment, seeds, train, test)
+        predictions = load_predictions(
+            paths,
+            experiment,
+            {seed: scores.checkpoints[seed] for seed in seeds},
+            {int(scores.train_idx[position]) for position in train},
+            {int(scores.test_idx[position]) for position in test},
+        )
     except UserError as error:
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")

@@ -48,16 +48,18 @@ def fork_server(*, with_backbone: bool) -> BaseContext:
     # Python's own choice is to import from the working directory first, which may have a package
     # src too, or a module of the standard library's name.
     search = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with (
-        _process_can_start(),
-        _environment(PYTHONPATH=os.pathsep.join(search), PYTHONSAFEPATH="1"),
-    ):
+    variables = {
+        "PYTHONPATH": os.pathsep.join(search),
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": "1",  # it computes nothing; a job sets the number of its threads
+    }
+    with _process_can_start(), _environment(variables):
         forkserver.ensure_running()
     return context
 
 
 @contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Set variables of the environment for the block."""
     before = dict(os.environ)
     os.environ.update(variables)

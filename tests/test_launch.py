@@ -15,7 +15,9 @@ from src.experiments import REPOSITORY
 from tests.conftest import DIGITS
 from tests.tools import Result, call_well, run_script, tree
 
-ONE_SEED = ("--experiment", DIGITS, "--seed_id", 0, "--workers", 1, "--methods")
+# As many workers as give each one thread, or a busy machine makes it a hundred times slower.
+WORKERS = len(os.sched_getaffinity(0))
+ONE_SEED = ("--experiment", DIGITS, "--seed_id", 0, "--workers", WORKERS, "--methods")
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 IMPORTABLE = {"PYTHONPATH": str(REPOSITORY)}
 
@@ -38,17 +40,15 @@ def new(root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Another clone, of other hyper-parameters, with modules of others' names at its top."""
+    """Another clone, of other hyper-parameters."""
     folder = tmp_path / "clone"
     shutil.copytree(REPOSITORY / "src", folder / "src", ignore=shutil.ignore_patterns("built"))
     for script in [*REPOSITORY.glob("run_*.py"), REPOSITORY / "random_seeds.pt"]:
         shutil.copy(script, folder)
     source = folder / "src" / "experiments.py"
     text = source.read_text(encoding="utf-8")
-    assert "    epochs: int\n" in text
+    assert "N_CHECKPOINTS = 5" in text
     source.write_text(text.replace("N_CHECKPOINTS = 5", "N_CHECKPOINTS = 4"), encoding="utf-8")
-    for name in ("random", "torch", "socket"):
-        (folder / f"{name}.py").write_text("raise ImportError('of the working directory')")
     return folder
 
 
@@ -56,6 +56,9 @@ class TestWhatRuns:
     """The code of the script that is called, wherever it is called from."""
 
     def test_from_another_clone(self, root: Path, new: Path, clone: Path):
+        """In which lie modules of names that others have."""
+        for name in ("random", "torch", "socket"):
+            (clone / f"{name}.py").write_text("raise ImportError('of the working directory')")
         relative = os.path.relpath(new, clone)
         result = run_script("run_parallel.py", "--root", relative, *ONE_SEED, cwd=clone)
         assert result.code == 0, result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -59,14 +60,14 @@ def hide_processes(monkeypatch: pytest.MonkeyPatch, signalled: type[OSError]) ->
     def kill(pid: int, number: int) -> None:
         raise signalled
 
-    for name in ("read_bytes", "read_text"):
+    opened = io.open
 
-        def read(path: Path, *args, _read=getattr(Path, name), **options) -> bytes | str:
-            if re.fullmatch(r"/proc/\d+/stat", str(path)) and path.parent.name != str(os.getpid()):
-                raise FileNotFoundError(str(path))
-            return _read(path, *args, **options)
+    def open_(path: object, *args: object, **options: object) -> io.IOBase:
+        if re.fullmatch(r"/proc/\d+/stat", str(path)) and f"/{os.getpid()}/" not in str(path):
+            raise FileNotFoundError(str(path))
+        return opened(path, *args, **options)
 
-        monkeypatch.setattr(Path, name, read)
+    monkeypatch.setattr(io, "open", open_)  # which Path opens with
     monkeypatch.setattr(os, "kill", kill)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src import streams
 from src.errors import UserError
 from src.experiments import (
     DEFAULT_BACKBONE,
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from src.checkpoints import Setup
     from src.tda.scores import Draws, Scores
 
-OTHERS_AT_WORK = 3  # exit code: nothing is wrong, but another process still computes some of it
+# Exit codes of scripts that went well, but
+OTHERS_AT_WORK = 3  # another process still computes some of it;
+OUTPUT_LOST = 120  # not all that was printed could be written. Python's own code for it.
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -153,8 +157,9 @@ class ArgumentParser(argparse.ArgumentParser):
             "--chunk_size",
             type=positive_int,
             metavar="N",
-            help=f"{of_what} at once, which changes memory and time but, without random crops, no "
-            "number; none: chosen from the free memory",
+            help=f"{of_what} at once, which changes memory, time and how sums are rounded (a score "
+            "by some 1e-6 of the largest), and with random crops the crops; none: chosen from the "
+            "free memory",
         )
 
 
@@ -244,14 +249,29 @@ def number(
 def run(main: Callable[[], None]) -> None:
     """Run a script; a UserError becomes one line on standard error and exit code 2.
 
-    SIGTERM ends it as Ctrl-C does: with finished pieces saved and nothing half-written.
+    SIGTERM ends it as Ctrl-C does: with finished pieces saved and nothing half-written. A script
+    whose output cannot be written computes all the same, and ends with OUTPUT_LOST.
     """
+    outputs = streams.make_lasting()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # A person's own settings for figures, and a notebook's, can make matplotlib's import fail.
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
     try:
+        check_code(Path(main.__globals__["__file__"]).resolve().parent)
         main()
+        sys.stdout.flush()
+        if errors := [output.error for output in outputs if output.error]:
+            reason = errors[0].strerror
+            print(f"some output could not be written ({reason}); files are whole", file=sys.stderr)
+            sys.exit(OUTPUT_LOST)
     except UserError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except PermissionError as error:  # of a file whose reader expects none
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         from src.memory import ADVICE, is_out_of_memory
@@ -263,6 +283,19 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; what is finished stays, the same command goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def check_code(folder: Path) -> None:
+    """Check that this code is that of the folder whose script was called, if that has any.
+
+    Raises:
+        UserError: Python found the package src elsewhere first.
+    """
+    if folder != REPOSITORY and (folder / "src").is_dir():
+        raise UserError(
+            f"a script of {folder} was called, but Python found the package src of {REPOSITORY}: "
+            "take that out of PYTHONPATH, or call the script from another folder"
+        )
 
 
 def end_at_hangup() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.experiments import STEPS, Experiment, Paths, script_of
-from src.locks import Holder, holder
+from src.locks import Holder, Unreadable, holder
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
         """Say whether its files are there; whether their settings fit, only the script can say."""
         return all(path.exists() for path in self.outputs)
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> Holder | Unreadable | None:
         """Return the process that is at work on its files, or on those it needs, if any."""
         found = holder(self.lock)
         return found if found or self.training is None else holder(self.training.lock)

@@ -89,12 +89,15 @@ def call_well(script: str, *args: object) -> str:
     return result.out
 
 
-def run_script(script: str, *args: object, **environment: str) -> Result:
+def run_script(
+    script: str | Path, *args: object, cwd: Path | None = None, **environment: str
+) -> Result:
     """Run a script as a person does, in a process of its own."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / script), *map(str, args)],
         capture_output=True,
         text=True,
+        cwd=cwd,
         env={**os.environ, **environment},
         timeout=120,
     )

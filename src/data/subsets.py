@@ -59,7 +59,7 @@ def read_indices(path: Path, task: Task, labels: np.ndarray) -> np.ndarray:
     """
     seen: dict[int, int] = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -123,7 +123,8 @@ def generate(
         if is_new:
             text = "".join(f"{index}\n" for index in indices)
             write_atomically(
-                paths.indices(task.name, split), lambda file, text=text: file.write_text(text)
+                paths.indices(task.name, split),
+                lambda file, text=text: file.write_text(text, encoding="utf-8"),
             )
         labels = torch.from_numpy(whole.labels[indices])
         path = paths.tensors(task.name, split)

@@ -28,6 +28,7 @@ COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), stric
 MARKERS = dict(zip(METHODS, "osD^v", strict=True))
 LINES = dict(zip(METHODS, ("-", "-", "-", "--", "-"), strict=True))
 
+matplotlib.rcdefaults()  # the figures are the same whatever a person's matplotlibrc says
 sns.set_theme(
     context="paper",
     style="ticks",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from src.experiments import (
     DEFAULT_BACKBONE,
     N_SEEDS,
     REPOSITORY,
+    SOURCE_VARIABLE,
     TINY_BACKBONE,
     Experiment,
     Paths,
@@ -138,7 +140,12 @@ class ArgumentParser(argparse.ArgumentParser):
         return args
 
     def add_source(self, purpose: str = "") -> None:
-        """Add --source."""
+        """Add --source; what the environment names instead is made absolute.
+
+        Jobs find it in their environment, and are started from another folder.
+        """
+        if os.environ.get(SOURCE_VARIABLE):
+            os.environ[SOURCE_VARIABLE] = str(Path(os.environ[SOURCE_VARIABLE]).absolute())
         self.add_argument(
             "--source",
             type=Path,

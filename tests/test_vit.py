@@ -702,7 +702,7 @@ def test_tiny_backbone(vit_root: Path, copy_of: object) -> None:
     assert fine_tuned > 62
     settings = torch.load(checkpoint(root), weights_only=True)["settings"]
     assert settings["backbone"] == "tiny"
-    folder = root / "models" / "backbones" / "tiny_digits"
+    folder = root / "models" / "backbones" / "tiny_digits3"
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {
         path.name for path in folder.iterdir()
     }

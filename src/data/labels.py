@@ -96,7 +96,10 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 def columns_of(data: datasets.Dataset) -> str:
     """Name the columns of a data set with their types."""
-    return ", ".join(
-        f"{name} ({getattr(feature, 'dtype', None) or type(feature).__name__})"
+    import datasets
+
+    kinds = {
+        name: feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
         for name, feature in data.features.items()
-    )
+    }
+    return ", ".join(f"{name} ({kind})" for name, kind in kinds.items())

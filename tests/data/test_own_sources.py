@@ -134,7 +134,10 @@ def ppm_of_16_bits(path: Path) -> None:
 
 UNFIT = {
     "16-bit grey": (lambda path: path.write_bytes(png_of_16_bits(1)), "has more than 8 bits"),
-    "16-bit grey, alpha": (lambda path: path.write_bytes(png_of_16_bits(2)), "has more than 8 bits"),
+    "16-bit grey, alpha": (
+        lambda path: path.write_bytes(png_of_16_bits(2)),
+        "has more than 8 bits",
+    ),
     "float TIFF": (
         saved(lambda: Image.fromarray(pixels(28, 28).astype(np.float32)), "TIFF"),
         "has more than 8 bits a channel (mode F)",

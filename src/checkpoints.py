@@ -161,11 +161,9 @@ class Setup:
             keep_freed_memory()
         backbone = None
         if experiment.has_backbone:
-            from src.models.backbones import load_backbone, location
+            from src.models.backbones import load_backbone_of
 
-            backbone = load_backbone(
-                location(experiment, paths), random_crop=experiment.random_crop
-            )
+            backbone = load_backbone_of(experiment, paths)
         train_samples, test_samples = load_samples(
             paths, experiment, backbone.pixel_values if backbone else None
         )

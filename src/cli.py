@@ -21,6 +21,7 @@ from src.experiments import (
     DEFAULT_BACKBONE,
     N_SEEDS,
     REPOSITORY,
+    SOURCE_VARIABLE,
     TINY_BACKBONE,
     Experiment,
     Paths,
@@ -142,7 +143,12 @@ class ArgumentParser(argparse.ArgumentParser):
         return args
 
     def add_source(self, purpose: str = "") -> None:
-        """Add --source."""
+        """Add --source; what the environment names instead is made absolute.
+
+        Jobs find it in their environment, and are started from another folder.
+        """
+        if os.environ.get(SOURCE_VARIABLE):
+            os.environ[SOURCE_VARIABLE] = str(Path(os.environ[SOURCE_VARIABLE]).absolute())
         self.add_argument(
             "--source",
             type=Path,

@@ -22,13 +22,27 @@ SEEDS_FILE = REPOSITORY / "random_seeds.pt"
 
 
 def load_seeds() -> list[int]:
-    """Return the ten seeds of `random_seeds.pt`, in the order that `--seed_id` indexes."""
+    """Return the ten seeds of `random_seeds.pt`, in the order that `--seed_id` indexes.
+
+    Raises:
+        UserError: The file is missing, cannot be read, is damaged or holds something else.
+    """
+    again = f"it is part of the repository: git checkout {SEEDS_FILE.name}"
     try:
-        seeds = torch.load(SEEDS_FILE, weights_only=True)
+        seeds = torch.load(SEEDS_FILE, weights_only=True, map_location="cpu")
     except FileNotFoundError:
-        raise UserError(f"{SEEDS_FILE} does not exist; it is part of the repository") from None
-    if seeds.dtype != torch.int64 or seeds.shape != (N_SEEDS,) or len(seeds.unique()) != N_SEEDS:
-        raise UserError(f"{SEEDS_FILE} must hold {N_SEEDS} different int64 seeds")
+        raise UserError(f"{SEEDS_FILE} does not exist; {again}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {SEEDS_FILE}: {error.strerror}; {again}") from error
+    except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
+        raise UserError(f"{SEEDS_FILE} is damaged; {again}") from error
+    if (
+        not isinstance(seeds, torch.Tensor)
+        or seeds.dtype != torch.int64
+        or seeds.shape != (N_SEEDS,)
+        or len(seeds.unique()) != N_SEEDS
+    ):
+        raise UserError(f"{SEEDS_FILE} must hold {N_SEEDS} different int64 seeds; {again}")
     return seeds.tolist()
 
 

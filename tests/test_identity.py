@@ -354,7 +354,7 @@ def test_partial_scores(trained: Paths, spoil: Callable[[dict], dict], says: str
     paths = [trained.scores(EXPERIMENT, method, SEEDS[0]) for method in ("gd", "gc")]
     contents = [load(path, "") for path in paths]
     partial = trained.partial_scores(EXPERIMENT, "gd", SEEDS[0])
-    piece = tuple(content["scores"][0] for content in contents)
+    piece = tuple(content["scores"][0].clone() for content in contents)
     settings = contents[0]["settings"]
     identity = {key: contents[0][key] for key in ("experiment", "method", "seed")}
     for path in paths:

@@ -10,9 +10,13 @@ from src.errors import UserError
 from src.experiments import Experiment, Paths, script_of
 from src.storage import check_finite, load
 
-# Of a score file's settings, those that say where it comes from; the others are options.
+# Of a score file's settings, those that say where it comes from, and those that are arguments of
+# the scripts that compute scores.
 ORIGIN = {"checkpoints", "train_samples", "test_samples", "backbone_weights"}
-_OF_TRAINING = {"backbone", "random_crop"}
+_ARGUMENTS = {
+    *("protocol", "solver", "damp", "scale", "tolerance", "max_iterations"),
+    *("chunk_size", "device"),
+}
 
 
 def score_identity(experiment: Experiment, method: str, seed: int) -> dict:
@@ -40,7 +44,7 @@ def score_command(
     if seed_id is not None:
         arguments += ["--seed_id", seed_id]
     for name, value in (options or {}).items():
-        if value is not None and name not in ORIGIN | _OF_TRAINING:
+        if value is not None and name in _ARGUMENTS:
             arguments += [f"--{name}", value]
     return paths.command(script_of(method), *arguments)
 

@@ -116,7 +116,12 @@ def gradient(model: nn.Module, data: Data, i: int) -> Tensor:
     """Return g(z) of sample i as one vector (P,), by one backward pass."""
     model.zero_grad(set_to_none=True)
     sample_loss(model, data, i).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    found = [
+        torch.zeros_like(p) if p.grad is None else p.grad.to_dense()
+        for p in model.parameters()
+        if p.requires_grad
+    ]
+    return torch.cat([g.flatten() for g in found])
 
 
 def gradients(model: nn.Module, data: Data, which: list[int] | None = None) -> Tensor:

@@ -16,14 +16,14 @@ from src.memory import free_memory, hessian_vectors, in_chunks
 
 def flatten(vectors: Stack) -> Tensor:
     """Return K vectors over the parameters as a matrix (K, P)."""
-    return torch.cat([v.flatten(1) for v in vectors.values()], 1)
+    return torch.cat([v.reshape(len(v), -1) for v in vectors.values()], 1)
 
 
 def unflatten(matrix: Tensor, params: Params) -> Stack:
     """Return the rows of a matrix (K, P) as vectors over the parameters."""
     parts = matrix.split([p.numel() for p in params.values()], 1)
     return {
-        name: part.unflatten(1, p.shape)
+        name: part.reshape(-1, *p.shape)
         for (name, p), part in zip(params.items(), parts, strict=True)
     }
 

@@ -242,16 +242,18 @@ def mean_loss(model: nn.Module, data: Data) -> Tensor:
 def hessian_vector_product(model: nn.Module, data: Data, vector: Tensor) -> Tensor:
     """Return the Hessian of the mean loss times a vector (P,), by two backward passes."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    first = torch.autograd.grad(mean_loss(model, data), parameters, create_graph=True)
+    first = torch.autograd.grad(
+        mean_loss(model, data), parameters, create_graph=True, materialize_grads=True
+    )
     product = torch.cat([g.flatten() for g in first]) @ vector
-    second = torch.autograd.grad(product, parameters)
+    second = torch.autograd.grad(product, parameters, materialize_grads=True)
     return torch.cat([g.flatten() for g in second])
 
 
 def hessian(model: nn.Module, data: Data) -> Tensor:
     """Return the Hessian (P, P) of the mean loss, a row for each unit vector."""
-    n = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    identity = torch.eye(n, dtype=data[0].dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    identity = torch.eye(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     return torch.stack([hessian_vector_product(model, data, row) for row in identity])
 
 

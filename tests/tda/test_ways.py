@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +18,6 @@ from src.members import PerSampleLoss, trainable
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.gradients import per_sample_gradients
-from src.tda.hessian import flatten
 from src.tda.influence import influence
 from src.tda.solvers import Exact, Lissa
 from src.tda.ways import way_for
@@ -380,3 +380,88 @@ def test_gradients(name: str, at_once: int, dtype: torch.dtype):
     if layers is not None and at_once == 100:
         way = way_for(PerSampleLoss(model), trainable(model), *data)
         assert set(way.layers) == layers
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_single_samples_that_all_have_one_class(name: str):
+    """One sample by itself: nothing but its own batch is known of the network."""
+    build, shape, _ = NETS[name]
+    check(build().double(), data_of(shape, 1, torch.float64), torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("lstm", 1), ("experts", 1), ("function without a rule for vmap", 1), ("own parameter", 0)],
+)
+def test_one_sample_at_a_time_is_said_once(capsys: pytest.CaptureFixture, name: str, said: int):
+    build, shape, _ = NETS[name]
+    model, data = build().double(), data_of(shape, 5, torch.float64)
+    loss = PerSampleLoss(model)
+    for _ in range(3):
+        per_sample_gradients(loss, trainable(model), *data)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == said
+    assert all("one sample at a time" in line for line in lines)
+
+
+def softmax_over_batch(m: Net, x: Tensor) -> Tensor:
+    """Return logits that are normalised over the samples of the batch."""
+    return m.head(torch.softmax(m.fc(x), 0))
+
+
+MIXING = {
+    "batch statistics": lambda: nn.Sequential(
+        linear(), nn.BatchNorm1d(WIDTH, track_running_stats=False), linear(N_CLASSES)
+    ),
+    "softmax over the batch": lambda: Net(softmax_over_batch, **small()),
+    "sum over the samples before": lambda: Net(lambda m, x: m.head(m.fc(x).cumsum(0)), **small()),
+    "divided by their number": lambda: Net(lambda m, x: m.head(m.fc(x)) / len(x), **small()),
+    "recurrence over samples": lambda: Net(
+        lambda m, x: m.head(m.rnn(x)[0]), rnn=nn.GRU(WIDTH, WIDTH), head=linear(N_CLASSES)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_samples_that_see_each_other_are_refused(name: str):
+    model = MIXING[name]().double()
+    data = data_of((WIDTH,), 5, torch.float64)
+    with pytest.raises(UserError, match="depends on the other samples of its batch") as refused:
+        per_sample_gradients(PerSampleLoss(model), trainable(model), *data)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_batch_of_one_does_not_hide_what_the_next_one_shows():
+    model = MIXING["softmax over the batch"]().double()
+    loss, params = PerSampleLoss(model), trainable(model)
+    inputs, labels = data_of((WIDTH,), 5, torch.float64)
+    per_sample_gradients(loss, params, inputs[:1], labels[:1])
+    with pytest.raises(UserError, match="depends on the other samples"):
+        per_sample_gradients(loss, params, inputs, labels)
+
+
+@pytest.mark.parametrize("name", ["lstm", "transformer", "added in place", "tied embedding"])
+def test_every_method(name: str):
+    """GD, GC, IF by both kinds of solver, and ATS against the naive ones."""
+    build, shape, _ = NETS[name]
+    model = build().double()
+    loss, params = PerSampleLoss(copy.deepcopy(model), together=False), trainable(model)
+    train, test = (data_of(shape, n, torch.float64) for n in (5, 3))
+    pairs = [(j, z) for j in range(5) for z in range(3)]
+
+    def error(found: Tensor, expected: Tensor) -> float:
+        return relative_error(found, expected.unflatten(0, (5, 3)))
+
+    dot, cosine = gradient_similarity(loss, params, samples(train), samples(test), chunk_size=2)
+    assert error(dot, reference.grad_dot(model, train, test, pairs)) < 1e-9
+    assert error(cosine, reference.grad_cos(model, train, test, pairs)) < 1e-9
+    adam = AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+    steps = additional_step(loss, [params], samples(train), samples(test), adam=adam, chunk_size=2)
+    assert error(torch.cat([*steps], 1)[0], reference.ats(model, train, test, pairs)) < 1e-9
+    for solver, naive in (
+        (Lissa(scale=100.0), lambda *data: reference.influence_lissa(*data, scale=100.0)),
+        (Exact(damp=1.0), lambda *data: reference.influence_exact(*data, damp=1.0)),
+    ):
+        found, _ = influence(loss, params, samples(train), samples(test), solver, chunk_size=2)
+        with sdpa_kernel(SDPBackend.MATH):
+            assert error(found, naive(model, train, test, pairs)) < 1e-9

@@ -118,7 +118,11 @@ def activation_bytes(loss: PerSampleLoss, params: Params, samples: Samples) -> i
 
 def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
     params = {name: p.detach().requires_grad_() for name, p in params.items()}
+    # Of running statistics, which a forward pass in training mode changes, it gets copies.
+    buffers = {name: buffer.clone() for name, buffer in loss.model.named_buffers()}
     not_activations = {p.data_ptr() for p in (*loss.model.parameters(), *params.values())}
+    # Of two samples, since statistics of a batch may need more than one.
+    two = torch.tensor([0, len(samples) - 1], device=samples.device)
     kept: dict[int, int] = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -132,8 +136,8 @@ def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) 
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
-        loss(params, *samples[:1])
-    return sum(kept.values())
+        loss(buffers | params, *samples[two])
+    return sum(kept.values()) // 2
 
 
 def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:

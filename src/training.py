@@ -20,7 +20,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from src.data.samples import Samples
 from src.errors import UserError
 from src.experiments import Experiment
-from src.members import Params, PerSampleLoss, Stack
+from src.independence import require_independent_training
+from src.members import Params, PerSampleLoss, Stack, unstack
 
 ADAM_EPSILON = 1e-8  # torch's default
 
@@ -98,6 +99,9 @@ class Trainer:
         adam: Settings of the optimiser, which starts fresh.
         weights: Weight (M, n_train) of each sample's loss in each member; None: 1. The weighted
             sum over a batch is divided by the batch's size, not by the sum of the weights.
+
+    Raises:
+        UserError: The network's members cannot be trained as a stack (see `src.independence`).
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Trainer:
         adam: AdamSettings,
         weights: Tensor | None = None,
     ) -> None:
+        require_independent_training(loss, unstack(members)[0], samples)
         self.loss = loss
         self.members = members
         self.samples = samples

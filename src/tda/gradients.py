@@ -176,7 +176,7 @@ def per_sample_gradients(
         loss.model.eval()
         with torch.enable_grad():
             leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-            total = loss(leaves, inputs, labels).sum()
+            total = loss.accurate(leaves, inputs, labels).sum()
             output_gradients = torch.autograd.grad(total, [output for _, output in calls.values()])
     finally:
         for handle in handles:

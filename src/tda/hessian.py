@@ -66,7 +66,7 @@ class Hessian:
         inputs, labels = self.batches[batch]
 
         def mean_loss(params: Params) -> Tensor:
-            return self.loss(params, inputs, labels).mean()
+            return self.loss.accurate(params, inputs, labels).mean()
 
         def product(vector: Params) -> Params:
             return jvp(grad(mean_loss), (self.params,), (vector,))[1]
@@ -96,8 +96,8 @@ class Hessian:
         """
         n = n_parameters(self.params)
         like = next(iter(self.params.values()))
-        # The matrix, the products it is made of, and the factors of a solve.
-        needed = 3 * n**2 * like.element_size()
+        # The matrix, its eigenvectors, and what computing them takes.
+        needed = 4 * n**2 * like.element_size()
         free = free_memory(like.device)
         if needed > free:
             raise UserError(

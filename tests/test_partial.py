@@ -30,8 +30,8 @@ def pieces(path: Path, *, overwrite: bool = False, **settings: object) -> Pieces
 
 
 def draws(held: Pieces, *, random_crop: bool = False) -> Draws:
-    experiment = SimpleNamespace(random_crop=random_crop)
-    return Draws(SimpleNamespace(experiment=experiment), 446, [{}, {}, {}], held)
+    experiment = SimpleNamespace(random_crop=random_crop, kept_epochs=range(10, 15))
+    return Draws(SimpleNamespace(experiment=experiment), 446, [{}] * 5, held)
 
 
 def scored(items: list[int]) -> Tensor:
@@ -87,8 +87,10 @@ def test_checkpoints(tmp_path: Path):
     with pytest.raises(SystemExit):
         each_checkpoint(draws(pieces(path)), compute, "")
     results = each_checkpoint(draws(pieces(path)), compute, "")
-    assert [result[0].item() for result in results] == [1, 2, 4]
-    assert [result[1]["residual"].item() for result in results] == pytest.approx([0.1, 0.2, 0.4])
+    assert [result[0].item() for result in results] == [1, 2, 4, 5, 6]
+    assert [result[1]["residual"].item() for result in results] == pytest.approx(
+        [0.1, 0.2, 0.4, 0.5, 0.6]
+    )
 
 
 def test_other_settings_are_refused(path: Path):

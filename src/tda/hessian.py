@@ -66,7 +66,7 @@ class Hessian:
 
         def of_rows(rows: Tensor) -> Tensor:
             vectors = unflatten(rows, self.params)
-            return flatten(products(self.loss, self.params, inputs, labels, vectors))
+            return flatten(products(self.loss.accurate, self.params, inputs, labels, vectors))
 
         self.loss.model.eval()
         found = [*in_chunks(matrix, self.vectors_at_once, of_rows)]
@@ -87,8 +87,8 @@ class Hessian:
         """
         n = n_parameters(self.params)
         like = next(iter(self.params.values()))
-        # The matrix, the products it is made of, and the factors of a solve.
-        needed = 3 * n**2 * like.element_size()
+        # The matrix, its eigenvectors, and what computing them takes.
+        needed = 4 * n**2 * like.element_size()
         free = free_memory(like.device)
         if needed > free:
             raise UserError(

@@ -7,6 +7,7 @@ one, so that an interrupted computation goes on from them; a method need only ha
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from src.checkpoints import Setup
 from src.data.samples import Samples
+from src.errors import DivergedError
 from src.locks import HeldError, holder, lock
 from src.members import Params
 from src.messages import say
@@ -143,6 +145,7 @@ def score_seed(
     Raises:
         UserError: Checkpoints are missing, a file is there that is another, is not sound or has
             other settings, or it cannot be written.
+        DivergedError: A score is not finite, or a solver or a retraining diverged; nothing is kept.
         HeldError: Another process computes these files, or trains the seed.
     """
     experiment, at = setup.experiment, setup.paths
@@ -181,7 +184,14 @@ def score_seed(
                 pieces = Pieces(partial, identity, settings, make=make, overwrite=overwrite)
                 # For inputs that are random crops; without them nothing here depends on it.
                 torch.manual_seed(seed)
-                results = compute(Draws(setup, seed, checkpoints, pieces))
+                try:
+                    results = compute(Draws(setup, seed, checkpoints, pieces))
+                    for method, result in results.items():
+                        with _naming(f"{method} seed {seed}"):
+                            require_finite(result.scores.float())
+                except DivergedError:
+                    partial.unlink(missing_ok=True)  # other settings must not find it in their way
+                    raise
                 for method, result in results.items():
                     save(paths[method], _content(setup, method, seed, result, settings))
                     message = f": {result.message}" if result.message else ""
@@ -203,6 +213,25 @@ def _content(setup: Setup, method: str, seed: int, result: Scores, settings: dic
         "settings": settings,
         **result.extra,
     }
+
+
+def require_finite(scores: Tensor) -> None:
+    """Raise DivergedError if scores of any shape are not all finite."""
+    n_bad = scores.numel() - int(scores.isfinite().sum())
+    if n_bad:
+        raise DivergedError(
+            f"{n_bad:,} of {scores.numel():,} scores are not finite, so nothing is saved: "
+            "the network has diverged, or the numbers overflow; look at its training loss"
+        )
+
+
+@contextlib.contextmanager
+def _naming(whose: str) -> Iterator[None]:
+    """Say in a DivergedError whose scores they are."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"{whose}: {error}") from error
 
 
 def collect(
@@ -227,7 +256,7 @@ def collect(
     else:
         chunks = iter(())
     with _progress(description, "member", len(items), n_done) as bar:
-        for chunk in _kept(draws, chunks):
+        for chunk in _kept(draws, _checked(draws, chunks, description)):
             bar.update(chunk.shape[1])
     return torch.cat(pieces.done, 1)
 
@@ -237,11 +266,32 @@ def each_checkpoint(
 ) -> list[Piece]:
     """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
     n_done = len(draws.pieces.done)
-    remaining = draws.checkpoints[n_done:]
+    epochs = draws.setup.experiment.kept_epochs
+
+    def results() -> Iterator[Piece]:
+        for epoch, params in [*zip(epochs, draws.checkpoints, strict=True)][n_done:]:
+            with _naming(f"{description}, epoch {epoch}"):
+                piece = compute(params)
+                # What is known beside the scores is in a dictionary, and may be infinite.
+                for scores in piece if isinstance(piece, tuple) else (piece,):
+                    if isinstance(scores, Tensor):
+                        require_finite(scores)
+            yield piece
+
     with _progress(description, "checkpoint", len(draws.checkpoints), n_done) as bar:
-        for _ in _kept(draws, map(compute, remaining)):
+        for _ in _kept(draws, results()):
             bar.update()
     return draws.pieces.done
+
+
+def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterator[Tensor]:
+    """Yield chunks of scores (C, M, n_test), all of whose scores are finite."""
+    with _naming(description):
+        for chunk in chunks:
+            for epoch, scores in zip(draws.setup.experiment.kept_epochs, chunk, strict=True):
+                with _naming(f"epoch {epoch}"):
+                    require_finite(scores)
+            yield chunk
 
 
 def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from src.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths, script_of
 from src.stats import draw_samples, moments, pvalues
-from src.storage import load, save
+from src.storage import digest, load, save
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
 # library and device change rounding only.
@@ -33,6 +34,8 @@ class ExperimentScores:
         test_idx: Index of each test sample in its full split, (n_test,).
         options: What the scores of each method were computed with, apart from the machine.
         machines: Versions of torch and kinds of device that computed them.
+        checkpoints: Digest of the checkpoints that each seed's scores were computed from.
+        floors: Leave-one-out's numerical floor (C, n_test) by seed, where it was saved.
     """
 
     experiment: Experiment
@@ -42,6 +45,17 @@ class ExperimentScores:
     test_idx: np.ndarray
     options: dict[str, dict]
     machines: list[str]
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    floors: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that a page is made from: two pages of one digest show the same scores."""
+        arrays = {method: torch.from_numpy(scores) for method, scores in self.scores.items()}
+        indices = [torch.from_numpy(found) for found in (self.train_idx, self.test_idx)]
+        floors = {seed: torch.from_numpy(floor) for seed, floor in self.floors.items()}
+        made_with = [self.options, self.machines, self.checkpoints]
+        return digest([self.experiment.name, self.seeds, arrays, indices, floors, made_with])
 
     @property
     def n_checkpoints(self) -> int:
@@ -137,6 +151,16 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
                 for content in of_seeds.values()
             }
         ),
+        {
+            seed: content["settings"]["checkpoints"]
+            for of_seeds in files.values()
+            for seed, content in of_seeds.items()
+        },
+        {
+            seed: content["floor"].numpy()
+            for seed, content in files.get("loo", {}).items()
+            if "floor" in content
+        },
     )
 
 

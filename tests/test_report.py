@@ -437,15 +437,3 @@ def colour(page, selector, name):
         [selector, name],
     )
     return [int(number) for number in re.findall(r"\d+", found)]
-
-
-def luminance(rgb):
-    linear = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.divide(rgb, 255)
-    ]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
-def contrast(a, b):
-    darker, lighter = sorted((luminance(a), luminance(b)))
-    return (lighter + 0.05) / (darker + 0.05)

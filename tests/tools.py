@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -128,3 +129,15 @@ def save_images(paths: Paths, split: str, n: int) -> None:
     images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
     content = {"images": images, "labels": torch.arange(n) % 3, "indices": torch.arange(n)}
     save(paths.tensors("digits3", split), content)
+
+
+def luminance(rgb: Sequence[float]) -> float:
+    """Return the relative luminance of a colour, its parts in [0, 1], as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the contrast of two colours, from 1 to 21, as WCAG 2 defines it."""
+    darker, lighter = sorted((luminance(a), luminance(b)))
+    return (lighter + 0.05) / (darker + 0.05)

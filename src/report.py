@@ -374,7 +374,7 @@ def _render(folder: Path, title: str, source: str) -> str:
 
 def _prose(text: str) -> Markup:
     """Return a sentence in which names between backticks are set as code."""
-    return Markup(_without_backticks(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))))
+    return Markup(_without_backticks(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))))
 
 
 def _without_backticks(text: str) -> str:

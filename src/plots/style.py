@@ -93,10 +93,9 @@ def _with_subject(figure: Figure, subject: str) -> Bbox:
     width, height = figure.get_size_inches()
     text, strip = subject_strip(width, subject)
     figure.text(
-        width - 0.05,
-        -strip / 2,
+        1 - 0.05 / width,
+        -strip / 2 / height,
         text,
-        transform=figure.dpi_scale_trans,
         ha="right",
         va="center",
         fontsize=_SUBJECT_SIZE,

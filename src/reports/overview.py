@@ -113,7 +113,7 @@ def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) ->
             "scores computed with": scores.machines,
             **_what_makes_the_page(),
         },
-        scores.experiment.name,
+        "Experiment",
     )
     fit = Fit.of(paths, scores)
     if len(fit.by_seed):

@@ -14,7 +14,7 @@ from torch import Tensor
 from src.data.samples import Samples, load_samples
 from src.draws import Draw, shuffled_epochs
 from src.errors import UserError
-from src.evaluation import accuracy
+from src.evaluation import accuracy_and_loss
 from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
 from src.members import Params, PerSampleLoss, repeat
 from src.memory import keep_freed_memory, say_training_estimate
@@ -221,7 +221,8 @@ class Setup:
         """Train a seed's model and save the last five epochs; yield the state after each epoch.
 
         The checkpoints are written together when training has ended, so that a seed that fails
-        leaves none, and no two trainings are ever mixed.
+        leaves none, and no two trainings are ever mixed. Beside its state each holds how well it
+        fits (`fit`).
 
         Raises:
             UserError: The loss is not finite, or a checkpoint cannot be written.
@@ -243,6 +244,7 @@ class Setup:
                     "model_state_dict": state.params,
                     "optimizer_state_dict": state.optimizer_state,
                     "loss": state.loss,
+                    **self.fit(state.params),
                     "settings": settings,
                     "training": training,
                 }
@@ -318,9 +320,11 @@ class Setup:
             )
         return checkpoints
 
-    def accuracies(self, params: Params) -> tuple[float, float]:
-        """Return the share of train and of test samples that are classified correctly."""
-        return (
-            accuracy(self.loss, params, self.train),
-            accuracy(self.loss, params, self.test),
-        )
+    def fit(self, params: Params) -> dict[str, float]:
+        """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
+        found = {}
+        for split, samples in (("train", self.train), ("test", self.test)):
+            found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
+                self.loss, params, samples
+            )
+        return found

@@ -114,6 +114,21 @@ class ArgumentParser(argparse.ArgumentParser):
             "missing",
         )
 
+    def add_page(self) -> None:
+        """Add --output and --single_pages."""
+        self.add_argument(
+            "--output",
+            type=Path,
+            metavar="DIR",
+            help="folder of the page, a new or empty one or one with this page; none: "
+            "results/<experiment>, or of several results/comparison/<E1+E2+...> below the root",
+        )
+        self.add_argument(
+            "--single_pages",
+            action="store_true",
+            help="when several experiments are compared, also make the page of each",
+        )
+
     def add_vit_training(self) -> None:
         """Add --backbone, --random_crop and --source; `vit_options` returns what was given."""
         self.add_argument(
@@ -387,10 +402,10 @@ def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
         )
         for state in epochs:
             last = state
-    train_accuracy, test_accuracy = setup.accuracies(last.params)
+    fit = setup.fit(last.params)
     return (
-        f"{folder}: loss {last.loss:.4f}, accuracy on train {train_accuracy:.1%}, "
-        f"on test {test_accuracy:.1%}"
+        f"{folder}: loss {last.loss:.4f}, accuracy on train {fit['train_accuracy']:.1%}, "
+        f"on test {fit['test_accuracy']:.1%}"
     )
 
 

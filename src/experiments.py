@@ -7,10 +7,11 @@ heavy, so that wrong arguments are answered at once.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,6 +162,8 @@ RANDOMNESS = {
     "batch": "batch order only",
 }
 
+_LONGEST_NAME = 100  # characters of a comparison's folder; file systems take 255 bytes
+
 _NAME = re.compile(r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?P<n>\d+)pc(?:_(?P<randomness>[^_]+))?")
 
 
@@ -300,6 +303,23 @@ def parse_experiment(name: str) -> Experiment:
     return Experiment(model, task, int(match["n"]), randomness)
 
 
+def compared_name(experiments: Iterable[Experiment]) -> str:
+    """Return what a comparison of experiments is called: its folder under results/comparison/.
+
+    The names are joined by `+` in one order, whatever the order given, so that a set of experiments
+    has one name and no two sets share one. Longer than a folder's name should be, it is the first
+    experiment, how many follow, and the beginning of the SHA-256 of all names.
+    """
+    ordered = sorted(
+        set(experiments), key=lambda e: (e.model, e.task.name, e.n_per_class, e.randomness)
+    )
+    name = "+".join(e.name for e in ordered)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{ordered[0].name}+{len(ordered) - 1}_more_{digest}"
+
+
 def paper_cnn_experiments() -> list[Experiment]:
     """Every CNN experiment of the paper: cnn2 and cnn3, and cnn2 by source of randomness."""
     plain = [
@@ -389,5 +409,5 @@ class Paths:
 
     @property
     def comparison(self) -> Path:
-        """Folder of the tables and figures that compare experiments."""
+        """Folder of all comparisons of experiments, each in a folder of its own in it."""
         return self.root / "results" / "comparison"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths
 from src.score_files import ORIGIN, load_scores_of, score_command
 from src.stats import draw_samples, moments, pvalues
-from src.storage import save
+from src.storage import digest, save
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
 # library and device change rounding only.
@@ -41,6 +41,7 @@ class ExperimentScores:
         machines: Versions of torch and kinds of device that computed them.
         digests: SHA-256 of the "train" and "test" samples that they were computed from.
         checkpoints: SHA-256 of each seed's checkpoints, by seed.
+        floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
     """
 
     experiment: Experiment
@@ -52,6 +53,16 @@ class ExperimentScores:
     machines: list[str]
     digests: dict[str, str]
     checkpoints: dict[int, str]
+    floors: dict[int, np.ndarray]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that a page is made from: two pages of one digest show the same scores."""
+        arrays = {method: torch.from_numpy(scores) for method, scores in self.scores.items()}
+        indices = [torch.from_numpy(found) for found in (self.train_idx, self.test_idx)]
+        floors = {seed: torch.from_numpy(floor) for seed, floor in self.floors.items()}
+        made_with = [self.options, self.machines, self.checkpoints]
+        return digest([self.experiment.name, self.seeds, arrays, indices, floors, made_with])
 
     @property
     def n_checkpoints(self) -> int:
@@ -149,6 +160,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
             for of_seeds in files.values()
             for seed, content in of_seeds.items()
         },
+        {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
     )
 
 

@@ -182,8 +182,13 @@ def test_the_scripts_compare_what_they_are_given(root, tmp_path):
         out = call_well(
             script, "--root", tmp_path, "--allow_missing", "--experiment", *names, names[0]
         )
-        assert out.count("over seeds (loo 3, gd 3)") == 2  # one that is named twice counts once
-        assert str(paths.comparison / "index.html") in out
-    page = (paths.comparison / "index.html").read_text()
+        if script == "run_correlations":  # the other prints numbers of single pages alone
+            assert out.count("over seeds (loo 3, gd 3)") == 2  # named twice counts once
+        folder = paths.comparison / "cnn2_digits3_10pc+cnn2_digits3_20pc"
+        assert str(folder / "index.html") in out
+    # Comparing leaves the single pages alone.
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"comparison"}
+    page = (folder / "index.html").read_text()
+    assert "<h1>Comparison of cnn2_digits3_10pc and cnn2_digits3_20pc</h1>" in page
     assert "Reliability of the scores" in page
     assert "Agreement between methods" in page

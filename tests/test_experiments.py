@@ -6,12 +6,20 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from src.errors import UserError
-from src.experiments import REPOSITORY, TASKS, Paths, paper_cnn_experiments, parse_experiment
+from src.experiments import (
+    REPOSITORY,
+    TASKS,
+    Paths,
+    compared_name,
+    paper_cnn_experiments,
+    parse_experiment,
+)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +120,15 @@ def test_paths():
         "r/tda_scores/cnn2_mnist3_10pc_init/loo/446.pt"
     )
     assert paths.results(experiment) == Path("r/results/cnn2_mnist3_10pc_init")
+
+
+def test_a_set_of_experiments_has_one_name_and_no_two_share_one():
+    every = paper_cnn_experiments()
+    pairs = [{a, b} for a, b in combinations(every, 2)]
+    names = {compared_name(pair) for pair in pairs}
+    assert len(names) == len(pairs)
+    assert compared_name([every[1], every[0], every[1]]) == compared_name(every[:2])
+    rest = [compared_name(set(every) - {e}) for e in every]
+    assert len({*rest, compared_name(every)}) == len(every) + 1
+    assert all(len(name) <= 100 for name in rest)
+    assert compared_name(every) == compared_name(reversed(every))

@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -156,3 +157,15 @@ def noise_tensors(split: str, n: int) -> dict:
 def noise_digest(experiment: str, split: str, n: int) -> str:
     """Return the digest of n images of noise as scores of an experiment tell it."""
     return to_samples(noise_tensors(split, n), parse_experiment(experiment)).digest()
+
+
+def luminance(rgb: Sequence[float]) -> float:
+    """Return the relative luminance of a colour, its parts in [0, 1], as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the contrast of two colours, from 1 to 21, as WCAG 2 defines it."""
+    darker, lighter = sorted((luminance(a), luminance(b)))
+    return (lighter + 0.05) / (darker + 0.05)

@@ -7,7 +7,6 @@ import pandas as pd
 from src.analysis.agreement import (
     Agreement,
     agreement_table,
-    agreements,
     confusion_table,
 )
 from src.analysis.bootstrap import LEVEL, correlation_intervals
@@ -20,21 +19,28 @@ from src.results import ExperimentScores, correlation_table, pair_statistics
 from src.stats import correlation_matrices
 
 
-def report_correlations(
-    report: Report, scores: ExperimentScores
+def correlate(
+    scores: ExperimentScores,
 ) -> tuple[dict[tuple[str, str], pd.DataFrame], pd.DataFrame]:
+    """Return the correlations between methods, and as a long table with confidence limits.
+
+    The first are frames of method by method, by (statistic, coefficient).
+    """
+    samples = scores.samples()
+    matrices = correlation_matrices(pair_statistics(samples))
+    return matrices, correlation_table(matrices, correlation_intervals(samples, matrices))
+
+
+def report_correlations(
+    report: Report, matrices: dict[tuple[str, str], pd.DataFrame], table: pd.DataFrame
+) -> None:
     """Write the correlations between methods.
 
     Args:
         report: Takes the tables and figures.
-        scores: The scores.
-
-    Returns:
-        The correlations, by (statistic, coefficient), and as a long table with confidence limits.
+        matrices: The correlations, by (statistic, coefficient).
+        table: The same as a long table with confidence limits.
     """
-    samples = scores.samples()
-    matrices = correlation_matrices(pair_statistics(samples))
-    table = correlation_table(matrices, correlation_intervals(samples, matrices))
     report.figure(
         "correlations",
         correlation_heatmaps(matrices),
@@ -49,7 +55,6 @@ def report_correlations(
         "positive where a train sample helps, `ats` and `if` negative.",
         index=False,
     )
-    return matrices, table
 
 
 def _reading_of_correlations(table: pd.DataFrame) -> str:
@@ -68,22 +73,15 @@ def _pair(row: pd.Series) -> str:
     return f"{METHOD_LABELS[row.method_a]} and {METHOD_LABELS[row.method_b]}"
 
 
-def report_agreement(
-    report: Report, scores: ExperimentScores, alpha: float
-) -> dict[str, Agreement]:
+def report_agreement(report: Report, by_method: dict[str, Agreement]) -> None:
     """Write how far the estimators agree with leave-one-out as distributions over seeds.
 
     Args:
         report: Takes the tables and figures.
-        scores: The scores.
-        alpha: Significance level of the t-test.
-
-    Returns:
-        The agreements, by estimator; empty without leave-one-out.
+        by_method: The agreements, by estimator; none without leave-one-out.
     """
-    by_method = agreements(scores.samples(), scores.seeds, alpha)
     if not by_method:
-        return by_method
+        return
     table = agreement_table(by_method)
     closer = table["wasserstein"] < table["wasserstein_same"]
     report.table(
@@ -126,4 +124,3 @@ def report_agreement(
         f"{of_methods(table['spearman_of_means'], '.2f')} (Spearman), single seeds on average by "
         f"{of_methods(table['spearman_of_seeds'], '.2f')}.",
     )
-    return by_method

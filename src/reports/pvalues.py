@@ -28,14 +28,13 @@ N_INFLUENCES = 5  # proponents, and opponents
 
 
 def report_pvalues(
-    report: Report, scores: ExperimentScores, paths: Paths, test: str, alpha: float
+    report: Report, scores: ExperimentScores, test: str, alpha: float
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Write the tables and figures of the p-values.
 
     Args:
         report: Takes the tables and figures.
         scores: The scores.
-        paths: Every path below the root.
         test: "ttest" or "snr"; the names of the latter's files end with it.
         alpha: Significance level, and false discovery rate.
 
@@ -45,8 +44,6 @@ def report_pvalues(
     """
     suffix = "" if test == "ttest" else f"_{test}"
     means, fractions, p = pvalue_tables(scores, test, alpha)
-    folder = paths.results(scores.experiment)
-    save_pvalues(folder / f"pvalues{suffix}.pt", scores, p, test)
     last, samples = means.index[-1], scores.samples()
     report.table(
         f"mean_pvalues{suffix}",
@@ -99,6 +96,12 @@ def report_pvalues(
         "Mean and standard deviation of every pair",
         "Pairs below the dashed lines are significant by the t-test: their mean is large for "
         "their noise.",
+    )
+    report.file(
+        f"pvalues{suffix}.pt",
+        lambda path: save_pvalues(path, scores, p, test),
+        "P-value, mean and standard deviation of every pair, as tensors",
+        "By method, train samples in rows and test samples in columns (`torch.load`).",
     )
     return means, p
 

@@ -24,7 +24,6 @@ def main() -> None:
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))
     check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=None)
-    matrices, tables, agreements = {}, {}, {}
     for experiment in experiments:
         scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
         report = Report(
@@ -34,10 +33,10 @@ def main() -> None:
             "Agreement between methods",
             {"alpha": args.alpha, **scores.settings()},
         )
-        matrices[experiment], tables[experiment] = report_correlations(report, scores)
-        agreements[experiment] = report_agreement(report, scores, args.alpha)
-        print(f"{experiment.name}, over seeds ({scores.draws})")
-        for (statistic, coefficient), matrix in matrices[experiment].items():
+        matrices = report_correlations(report, scores)
+        report_agreement(report, scores, args.alpha)
+        print(f"{experiment.name}, over {scores.draws}")
+        for (statistic, coefficient), matrix in matrices.items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
         print(f"\n{report.close()}\n", flush=True)
     if len(experiments) > 1:
@@ -48,7 +47,12 @@ def main() -> None:
             "Agreement between methods",
             {"alpha": args.alpha, "experiments": [e.name for e in experiments]},
         )
-        report_correlation_comparison(report, matrices, tables, agreements)
+        report_correlation_comparison(
+            report,
+            lambda e: load_scores(paths, e, allow_missing=args.allow_missing),
+            experiments,
+            args.alpha,
+        )
         print(report.close())
 
 

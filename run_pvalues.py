@@ -52,7 +52,7 @@ def main() -> None:
         if args.test == "ttest":
             report_draws(report, scores, args.alpha)
         report_pairs(report, scores, p, paths, args.alpha, args.test_index, suffix)
-        print(f"{experiment.name}, {args.test} over seeds ({scores.draws})")
+        print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
         print(f"{report.close()}\n", flush=True)
     if len(experiments) > 1:

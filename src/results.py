@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -27,12 +27,13 @@ class ExperimentScores:
 
     Attributes:
         experiment: The experiment.
-        scores: Scores float32 (T, C, n_train, n_test), by method; T may differ between methods.
+        scores: Scores float32 (T, C, n_train, n_test), by method.
         seeds: The T seeds of each method.
         train_idx: Index of each training sample in its full split, (n_train,).
         test_idx: Index of each test sample in its full split, (n_test,).
         options: What the scores of each method were computed with, apart from the machine.
         machines: Versions of torch and kinds of device that computed them.
+        unused: Seeds that there are scores of, but not of all that is compared, by method.
     """
 
     experiment: Experiment
@@ -42,6 +43,7 @@ class ExperimentScores:
     test_idx: np.ndarray
     options: dict[str, dict]
     machines: list[str]
+    unused: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def n_checkpoints(self) -> int:
@@ -50,13 +52,52 @@ class ExperimentScores:
 
     @property
     def n_draws(self) -> int:
-        """Number of seeds of the method that has the most."""
-        return max(len(seeds) for seeds in self.seeds.values())
+        """Number of seeds T, the same for all methods."""
+        return len(self.common_seeds)
+
+    @property
+    def common_seeds(self) -> list[int]:
+        """The seeds that all methods have."""
+        first, *others = self.seeds.values()
+        return [seed for seed in first if all(seed in other for other in others)]
 
     @property
     def draws(self) -> str:
-        """How many seeds each method has, for people."""
-        return ", ".join(f"{method} {len(seeds)}" for method, seeds in self.seeds.items())
+        """How many seeds there are, and what is left out for it, for people."""
+        used = f"{self.n_draws} seeds"
+        unused = ", ".join(f"{len(seeds)} of {method}" for method, seeds in self.unused.items())
+        return f"{used}, those that all have; left out: {unused}" if unused else used
+
+    def at_seeds(self, seeds: list[int]) -> ExperimentScores:
+        """Return the scores of these seeds alone, of the methods that have them all."""
+        kept, unused = {}, dict(self.unused)
+        for method, own in self.seeds.items():
+            complete = set(seeds) <= set(own)
+            if complete:
+                at = [own.index(seed) for seed in seeds]
+                whole = self.scores[method]
+                kept[method] = whole if own == seeds else whole[at]
+            if left := [seed for seed in own if not complete or seed not in seeds]:
+                unused[method] = unused.get(method, []) + left
+        return replace(
+            self,
+            scores=kept,
+            seeds={method: list(seeds) for method in kept},
+            options={method: self.options[method] for method in kept},
+            unused=unused,
+        )
+
+    def of_common_seeds(self) -> ExperimentScores:
+        """Return the scores of the seeds that all methods have, so that methods compare.
+
+        Methods with the fewest seeds are left out, one by one, until the others share two.
+        """
+        methods = list(self.seeds)
+        kept = self
+        while len(kept.common_seeds) < 2:
+            methods.remove(min(reversed(methods), key=lambda m: len(self.seeds[m])))
+            kept = replace(kept, seeds={m: self.seeds[m] for m in methods})
+        return self.at_seeds(kept.common_seeds)
 
     def settings(self) -> dict[str, object]:
         """Return what the scores were made with, for people."""
@@ -67,7 +108,8 @@ class ExperimentScores:
             "training": {key: value for key, value in training.items() if key not in unknown},
             **{method: options for method, options in self.options.items() if options},
             "computed with": self.machines,
-            "seeds": self.seeds,
+            "seeds": self.common_seeds,
+            **({"seeds left out": self.unused} if self.unused else {}),
         }
 
     def test_position(self, index: int) -> int:
@@ -137,7 +179,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
                 for content in of_seeds.values()
             }
         ),
-    )
+    ).of_common_seeds()
 
 
 def check_scores(

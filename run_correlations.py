@@ -24,9 +24,8 @@ def main() -> None:
     parser.add_page()
     args = parser.parse_args()
 
-    from src.analysis.agreement import agreements
     from src.reports.comparison import report_correlation_comparison
-    from src.reports.correlations import correlate, report_agreement, report_correlations
+    from src.reports.correlations import report_agreement, report_correlations
     from src.reports.overview import Page, check_page
     from src.results import check_scores, load_scores
 
@@ -34,31 +33,27 @@ def main() -> None:
     experiments = list(dict.fromkeys(args.experiment))
     compares = len(experiments) > 1
     heading = "Agreement between methods"
+    settings = {"alpha": args.alpha}
 
     def load(experiment: Experiment) -> ExperimentScores:
         return load_scores(paths, experiment, allow_missing=args.allow_missing)
 
     check_page(args.output, experiments)
     check_scores(paths, experiments, allow_missing=args.allow_missing)
-    matrices, tables, agreed = {}, {}, {}
-    for experiment in experiments:
+    for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
-        matrices[experiment], tables[experiment] = correlate(scores)
-        agreed[experiment] = agreements(scores.samples(), scores.seeds, args.alpha)
-        print(f"{experiment.name}, over seeds ({scores.draws})")
-        for (statistic, coefficient), matrix in matrices[experiment].items():
+        page = Page.of_experiment(paths, scores, None if compares else args.output)
+        report = page.part("correlations", heading, {**settings, **scores.settings()})
+        matrices = report_correlations(report, scores)
+        report_agreement(report, scores, args.alpha)
+        print(f"{experiment.name}, over {scores.draws}")
+        for (statistic, coefficient), matrix in matrices.items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
-        if args.single_pages or not compares:
-            page = Page.of_experiment(paths, scores, None if compares else args.output)
-            report = page.part("correlations", heading, {"alpha": args.alpha, **scores.settings()})
-            report_correlations(report, matrices[experiment], tables[experiment])
-            report_agreement(report, agreed[experiment])
-            print(f"\n{page.close(report)}")
-        print(flush=True)
+        print(f"\n{page.close(report)}\n", flush=True)
     if compares:
         page = Page.of_comparison(paths, load, experiments, args.output)
-        report = page.part("correlations", heading, {"alpha": args.alpha})
-        report_correlation_comparison(report, matrices, tables, agreed)
+        report = page.part("correlations", heading, settings)
+        report_correlation_comparison(report, load, experiments, args.alpha)
         print(page.close(report))
 
 

@@ -74,7 +74,7 @@ def main() -> None:
             report_draws(report, scores, args.alpha)
             report_all_pairs(report, scores, load_images(paths, scores))
         report_pairs(report, scores, p, paths, args.alpha, args.test_index, suffix)
-        print(f"{experiment.name}, {args.test} over seeds ({scores.draws})")
+        print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
         print(f"{page.close(report)}\n", flush=True)
     if compares:

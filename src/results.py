@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
@@ -33,7 +33,7 @@ class ExperimentScores:
 
     Attributes:
         experiment: The experiment.
-        scores: Scores float32 (T, C, n_train, n_test), by method; T may differ between methods.
+        scores: Scores float32 (T, C, n_train, n_test), by method.
         seeds: The T seeds of each method.
         train_idx: Index of each training sample in its full split, (n_train,).
         test_idx: Index of each test sample in its full split, (n_test,).
@@ -42,6 +42,7 @@ class ExperimentScores:
         digests: SHA-256 of the "train" and "test" samples that they were computed from.
         checkpoints: SHA-256 of each seed's checkpoints, by seed.
         floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
+        unused: Seeds that there are scores of, but not of all that is compared, by method.
     """
 
     experiment: Experiment
@@ -54,6 +55,7 @@ class ExperimentScores:
     digests: dict[str, str]
     checkpoints: dict[int, str]
     floors: dict[int, np.ndarray]
+    unused: dict[str, list[int]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -71,13 +73,54 @@ class ExperimentScores:
 
     @property
     def n_draws(self) -> int:
-        """Number of seeds of the method that has the most."""
-        return max(len(seeds) for seeds in self.seeds.values())
+        """Number of seeds T, the same for all methods."""
+        return len(self.common_seeds)
+
+    @property
+    def common_seeds(self) -> list[int]:
+        """The seeds that all methods have."""
+        first, *others = self.seeds.values()
+        return [seed for seed in first if all(seed in other for other in others)]
 
     @property
     def draws(self) -> str:
-        """How many seeds each method has, for people."""
-        return ", ".join(f"{method} {len(seeds)}" for method, seeds in self.seeds.items())
+        """How many seeds there are, and what is left out for it, for people."""
+        used = f"{self.n_draws} seeds"
+        unused = ", ".join(f"{len(seeds)} of {method}" for method, seeds in self.unused.items())
+        return f"{used}, those that all have; left out: {unused}" if unused else used
+
+    def at_seeds(self, seeds: list[int]) -> ExperimentScores:
+        """Return the scores of these seeds alone, of the methods that have them all."""
+        kept, unused = {}, dict(self.unused)
+        for method, own in self.seeds.items():
+            complete = set(seeds) <= set(own)
+            if complete:
+                at = [own.index(seed) for seed in seeds]
+                whole = self.scores[method]
+                kept[method] = whole if own == seeds else whole[at]
+            if left := [seed for seed in own if not complete or seed not in seeds]:
+                unused[method] = unused.get(method, []) + left
+        return replace(
+            self,
+            scores=kept,
+            seeds={method: list(seeds) for method in kept},
+            options={method: self.options[method] for method in kept},
+            checkpoints={seed: self.checkpoints[seed] for seed in seeds},
+            floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
+            unused=unused,
+        )
+
+    def of_common_seeds(self) -> ExperimentScores:
+        """Return the scores of the seeds that all methods have, so that methods compare.
+
+        Methods with the fewest seeds are left out, one by one, until the others share two.
+        """
+        methods = list(self.seeds)
+        kept = self
+        while len(kept.common_seeds) < 2:
+            methods.remove(min(reversed(methods), key=lambda m: len(self.seeds[m])))
+            kept = replace(kept, seeds={m: self.seeds[m] for m in methods})
+        return self.at_seeds(kept.common_seeds)
 
     def settings(self) -> dict[str, object]:
         """Return what the scores were made with, for people."""
@@ -88,7 +131,8 @@ class ExperimentScores:
             "training": {key: value for key, value in training.items() if key not in unknown},
             **{method: options for method, options in self.options.items() if options},
             "computed with": self.machines,
-            "seeds": self.seeds,
+            "seeds": self.common_seeds,
+            **({"seeds left out": self.unused} if self.unused else {}),
         }
 
     def test_position(self, index: int) -> int:
@@ -161,7 +205,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
             for seed, content in of_seeds.items()
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
-    )
+    ).of_common_seeds()
 
 
 def check_scores(

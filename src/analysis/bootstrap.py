@@ -9,22 +9,27 @@ miss the truth mostly, and nearly always where the pairs vary on their own
 (`tests/analysis/test_bootstrap.py` simulates it). Their spread is about right, or too large the
 less the pairs vary together, so the intervals are `estimate ± z · standard error` with the standard
 error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
+
+Two numbers of the same T seeds are compared by their difference on each resample, which leaves out
+what a seed does to both. Whatever is said of a rise, a fall or a largest one is said by `Estimate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from src.stats import correlation_matrices, pvalues_of_moments
+from src.stats import correlation_matrices, moments, pvalues, pvalues_of_moments
 
 N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
 LEVEL = 0.95
 LEAST_DRAWS = 3  # the resamples of two seeds with any spread at all are all alike
+_ROUNDING = 1e-12  # of numbers about as large as 1, as p-values and logarithms are
 _NO_SPREAD = 1e-250  # a standard deviation that divides 0 to 0, and scores to finite numbers
 
 
@@ -77,28 +82,94 @@ def resampled_moments(
     return moments
 
 
-def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, float]:
-    """Return the standard error of the mean p-value over pairs, by test.
+@dataclass(frozen=True)
+class Estimate:
+    """A number about as large as 1, and what it is on the resamples of the seeds.
+
+    Attributes:
+        value: The number, of all T seeds.
+        drawn: Of the resamples in the order of `seed_resamples`, (N_RESAMPLES,). NaN where there
+            are fewer than LEAST_DRAWS seeds.
+    """
+
+    value: float
+    drawn: np.ndarray
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """Return the difference from a number of the same T seeds in the same order."""
+        return Estimate(self.value - other.value, self.drawn - other.drawn)
+
+    def interval(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+        """Return the confidence interval within the limits of what is estimated."""
+        return interval(self.value, float(np.std(self.drawn, ddof=1)), low, high)
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where the confidence interval lies above or below 0; 0 where it does not tell."""
+        low, high = self.interval()
+        return int(low > _ROUNDING) - int(high < -_ROUNDING)
+
+
+def unresampled(value: float) -> Estimate:
+    """Return an estimate without an interval."""
+    return Estimate(value, np.full(N_RESAMPLES, np.nan))
+
+
+def clearly_largest(estimates: dict[str, Estimate]) -> str | None:
+    """Return which of several numbers of the same T seeds is the largest; None: cannot be told.
+
+    It is told where the confidence intervals of its differences from all others lie above 0.
+    """
+    for key, own in estimates.items():
+        others = [other for name, other in estimates.items() if name != key]
+        if others and all((own - other).sign > 0 for other in others):
+            return key
+    return None
+
+
+def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimate]:
+    """Return the means over pairs of the p-value, the standard deviation and the mean's size.
 
     Args:
         samples: Samples (T, n_train, n_test).
         tests: Of `src.stats.TESTS`.
 
     Returns:
-        The standard errors; NaN where there are fewer than LEAST_DRAWS seeds.
+        `mean_pvalue_<test>` of each test, `mean_std` and `mean_abs_mean`.
     """
     n_draws = len(samples)
-    if n_draws < LEAST_DRAWS:
-        return dict.fromkeys(tests, np.nan)
-    moments = resampled_moments(samples)
 
-    def mean_pvalues(count: np.ndarray) -> list[float]:
-        mean, std = moments(count)
-        return [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
+    def means(mean: np.ndarray, std: np.ndarray, p: list[np.ndarray]) -> list[float]:
+        return [values.mean() for values in (*p, std, np.abs(mean))]
 
-    with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
-        means = [*pool.map(mean_pvalues, seed_resamples(n_draws))]
-    return dict(zip(tests, np.std(means, axis=0, ddof=1), strict=True))
+    value = means(*moments(samples), [pvalues(samples, test) for test in tests])
+    drawn = np.full((N_RESAMPLES, len(value)), np.nan)
+    if n_draws >= LEAST_DRAWS:
+        moments_of = resampled_moments(samples)
+
+        def of_resample(count: np.ndarray) -> list[float]:
+            mean, std = moments_of(count)
+            return means(mean, std, [pvalues_of_moments(mean, std, n_draws, t) for t in tests])
+
+        with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
+            drawn = np.array([*pool.map(of_resample, seed_resamples(n_draws))])
+    names = [*(f"mean_pvalue_{test}" for test in tests), "mean_std", "mean_abs_mean"]
+    return {name: Estimate(*own) for name, *own in zip(names, value, drawn.T, strict=True)}
+
+
+def difference_table(
+    differences: dict[Hashable, Estimate], names: list[str] | None = None
+) -> pd.DataFrame:
+    """Return differences with their confidence intervals, a row for each.
+
+    Args:
+        differences: By label; a tuple is one of several levels.
+        names: Of the levels of the labels.
+    """
+    rows = [(d.value, *d.interval()) for d in differences.values()]
+    keys = [key if isinstance(key, tuple) else (key,) for key in differences]
+    index = pd.MultiIndex.from_tuples(keys, names=names)
+    return pd.DataFrame(rows, index, columns=["difference", "low", "high"])
 
 
 def interval(estimate: float, error: float, low: float, high: float) -> tuple[float, float]:

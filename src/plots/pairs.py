@@ -10,7 +10,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.pairs import Influences
-from src.plots.style import COLOURS, METHOD_LABELS, PAGE, nice_tick, scale_ticks
+from src.plots.style import (
+    COLOURS,
+    METHOD_LABELS,
+    PAGE,
+    nice_tick,
+    pvalue_text,
+    scale_ticks,
+)
 
 
 def pair_sheet(
@@ -35,7 +42,7 @@ def pair_sheet(
         figure.subfigures(1, len(sides), wspace=0.03), sides.items(), strict=True
     ):
         axes = side.subplots(len(pairs), 3, width_ratios=(1, 1, 2.6), sharex="col", squeeze=False)
-        side.suptitle(f"{title} (bar: mean over draws)", fontsize=8)
+        side.suptitle(f"{title} (dot: a seed, bar: mean)", fontsize=8)
         reach = 1.1 * max(np.abs(samples[:, i, j]).max() for i, j in pairs) or 1.0
         for row, (i, j) in zip(axes, pairs, strict=True):
             pictures.show(row[0], "train", i)
@@ -46,10 +53,8 @@ def pair_sheet(
                 values, np.zeros_like(values), "o", color=COLOURS[method], alpha=0.6, markersize=4
             )
             row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
-            number = f"{p[i, j]:.1e}" if p[i, j] < 1e-3 else f"{p[i, j]:.2g}"
-            row[2].text(
-                0.02, 0.95, f"p = {number}", transform=row[2].transAxes, va="top", fontsize=7
-            )
+            number = f"p = {pvalue_text(p[i, j])}"
+            row[2].text(0.02, 0.95, number, transform=row[2].transAxes, va="top", fontsize=7)
             row[2].set(yticks=[], xlim=(-reach, reach))
             sns.despine(ax=row[2], left=True)
         axes[0, 0].set_title("train")
@@ -77,6 +82,8 @@ def influence_sheet(
     figure = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
     pictures.show(top.subplots(), "test", test_position)
+    key = f"*: p < {alpha:g}\nlines: {100 * (1 - alpha):g}% confidence intervals"
+    top.text(0.995, 0.98, key, ha="right", va="top", fontsize=7)
     for column, (method, found) in zip(
         bottom.subfigures(1, len(by_method), squeeze=False)[0], by_method.items(), strict=True
     ):

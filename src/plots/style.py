@@ -123,7 +123,22 @@ def nice_tick(limit: float) -> float:
     return decade * max(step for step in (1, 2, 5) if step * decade <= limit)
 
 
+def legend_above(figure: Figure, axis: plt.Axes) -> None:
+    """Put the legend of an axis, whose looks all axes share, above all of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper right", ncols=len(labels))
+
+
 def error_bars(frame: pd.DataFrame, column: str) -> np.ndarray:
     """Return the lengths (2, n) of the error bars of a column from its `_low` and `_high`."""
     value = frame[column]
     return np.stack([value - frame[f"{column}_low"], frame[f"{column}_high"] - value])
+
+
+def pvalue_text(p: float) -> str:
+    """Return a p-value for people, which is 0 or 1 only if it is."""
+    if p in (0, 1):
+        return f"{p:g}"
+    if p < 1e-3:
+        return f"{p:.1e}"
+    return min(f"{p:.3f}", "0.999") if p < 1 else f"{p:.3f}"

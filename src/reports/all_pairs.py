@@ -7,6 +7,7 @@ from src.experiments import HELPFUL_SIGN
 from src.plots.score_matrix import ScoreMatrix, score_matrix
 from src.plots.style import METHOD_LABELS
 from src.report import Report
+from src.reports.draws import DrawsReport
 from src.results import ExperimentScores
 
 
@@ -18,6 +19,7 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
         scores: The scores.
         images: Tensors of the samples, as `src.results.load_images` returns them.
     """
+    report = DrawsReport(report, scores.n_draws)
     labels = images["train"]["labels"].numpy(), images["test"]["labels"].numpy()
     n_pairs = len(scores.train_idx) * len(scores.test_idx)
     report.file(

@@ -14,7 +14,7 @@ from src.draws import load_seeds
 from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
 from src.plots.style import METHOD_LABELS
 from src.report import OVERVIEW, Report, check_output, library_versions
-from src.reports.reading import listed
+from src.reports.reading import listed, reading_of_left_out
 from src.results import ExperimentScores
 from src.revision import revision
 from src.storage import digest
@@ -141,6 +141,8 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
     if missing:
         facts["methods that are missing"] = listed(missing)
+    if scores.unused:
+        facts["seeds left out"] = reading_of_left_out(scores.unused)
     decay = ", which falls to 0 linearly over all steps" if e.decays else ""
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]

@@ -81,7 +81,7 @@ def test_a_matrix_that_does_not_fit_is_refused_with_its_size():
     experiment = parse_experiment("cnn2_mnist3_10pc")
     loss = PerSampleLoss(build(experiment))
     train = samples((torch.zeros(2, 1, 28, 28), torch.tensor([0, 1])))
-    says = r"225,034 parameters needs 565\.9 GiB.*are free: use --solver cg or lissa"
+    says = r"225,034 parameters needs 754\.6 GiB.*are free: use --solver cg or lissa"
     with pytest.raises(UserError, match=says):
         Hessian(loss, trainable(loss.model), train, 2).dense()
 

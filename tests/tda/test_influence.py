@@ -48,7 +48,11 @@ def test_lissa(case: Case, solver: Lissa, chunk_size: int):
     """The reference runs LiSSA on every test gradient, whichever side is the smaller one."""
     expected = expected_lissa(case, solver.damp, solver.scale)
     found, known = scores_of(case, solver, chunk_size)
-    assert known == {}
+    n_solved = min(case.n_train, case.n_test)
+    assert {name: len(values) for name, values in known.items()} == {
+        "growth": n_solved,
+        "radius": n_solved,
+    }
     assert relative_error(found, case.matrix(expected)) < TOLERANCE[case.dtype]
 
 

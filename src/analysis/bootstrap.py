@@ -7,8 +7,9 @@ A statistic of T resampled seeds is not centred on the observed one: a seed that
 no spread, so on noise the p-values of resamples are too small, and percentiles of the resamples
 miss the truth mostly, and nearly always where the pairs vary on their own
 (`tests/analysis/test_bootstrap.py` simulates it). Their spread is about right, or too large the
-less the pairs vary together, so the intervals are `estimate ± z · standard error` with the standard
-error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
+less the pairs vary together, so the intervals are `estimate ± t · standard error` with the standard
+error of the resamples and Student's t of T − 1 degrees of freedom (Efron and Tibshirani 1993,
+chapter 12.4): of three seeds, normal intervals of a difference would miss 0 five times as often.
 
 Two numbers of the same T seeds are compared by their difference on each resample, which leaves out
 what a seed does to both. Whatever is said of a rise, a fall or a largest one is said by `Estimate`.
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from src.stats import correlation_matrices, moments, pvalues, pvalues_of_moments
 
@@ -90,18 +91,31 @@ class Estimate:
         value: The number, of all T seeds.
         drawn: Of the resamples in the order of `seed_resamples`, (N_RESAMPLES,). NaN where there
             are fewer than LEAST_DRAWS seeds.
+        n_draws: T.
     """
 
     value: float
     drawn: np.ndarray
+    n_draws: int
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """Return the difference from a number of the same T seeds in the same order."""
-        return Estimate(self.value - other.value, self.drawn - other.drawn)
+        """Return the difference from a number of the same T seeds in the same order.
+
+        Raises:
+            ValueError: The other has another T.
+        """
+        if self.n_draws != other.n_draws:
+            raise ValueError(f"{self.n_draws} seeds cannot be compared with {other.n_draws}")
+        return Estimate(self.value - other.value, self.drawn - other.drawn, self.n_draws)
 
     def interval(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
-        """Return the confidence interval within the limits of what is estimated."""
-        return interval(self.value, float(np.std(self.drawn, ddof=1)), low, high)
+        """Return the confidence interval within the limits of what is estimated.
+
+        NaN, as the estimate or its resamples are without enough seeds, gives NaN.
+        """
+        reach = _errors_to_limit(self.n_draws) * np.std(self.drawn, ddof=1)
+        lower, upper = np.maximum(low, self.value - reach), np.minimum(high, self.value + reach)
+        return float(lower), float(upper)
 
     @property
     def sign(self) -> int:
@@ -110,9 +124,14 @@ class Estimate:
         return int(low > _ROUNDING) - int(high < -_ROUNDING)
 
 
-def unresampled(value: float) -> Estimate:
+def unresampled(value: float, n_draws: int) -> Estimate:
     """Return an estimate without an interval."""
-    return Estimate(value, np.full(N_RESAMPLES, np.nan))
+    return Estimate(value, np.full(N_RESAMPLES, np.nan), n_draws)
+
+
+def _errors_to_limit(n_draws: int) -> float:
+    """Return how many standard errors a confidence limit of T seeds is away."""
+    return float(student_t.isf((1 - LEVEL) / 2, n_draws - 1))
 
 
 def clearly_largest(estimates: dict[str, Estimate]) -> str | None:
@@ -154,7 +173,7 @@ def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimat
         with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
             drawn = np.array([*pool.map(of_resample, seed_resamples(n_draws))])
     names = [*(f"mean_pvalue_{test}" for test in tests), "mean_std", "mean_abs_mean"]
-    return {name: Estimate(*own) for name, *own in zip(names, value, drawn.T, strict=True)}
+    return {name: Estimate(*own, n_draws) for name, *own in zip(names, value, drawn.T, strict=True)}
 
 
 def difference_table(
@@ -172,22 +191,13 @@ def difference_table(
     return pd.DataFrame(rows, index, columns=["difference", "low", "high"])
 
 
-def interval(estimate: float, error: float, low: float, high: float) -> tuple[float, float]:
-    """Return the confidence interval of an estimate, within the limits of what is estimated.
-
-    NaN, as the estimate or its error is without enough seeds, gives NaN.
-    """
-    reach = norm.isf((1 - LEVEL) / 2) * error
-    return float(np.maximum(low, estimate - reach)), float(np.minimum(high, estimate + reach))
-
-
 def correlation_intervals(
     samples: dict[str, np.ndarray], estimates: dict[tuple[str, str], pd.DataFrame]
 ) -> dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]]:
     """Return the confidence intervals of the correlations between methods over pairs.
 
     Args:
-        samples: Samples (T, n_train, n_test), by method; T may differ between methods.
+        samples: Samples (T, n_train, n_test), by method, all of the same seeds.
         estimates: The correlations, as `src.stats.correlation_matrices` returns them of means,
             standard deviations and the t-test's p-values.
 
@@ -197,24 +207,24 @@ def correlation_intervals(
         fewer than LEAST_DRAWS seeds. They hold the correlation that T seeds show on average; what
         endless seeds would show is further from 0 where the means are noisy.
     """
-    moments = {m: resampled_moments(v) for m, v in samples.items()}
+    n_draws = len(next(iter(samples.values())))
+    resampled = {m: resampled_moments(v) for m, v in samples.items()}
 
-    def matrices(*counts: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    def matrices(count: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         statistics = {}
-        for count, (method, moments_of) in zip(counts, moments.items(), strict=True):
+        for method, moments_of in resampled.items():
             mean, std = moments_of(count)
-            p = pvalues_of_moments(mean, std, len(count))
+            p = pvalues_of_moments(mean, std, n_draws)
             statistics[method] = {"mean": mean, "std": std, "pvalue": p}
         return {k: _fisher(m.to_numpy()) for k, m in correlation_matrices(statistics).items()}
 
     with ThreadPoolExecutor() as pool:
-        drawn = [*pool.map(matrices, *(seed_resamples(len(v)) for v in samples.values()))]
-    enough = np.array([len(v) >= LEAST_DRAWS for v in samples.values()])
-    defined = np.where(np.outer(enough, enough), 1.0, np.nan)
+        drawn = [*pool.map(matrices, seed_resamples(n_draws))]
+    errors_to_limit = _errors_to_limit(n_draws) if n_draws >= LEAST_DRAWS else np.nan
     limits = {}
     for key, matrix in estimates.items():
         errors = np.std([matrix_of[key] for matrix_of in drawn], axis=0, ddof=1)
-        reach = norm.isf((1 - LEVEL) / 2) * errors * defined
+        reach = errors_to_limit * errors
         centre = _fisher(matrix.to_numpy())
         low, high = (
             pd.DataFrame(np.tanh(bound), matrix.index, matrix.columns)

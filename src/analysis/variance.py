@@ -61,7 +61,7 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
     result: dict[str, float] = {}
     names, most = ("between", "residual", "epoch", "share_between"), (np.inf, np.inf, np.inf, 1.0)
     for name, own, of_resamples, high in zip(names, value, drawn.T, most, strict=True):
-        estimate = Estimate(float(np.maximum(own, 0.0)), of_resamples)
+        estimate = Estimate(float(np.maximum(own, 0.0)), of_resamples, n_draws)
         result[name] = estimate.value
         result[f"{name}_low"], result[f"{name}_high"] = estimate.interval(0.0, high)
     return result
@@ -119,12 +119,13 @@ def _variance_and_log(samples: np.ndarray) -> tuple[float, Estimate]:
     gram = _gram(samples.reshape(n_draws, -1))
     variance = _pooled_variance(gram, np.ones(n_draws))
     if variance <= 0:
-        return variance, unresampled(np.nan)
+        return variance, unresampled(np.nan, n_draws)
     if n_draws < LEAST_DRAWS:
-        return variance, unresampled(np.log(variance))
+        return variance, unresampled(np.log(variance), n_draws)
     drawn = np.array([_pooled_variance(gram, count) for count in seed_resamples(n_draws)])
     # Seeds that are all alike but one leave resamples without any variance.
-    return variance, Estimate(np.log(variance), np.log(np.where(drawn > 0, drawn, np.nan)))
+    logs = np.log(np.where(drawn > 0, drawn, np.nan))
+    return variance, Estimate(np.log(variance), logs, n_draws)
 
 
 def _gram(values: np.ndarray) -> np.ndarray:

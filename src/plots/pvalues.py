@@ -28,7 +28,7 @@ from src.stats import moments
 def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
     """Draw a histogram of p-values for each method, with the significance level."""
     figure, axes = plt.subplots(
-        1, len(p), figsize=(PAGE, 1.9), sharex=True, sharey=True, squeeze=False
+        1, len(p), figsize=(PAGE, 2.2), sharex=True, sharey=True, squeeze=False
     )
     for axis, (method, values) in zip(axes[0], p.items(), strict=True):
         sns.histplot(
@@ -109,7 +109,7 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
 
     A panel ends at quantiles of its pairs; its title says how many are outside.
     """
-    figure, axes = plt.subplots(1, len(samples), figsize=(PAGE, 1.9), squeeze=False)
+    figure, axes = plt.subplots(1, len(samples), figsize=(PAGE, 2.2), squeeze=False)
     n_pairs = next(iter(samples.values()))[0].size
     norm = LogNorm(1, max(10.0, 10 ** np.ceil(np.log10(n_pairs / 10))))
     for axis, (method, values) in zip(axes[0], samples.items(), strict=True):

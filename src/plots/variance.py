@@ -32,7 +32,7 @@ def share_between_seeds(components: pd.DataFrame) -> Figure:
     axis.set(
         xticks=positions,
         xticklabels=[METHOD_LABELS[m] for m in components.index],
-        ylabel=f"share of random variance\nbetween seeds ({LEVEL:.0%} intervals)",
+        ylabel=f"share between seeds\n({LEVEL:.0%} intervals)",
         ylim=(0, 1),
     )
     sns.despine(figure)

@@ -74,7 +74,7 @@ def _scale(axis: plt.Axes, name: str, rows: pd.DataFrame) -> None:
     if name == "mean_pvalue_ttest":
         axis.set_yscale("symlog", linthresh=1e-3)
         axis.set_ylim(0, 1)
-    elif (rows[[name, f"{name}_low"]].fillna(1) > 0).all(axis=None):
+    elif (rows[name] > 0).all():  # an interval down to 0 is cut at the axis
         axis.set_yscale("log")
 
 

@@ -59,7 +59,7 @@ def main() -> None:
         experiments,
         allow_missing=args.allow_missing,
         test_index=args.test_index,
-        images=True,
+        images=args.single_pages or not compares,
     )
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)

@@ -11,7 +11,7 @@ from src.report import Report
 from src.reports.comparison import report_correlation_comparison, report_pvalue_comparison
 from src.results import load_scores
 from src.stats import pvalues
-from src.storage import save
+from src.storage import load, save
 from tests.tools import call_well, save_images, score_content
 
 # Standard deviation over seeds that is planted in each experiment.
@@ -166,13 +166,8 @@ def test_the_scripts_compare_what_they_are_given(root, tmp_path):
         for method in ("loo", "gd"):
             for seed in load_seeds()[:3]:
                 path = paths.scores(experiment, method, seed)
-                content = torch.load(
-                    Paths(root).scores(experiment, method, seed), weights_only=True
-                )
-                content["scores"] = content["scores"][:, :6, :8]
-                content |= {"train_idx": torch.arange(6), "test_idx": torch.arange(8)}
-                content.pop("checksum")
-                save(path, content)
+                whole = load(Paths(root).scores(experiment, method, seed), "")["scores"]
+                save(path, score_content(name, method, seed, whole[:, :6, :8]))
         save_images(paths, f"train_{experiment.n_per_class}pc", 6)
     save_images(paths, "test", 8)
     for script in ("run_pvalues", "run_correlations"):

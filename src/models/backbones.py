@@ -64,6 +64,12 @@ def load_backbone_of(experiment: Experiment, paths: Paths) -> Backbone:
     return backbone
 
 
+def tiny_command(experiment: Experiment, paths: Paths) -> str:
+    """Return the command that pre-trains the tiny backbone of an experiment's task."""
+    options = ("--experiment", experiment.name, "--backbone", TINY_BACKBONE)
+    return paths.command(experiment.training_script, *options)
+
+
 def load_tiny(experiment: Experiment, paths: Paths, splits: Iterable[str]) -> tuple[Backbone, dict]:
     """Load the tiny backbone of an experiment's task, and what its folder says of it.
 
@@ -76,10 +82,7 @@ def load_tiny(experiment: Experiment, paths: Paths, splits: Iterable[str]) -> tu
         UserError: It is not there, is not the one that its folder speaks of, or has seen a sample.
     """
     folder, task = paths.tiny_backbone(experiment.task.name), experiment.task
-    make = (
-        f"python run_vit_finetuning.py --experiment {experiment.name} "
-        f"--backbone {TINY_BACKBONE} --overwrite"
-    )
+    make = tiny_command(experiment, paths)
     record = read_record(folder, make)
     for split in splits:
         images = load_tensors(paths, task, split)["images"]
@@ -88,7 +91,7 @@ def load_tiny(experiment: Experiment, paths: Paths, splits: Iterable[str]) -> tu
     if backbone.weights_hash != record.get("weights"):
         raise UserError(
             f"the weights of the backbone {folder} are not those whose pre-training its {RECORD} "
-            f"tells: pre-train it again, and fine-tune on it, with: {make}"
+            f"tells: pre-train it again, and fine-tune on it, with: {make} --overwrite"
         )
     return backbone, record
 

@@ -21,7 +21,7 @@ from src.data.sources import load_splits
 from src.data.subsets import split_names
 from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
-from src.models.backbones import is_there, load_tiny, quiet_transformers
+from src.models.backbones import is_there, load_tiny, quiet_transformers, tiny_command
 from src.models.seen import RECORD, fingerprints
 from src.storage import check_settings, digest, save, write_atomically
 
@@ -156,7 +156,8 @@ def pretrain_tiny(
     if is_there(folder):
         try:
             _, record = load_tiny(experiment, paths, split_names(task))
-            check_settings(folder, {key: record.get(key) for key in settings}, settings)
+            found = {key: record.get(key) for key in settings}
+            check_settings(folder, found, settings, tiny_command(experiment, paths))
         except UserError:
             if not overwrite:
                 raise

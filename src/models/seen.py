@@ -34,9 +34,16 @@ def read_record(folder: Path, make: str) -> dict:
     Raises:
         UserError: It says nothing, or what it says is damaged.
     """
+    if not (folder / RECORD).exists():
+        raise UserError(
+            f"{folder / RECORD} does not exist, so it is not known what {folder.name} has seen; "
+            f"make both with: {make} --overwrite"
+        )
     record = load(folder / RECORD, make)
     if not isinstance(record.get("seen"), Tensor):
-        raise UserError(f"{folder / RECORD} does not say what was seen; make it with: {make}")
+        raise UserError(
+            f"{folder / RECORD} does not say what was seen; make it with: {make} --overwrite"
+        )
     return record
 
 
@@ -46,5 +53,5 @@ def check_unseen(record: dict, folder: Path, images: Tensor, subset: str, make: 
     if n_seen:
         raise UserError(
             f"the backbone {folder} was pre-trained on {n_seen} of the {len(images)} images of "
-            f"{subset}: pre-train another, and fine-tune on it, with: {make}"
+            f"{subset}: pre-train another, and fine-tune on it, with: {make} --overwrite"
         )

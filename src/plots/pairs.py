@@ -54,7 +54,15 @@ def pair_sheet(
             )
             row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
             number = f"p = {pvalue_text(p[i, j])}"
-            row[2].text(0.02, 0.95, number, transform=row[2].transAxes, va="top", fontsize=7)
+            row[2].text(
+                0.02,
+                0.95,
+                number,
+                transform=row[2].transAxes,
+                va="top",
+                fontsize=7,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over the line at 0
+            )
             row[2].set(yticks=[], xlim=(-reach, reach))
             sns.despine(ax=row[2], left=True)
         axes[0, 0].set_title("train")

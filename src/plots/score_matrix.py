@@ -23,7 +23,7 @@ class ScoreMatrix:
         scores: (n_train, n_test); within a class samples stand in stored order.
         train_labels: Class of each row, (n_train,), ascending.
         test_labels: Class of each column, (n_test,), ascending.
-        limit: The size of a score at which colours end.
+        limit: The size of a score at which colours end, a number of two digits.
         share_beyond: Share of pairs whose score is larger.
     """
 
@@ -41,6 +41,9 @@ class ScoreMatrix:
         rows, columns = (np.argsort(x, kind="stable") for x in (train_labels, test_labels))
         # Scores that are all 0 have no scale.
         limit = float(np.quantile(np.abs(helpful), QUANTILE)) or float(np.abs(helpful).max()) or 1.0
+        # Down to two digits, which are all that is said of it.
+        step = 10 ** (np.floor(np.log10(limit)) - 1)
+        limit = float(np.floor(limit / step * (1 + 1e-9)) * step)
         return cls(
             helpful[np.ix_(rows, columns)],
             train_labels[rows],

@@ -17,7 +17,7 @@ from src.reports.correlations import report_agreement, report_correlations
 from src.reports.pvalues import report_draws, report_pairs, report_pvalues
 from src.reports.reading import decimals, percent
 from src.results import ExperimentScores
-from tests.tools import save_images
+from tests.tools import noise_digest, save_images
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -54,6 +54,9 @@ class Collected:
         plt.close(figure)
         self.readings["figure", name] = title, reading
 
+    def file(self, name, write, title, reading):
+        self.readings["file", name] = title, reading
+
     def reading(self, kind, name):
         return self.readings[kind, name][1]
 
@@ -74,14 +77,21 @@ class Collected:
 def made(kind, n_draws, methods, shape, experiment="cnn2_digits3_10pc", first=0, n_checkpoints=5):
     rng = np.random.default_rng(0)
     scores = {m: KINDS[kind](rng, (n_draws, n_checkpoints, *shape)) for m in methods}
+    seeds = load_seeds()[first : first + n_draws]
     return ExperimentScores(
         parse_experiment(experiment),
         {m: values.astype(np.float32) for m, values in scores.items()},
-        {m: load_seeds()[first : first + n_draws] for m in methods},
+        dict.fromkeys(methods, seeds),
         np.arange(shape[0]),
         np.arange(shape[1]) + 100,
         {m: {} for m in methods},
         ["torch 2 (cpu)"],
+        {
+            split: noise_digest(experiment, split, n)
+            for split, n in zip(("train", "test"), shape, strict=True)
+        },
+        {seed: f"of {seed}" for seed in seeds},
+        {seed: np.zeros((n_checkpoints, shape[1])) for seed in seeds if "loo" in methods},
     )
 
 
@@ -121,7 +131,7 @@ def check_differences(reading, table, words, n_draws):
 def test_readings_of_pvalues(tmp_path, n_draws, n_methods, kind, shape, test):
     scores = made(kind, n_draws, METHODS[:n_methods], shape)
     report = Collected()
-    means, _ = report_pvalues(report, scores, Paths(tmp_path), test, 0.05)
+    means, _ = report_pvalues(report, scores, test, 0.05)
     report.check_words(n_draws)
     suffix = "" if test == "ttest" else "_snr"
     assert of(means.loc[5], pvalue_text) in report.reading("table", f"mean_pvalues{suffix}")

@@ -133,7 +133,7 @@ def report_pvalues(
         f"pvalues{suffix}.pt",
         lambda path: save_pvalues(path, scores, p, test),
         "P-value, mean and standard deviation of every pair, as tensors",
-        "By method, train samples in rows and test samples in columns (`torch.load`).",
+        "By method, train samples in rows and test samples in columns; torch.load reads it.",
     )
     return means, p
 

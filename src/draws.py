@@ -9,6 +9,7 @@ the idiom gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,11 @@ class Draw:
             torch.manual_seed(self.batch_seed)
             build()
         return params
+
+
+def without_drawing(device: torch.device) -> AbstractContextManager:
+    """Return a context behind which torch's generators, a device's too, stand as before it."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def shuffled_epochs(n_samples: int, batch_size: int, n_epochs: int) -> Iterator[Iterator]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from src.data.samples import Samples
+from src.draws import without_drawing
 from src.members import Params, PerSampleLoss, Stack, size, unstack
 from src.memory import evaluation_batch, in_chunks
 
@@ -30,7 +31,7 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
         batch = samples[chunk.start : chunk.stop]
         return torch.cat([loss.of_members(group, *batch) for group in groups])
 
-    with torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []):
+    with without_drawing(samples.device):
         losses = [*in_chunks(range(len(samples)), batch_size, of_chunk)]
     loss.model.train(was_training)
     return torch.cat(losses, dim=1)
@@ -54,18 +55,13 @@ def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
     return _outputs(loss, params, samples).argmax(1)
 
 
-def accuracy(loss: PerSampleLoss, params: Params, samples: Samples) -> float:
-    """Return the share of samples whose class is predicted, in eval mode."""
-    return (predict(loss, params, samples) == samples.labels).double().mean().item()
-
-
 def accuracy_and_loss(loss: PerSampleLoss, params: Params, samples: Samples) -> tuple[float, float]:
     """Return the share of samples whose class is predicted and the mean loss, in eval mode.
 
     Random crops are the same ones in every call, and the state of torch's generators is left as it
     was.
     """
-    with torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []):
+    with without_drawing(samples.device):
         torch.default_generator.manual_seed(0)
         outputs = _outputs(loss, params, samples)
     right = outputs.argmax(1) == samples.labels

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from src.data.samples import Samples
+from src.draws import without_drawing
 from src.members import Params, PerSampleLoss, n_parameters
 from src.messages import say
 
@@ -132,7 +133,7 @@ def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) 
 
     with (
         # A measurement is no part of the draw: the generators' states must not move.
-        torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []),
+        without_drawing(samples.device),
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):

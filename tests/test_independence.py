@@ -25,6 +25,15 @@ def trained(model: nn.Module, *shape: int, n: int = 6) -> Trainer:
     return Trainer(PerSampleLoss(model), repeat(trainable(model), 2), data, ADAM)
 
 
+def converged() -> nn.Module:
+    """Return a network whose iteration is at its fixed point, so that it changes no buffer."""
+    layer = nn.Linear(4, 3)
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.weight[0, 0] = 2.0
+    return parametrizations.spectral_norm(layer)
+
+
 class OverTheBatch(nn.Module):
     """Subtracts the mean over the batch; in training only."""
 
@@ -71,6 +80,7 @@ def pooled_to_one() -> nn.Module:
             "changes its buffers",
         ),
         (parametrizations.spectral_norm(nn.Linear(4, 3)), (4,), "changes its buffers"),
+        (converged(), (4,), "changes its buffers"),
         (nn.utils.spectral_norm(nn.Linear(4, 3)), (4,), "changes its buffers"),
         (nn.Sequential(Counting(), nn.Linear(4, 3)), (4,), "n_calls"),
         (

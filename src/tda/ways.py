@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.independence import few, require_independence
+from src.independence import few, move, require_independence
 from src.members import Params, PerSampleLoss
 from src.memory import is_out_of_memory
 from src.messages import say
@@ -79,7 +79,7 @@ def compute(
 
 def _find_way(loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor) -> Way:
     generator = torch.Generator().manual_seed(0)
-    moved = {name: _moved(p, generator) for name, p in params.items()}
+    moved = move(params, generator)
     if len(labels) > 1:
         require_independence(loss, moved, inputs, labels)
     positions = few(len(labels), N_CHECKED).to(labels.device)
@@ -139,13 +139,6 @@ def _why_not_batched(
         return (str(error).splitlines() or [type(error).__name__])[0]
     agree = all(_agrees(n, Formed({"": g}), weights, expected) for n, g in found.items())
     return "" if agree else "vmap gives other numbers"
-
-
-def _moved(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a parameter moved by a tenth of its size, or a little if it is zero."""
-    size = parameter.square().mean().sqrt()
-    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-    return parameter + torch.where(size > 0, 0.1 * size, 0.01) * noise
 
 
 def _agrees(prefix: str, part: Part, weights: Tensor, expected: Params) -> bool:

@@ -63,6 +63,7 @@ def main() -> None:
     )
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
+        images = load_images(paths, scores)
         page = Page.of_experiment(paths, scores, None if compares else args.output)
         report = page.part(
             f"pvalues{suffix}",
@@ -72,8 +73,8 @@ def main() -> None:
         means, p = report_pvalues(report, scores, args.test, args.alpha)
         if args.test == "ttest":
             report_draws(report, scores, args.alpha)
-            report_all_pairs(report, scores, load_images(paths, scores))
-        report_pairs(report, scores, p, paths, args.alpha, args.test_index, suffix)
+            report_all_pairs(report, scores, images)
+        report_pairs(report, scores, p, images, paths, args.alpha, args.test_index, suffix)
         print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
         print(f"{page.close(report)}\n", flush=True)

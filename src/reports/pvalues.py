@@ -39,7 +39,7 @@ from src.reports.reading import (
     told,
     words_of_intervals,
 )
-from src.results import ExperimentScores, load_images, pvalue_tables, save_pvalues
+from src.results import ExperimentScores, pvalue_tables, save_pvalues
 from src.stats import mean_under_noise
 
 N_PAIRS = 5  # on each side of a sheet
@@ -283,6 +283,7 @@ def report_pairs(
     report: Report,
     scores: ExperimentScores,
     p: dict[str, np.ndarray],
+    images: dict[str, dict],
     paths: Paths,
     alpha: float,
     test_index: int | None,
@@ -294,14 +295,12 @@ def report_pairs(
         report: Takes the figures.
         scores: The scores.
         p: P-values (n_train, n_test), by method.
+        images: Tensors of the samples, as `src.results.load_images` returns them.
         paths: Every path below the root.
         alpha: Significance level.
         test_index: Index, in its full split, of a test sample whose proponents and opponents are
             wanted.
         suffix: Of the sheets' names.
-
-    Raises:
-        UserError: The images are missing, or others than the scores were computed from.
     """
     report = DrawsReport(report, scores.n_draws)
     samples = scores.samples()
@@ -317,6 +316,7 @@ def report_pairs(
     shown = [pair for sides in sheets.values() for pairs in sides.values() for pair in pairs]
     pictures = _pictures(
         scores,
+        images,
         paths,
         {train for train, _ in shown},
         {test for _, test in shown} | ({test_position} if found else set()),
@@ -379,10 +379,15 @@ def _reading_of_influences(
     )
 
 
-def _pictures(scores: ExperimentScores, paths: Paths, train: set[int], test: set[int]) -> Pictures:
+def _pictures(
+    scores: ExperimentScores,
+    images: dict[str, dict],
+    paths: Paths,
+    train: set[int],
+    test: set[int],
+) -> Pictures:
     """Return the images and, where the checkpoints are there, the predictions."""
     experiment = scores.experiment
-    splits = load_images(paths, scores)
     seeds = next(iter(scores.seeds.values()))
     try:
         predictions = load_predictions(
@@ -396,4 +401,4 @@ def _pictures(scores: ExperimentScores, paths: Paths, train: set[int], test: set
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(splits, experiment.task.class_names, predictions)
+    return Pictures(images, experiment.task.class_names, predictions)

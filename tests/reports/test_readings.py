@@ -16,7 +16,7 @@ from src.reports.comparison import report_correlation_comparison, report_pvalue_
 from src.reports.correlations import report_agreement, report_correlations
 from src.reports.pvalues import report_draws, report_pairs, report_pvalues
 from src.reports.reading import decimals, percent
-from src.results import ExperimentScores
+from src.results import ExperimentScores, load_images
 from tests.tools import noise_digest, save_images
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -195,7 +195,7 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
     if n_methods > 1 and shape == (4, 6):  # the sheets take long; one of each kind is enough
         monkeypatch.setattr(pvalue_reports, "pair_sheet", lambda *_: plt.figure())
     _, _, p = pvalue_reports.pvalue_tables(scores, "ttest", 0.05)
-    report_pairs(report, scores, p, paths, 0.05, 100, "")
+    report_pairs(report, scores, p, load_images(paths, scores), paths, 0.05, 100, "")
     report.check_words(n_draws)
     for method, samples in scores.samples().items():
         reading = report.reading("figure", f"{method}_pairs")

@@ -40,6 +40,11 @@ def main() -> None:
 
     check_page(args.output, experiments)
     check_scores(paths, experiments, allow_missing=args.allow_missing)
+    if compares:  # first, since experiments without common seeds cannot be
+        page = Page.of_comparison(paths, load, experiments, args.output)
+        report = page.part("correlations", heading, settings)
+        report_correlation_comparison(report, load, experiments, args.alpha)
+        print(page.close(report))
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
         page = Page.of_experiment(paths, scores, None if compares else args.output)
@@ -50,11 +55,6 @@ def main() -> None:
         for (statistic, coefficient), matrix in matrices.items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
         print(f"\n{page.close(report)}\n", flush=True)
-    if compares:
-        page = Page.of_comparison(paths, load, experiments, args.output)
-        report = page.part("correlations", heading, settings)
-        report_correlation_comparison(report, load, experiments, args.alpha)
-        print(page.close(report))
 
 
 if __name__ == "__main__":

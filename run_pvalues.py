@@ -61,6 +61,11 @@ def main() -> None:
         test_index=args.test_index,
         images=args.single_pages or not compares,
     )
+    if compares:  # first, since experiments without common seeds cannot be
+        page = Page.of_comparison(paths, load, experiments, args.output)
+        report = page.part("pvalues", heading, settings)
+        report_pvalue_comparison(report, load, experiments, args.alpha)
+        print(page.close(report))
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
         images = load_images(paths, scores)
@@ -78,11 +83,6 @@ def main() -> None:
         print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
         print(f"{page.close(report)}\n", flush=True)
-    if compares:
-        page = Page.of_comparison(paths, load, experiments, args.output)
-        report = page.part("pvalues", heading, settings)
-        report_pvalue_comparison(report, load, experiments, args.alpha)
-        print(page.close(report))
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ class Report:
         table = {"heads": heads, "rows": rows, "numbers": numbers, "n_labels": n_labels}
         self._add("table", name, title, reading, paths, {**table, "digits": digits})
 
-    def figure(self, name: str, figure: Figure, title: str, reading: str) -> None:
+    def figure(
+        self, name: str, figure: Figure, title: str, reading: str, *, remark: str = ""
+    ) -> None:
         """Save a figure as figures/<name>.pdf and .png, close it, and put it on the page.
 
         Args:
@@ -128,17 +130,19 @@ class Report:
             figure: The figure.
             title: What the figure shows.
             reading: One sentence on how to read it.
+            remark: Written below the figure, behind what it is about.
 
         Raises:
             UserError: A file cannot be written.
         """
+        subject = ", ".join(filter(None, [self._title, remark]))
         width, height = figure.get_size_inches()
-        _, strip = subject_strip(width, self._title)
+        _, strip = subject_strip(width, subject)
         pixels = {
             "width": round(_PIXELS_PER_INCH * width),
             "height": round(_PIXELS_PER_INCH * (height + strip)),
         }
-        paths = save_figure(figure, self._folder / "figures", name, self._title)
+        paths = save_figure(figure, self._folder / "figures", name, subject)
         self._add("figure", name, title, reading, paths, pixels)
 
     def facts(self, name: str, facts: dict[str, object], title: str, reading: str = "") -> None:

@@ -59,8 +59,7 @@ def load_backbone_of(experiment: Experiment, paths: Paths) -> Backbone:
     """
     if experiment.backbone != TINY_BACKBONE:
         return load_backbone(experiment.backbone, random_crop=experiment.random_crop)
-    splits = (f"train_{experiment.n_per_class}pc", "test")
-    backbone, _ = load_tiny(experiment, paths, splits)
+    backbone, _ = load_tiny(experiment, paths, experiment.splits.values())
     return backbone
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from src.analysis.bootstrap import LEVEL
 from src.plots.style import COLOURS, MARKERS, METHOD_LABELS, PAGE, error_bars, legend_above
@@ -76,6 +76,9 @@ def _scale(axis: plt.Axes, name: str, rows: pd.DataFrame) -> None:
         axis.set_ylim(0, 1)
     elif (rows[name] > 0).all():  # an interval down to 0 is cut at the axis
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())  # whose letters would meet
 
 
 def by_model(summary: pd.DataFrame) -> Figure:

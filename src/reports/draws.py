@@ -16,7 +16,7 @@ from src.reports.reading import counted
 class DrawsReport:
     """A report whose tables and figures all rest on the same T seeds, and say so.
 
-    A table has T in a column `draws`, a figure in its corner, both in their titles.
+    A table has T in a column `draws`, a figure below it, both in their titles.
     """
 
     def __init__(self, report: Report, n_draws: int) -> None:
@@ -43,8 +43,8 @@ class DrawsReport:
 
     def figure(self, name: str, figure: Figure, title: str, reading: str) -> None:
         """Save a figure as `Report.figure` does."""
-        figure.supxlabel(f"T = {self._words}", x=0.995, ha="right", fontsize=6, color="0.4")
-        self._report.figure(name, figure, f"{title} ({self._words})", reading)
+        remark = f"T = {self._words}"
+        self._report.figure(name, figure, f"{title} ({self._words})", reading, remark=remark)
 
     def file(self, name: str, write: Callable[[Path], Any], title: str, reading: str) -> None:
         """Write a file as `Report.file` does."""

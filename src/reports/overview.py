@@ -136,7 +136,7 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         "task": f"{e.task.name}: {listed(names)}",
         "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
         "test samples": len(scores.test_idx),
-        "seeds": _seeds(scores.seeds),
+        "seeds": _seeds(scores.common_seeds),
     }
     missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
     if missing:
@@ -155,17 +155,11 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     }
 
 
-def _seeds(by_method: dict[str, list[int]]) -> str:
-    """Return the seeds with their numbers; by method unless all methods have the same."""
+def _seeds(seeds: list[int]) -> str:
+    """Return the seeds with their numbers."""
     numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-
-    def of(seeds: list[int]) -> str:
-        numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
-        return f"{len(seeds)}: {numbered}"
-
-    if len({tuple(seeds) for seeds in by_method.values()}) == 1:
-        return of(next(iter(by_method.values())))
-    return "; ".join(f"{METHOD_LABELS[m]} {of(seeds)}" for m, seeds in by_method.items())
+    numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
+    return f"{len(seeds)}: {numbered}"
 
 
 def _numerical_floor(scores: ExperimentScores) -> str:

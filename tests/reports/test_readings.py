@@ -59,7 +59,7 @@ class Collected:
         self.tables[name] = frame
         self.readings["table", name] = title, reading
 
-    def figure(self, name, figure, title, reading):
+    def figure(self, name, figure, title, reading, **_):
         plt.close(figure)
         self.readings["figure", name] = title, reading
 

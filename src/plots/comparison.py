@@ -94,7 +94,7 @@ def by_model(summary: pd.DataFrame) -> Figure:
     for axis, (name, label) in zip(axes, _LABELS.items(), strict=True):
         for k, model in enumerate(models):
             rows = summary.xs(model, level="model").reindex(methods)
-            axis.errorbar(
+            marks, *_ = axis.errorbar(
                 np.arange(len(methods)) + 0.2 * (k - (len(models) - 1) / 2),
                 rows[name],
                 yerr=error_bars(rows, name),
@@ -103,8 +103,8 @@ def by_model(summary: pd.DataFrame) -> Figure:
                 markersize=4,
                 linewidth=1,
                 label=model,
-                clip_on=False,
             )
+            marks.set_clip_on(False)  # a mark on the axis; a bar down to 0 ends there
         _scale(axis, name, summary)
         axis.set(
             ylabel=label,

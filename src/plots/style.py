@@ -81,8 +81,8 @@ def save_figure(figure: Figure, folder: Path, name: str, subject: str = "") -> l
 
 def subject_strip(width: float, subject: str) -> tuple[str, float]:
     """Return a subject, broken into lines for a figure's width, and their height, in inches."""
-    # Letters are half as wide as high, most of them.
-    lines = wrap(subject, int(width * 72 / (0.55 * _SUBJECT_SIZE)), break_on_hyphens=False)
+    # Letters are little more than half as wide as high, most of them.
+    lines = wrap(subject, int(width * 72 / (0.6 * _SUBJECT_SIZE)), break_on_hyphens=False)
     return "\n".join(lines), _SUBJECT_SIZE / 72 * (1.2 * len(lines) + 0.6) if lines else 0.0
 
 

@@ -43,7 +43,7 @@ class DrawsReport:
 
     def figure(self, name: str, figure: Figure, title: str, reading: str) -> None:
         """Save a figure as `Report.figure` does."""
-        remark = f"T = {self._words}"
+        remark = f"T = {self._words}".replace(" ", "\N{NO-BREAK SPACE}")
         self._report.figure(name, figure, f"{title} ({self._words})", reading, remark=remark)
 
     def file(self, name: str, write: Callable[[Path], Any], title: str, reading: str) -> None:

@@ -7,7 +7,11 @@ heavy, so that wrong arguments are answered at once.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,15 @@ STEPS = {"loo": ("loo",), "if": ("if",), "ats": ("ats",), "gd_and_gc": ("gd", "g
 N_SEEDS = 10
 N_CHECKPOINTS = 5
 N_CLASSES = 10  # outputs of every model, also for the tasks with three classes
+SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source does not
+
+
+def _are_counts(*numbers: int) -> bool:
+    return all(type(number) is int and number >= 1 for number in numbers)
+
+
+def _are_different(numbers: tuple[int, ...]) -> bool:
+    return 0 < len(set(numbers)) == len(numbers)
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,11 @@ class Task:
             rather than from two splits of the source.
         normalised: Whether inputs are scaled to mean .5 and standard deviation .5 per channel;
             otherwise they lie in [0, 1].
-        class_names: What figures call each label, by label.
+        class_names: What figures call each label, by label. Where the source has names too, these
+            must be the same.
+
+    Raises:
+        UserError: A field is none that experiments can be run with.
     """
 
     name: str
@@ -55,41 +72,84 @@ class Task:
     normalised: bool = False
     class_names: tuple[str, ...] = tuple(f"class {label}" for label in range(N_CLASSES))
 
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise UserError(f"task {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what experiments cannot be run with."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", self.name):
+            yield (
+                "a name is of letters, digits, '-' and '.', since '_' divides the parts of an "
+                "experiment's name"
+            )
+        if self.repository is None and not self.one_pool:
+            yield "without a repository its images are the bundled digits, which are one_pool"
+        if self.repository and not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", self.repository):
+            yield f"repository is {self.repository!r}, not owner/name"
+        if not _are_different(self.classes) or not set(self.classes) <= set(range(N_CLASSES)):
+            yield (
+                f"classes are {self.classes}, not different labels from 0 to {N_CLASSES - 1}, for "
+                "which the models have outputs"
+            )
+        if not _are_different(self.n_per_class) or not _are_counts(*self.n_per_class):
+            yield f"n_per_class is {self.n_per_class}, not different numbers of at least 1"
+        if not _are_counts(self.n_test_per_class):
+            yield f"n_test_per_class is {self.n_test_per_class}, not a number of at least 1"
+        if not _are_counts(self.epochs) or self.epochs < N_CHECKPOINTS:
+            yield f"epochs is {self.epochs}, not {N_CHECKPOINTS} or more: the last ones are kept"
+        if len(self.image_shape) != 3 or not _are_counts(*self.image_shape):
+            yield f"image_shape is {self.image_shape}, not (channels, height, width)"
+        channels = (1,) if self.repository is None else (1, 3)
+        if self.image_shape[0] not in channels:
+            yield f"image_shape is {self.image_shape}, whose first number must be in {channels}"
+        if len(self.class_names) <= max(self.classes):
+            yield f"class_names has no name for the label {max(self.classes)}"
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether the task says what its classes are called."""
+        return self.class_names != Task.class_names
+
     @property
     def source(self) -> str:
         """Name of the source that the images come from: that of its repository, or digits."""
         return "digits" if self.repository is None else self.repository.split("/")[-1]
 
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task("digits3", None, (0, 1, 2), (10, 20, 50), 100, 15, (1, 28, 28), one_pool=True),
-        Task("mnist3", "ylecun/mnist", (0, 1, 2), (10, 20, 50), 300, 15, (1, 28, 28)),
-        Task(
-            "cifar10",
-            "uoft-cs/cifar10",
-            tuple(range(10)),
-            (10, 20, 30, 40, 50, 60),
-            50,
-            30,
-            (3, 32, 32),
-            normalised=True,
-            class_names=(
-                "airplane",
-                "automobile",
-                "bird",
-                "cat",
-                "deer",
-                "dog",
-                "frog",
-                "horse",
-                "ship",
-                "truck",
+try:
+    TASKS = {
+        task.name: task
+        for task in (
+            Task("digits3", None, (0, 1, 2), (10, 20, 50), 100, 15, (1, 28, 28), one_pool=True),
+            Task("mnist3", "ylecun/mnist", (0, 1, 2), (10, 20, 50), 300, 15, (1, 28, 28)),
+            Task(
+                "cifar10",
+                "uoft-cs/cifar10",
+                tuple(range(10)),
+                (10, 20, 30, 40, 50, 60),
+                50,
+                30,
+                (3, 32, 32),
+                normalised=True,
+                class_names=(
+                    "airplane",
+                    "automobile",
+                    "bird",
+                    "cat",
+                    "deer",
+                    "dog",
+                    "frog",
+                    "horse",
+                    "ship",
+                    "truck",
+                ),
             ),
-        ),
-    )
-}
+        )
+    }
+except UserError as error:  # while a script is imported, so before `src.cli.run` can say it
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 MODELS = ("cnn2", "cnn3", "vit")
 DEFAULT_BACKBONE = "google/vit-base-patch16-224-in21k"
@@ -101,6 +161,8 @@ RANDOMNESS = {
     "init": "initialisation only",
     "batch": "batch order only",
 }
+
+_LONGEST_NAME = 100  # characters of a comparison's folder; file systems take 255 bytes
 
 _NAME = re.compile(r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?P<n>\d+)pc(?:_(?P<randomness>[^_]+))?")
 
@@ -166,6 +228,11 @@ class Experiment:
     def n_train(self) -> int:
         """Number of training samples."""
         return self.n_per_class * len(self.task.classes)
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Names of the splits that "train" and "test" samples come from."""
+        return {"train": f"train_{self.n_per_class}pc", "test": "test"}
 
     @property
     def has_one_batch(self) -> bool:
@@ -236,6 +303,23 @@ def parse_experiment(name: str) -> Experiment:
     return Experiment(model, task, int(match["n"]), randomness)
 
 
+def compared_name(experiments: Iterable[Experiment]) -> str:
+    """Return what a comparison of experiments is called: its folder under results/comparison/.
+
+    The names are joined by `+` in one order, whatever the order given, so that a set of experiments
+    has one name and no two sets share one. Longer than a folder's name should be, it is the first
+    experiment, how many follow, and the beginning of the SHA-256 of all names.
+    """
+    ordered = sorted(
+        set(experiments), key=lambda e: (e.model, e.task.name, e.n_per_class, e.randomness)
+    )
+    name = "+".join(e.name for e in ordered)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{ordered[0].name}+{len(ordered) - 1}_more_{digest}"
+
+
 def paper_cnn_experiments() -> list[Experiment]:
     """Every CNN experiment of the paper: cnn2 and cnn3, and cnn2 by source of randomness."""
     plain = [
@@ -264,9 +348,19 @@ def paper_vit_experiments() -> list[Experiment]:
 
 @dataclass(frozen=True)
 class Paths:
-    """Every path below the root folder."""
+    """Every path below the root folder, and what to run on it."""
 
     root: Path
+
+    def call(self, script: str, *arguments: object) -> tuple[str, ...]:
+        """Return a script and its arguments, the root among them where it is not the default."""
+        root = self.root.resolve()
+        option = () if root == REPOSITORY else ("--root", root)
+        return (script, *map(str, (*arguments, *option)))
+
+    def command(self, script: str, *arguments: object) -> str:
+        """Return the command line that runs a script on this root, for a shell."""
+        return shlex.join(("python", *self.call(script, *arguments)))
 
     def indices(self, task: str, split: str) -> Path:
         """Index file of a split ('train_10pc', 'test'): one index into the full split a line."""
@@ -280,9 +374,9 @@ class Paths:
         """Checkpoint of one epoch of one seed."""
         return self.root / "models" / experiment.name / str(seed) / f"ckpt_epoch_{epoch}.pt"
 
-    def tiny_backbone(self, source: str) -> Path:
-        """Folder of the tiny backbone that is pre-trained on a source's images."""
-        return self.root / "models" / "backbones" / f"{TINY_BACKBONE}_{source}"
+    def tiny_backbone(self, task: str) -> Path:
+        """Folder of the tiny backbone that is pre-trained on images that a task does not use."""
+        return self.root / "models" / "backbones" / f"{TINY_BACKBONE}_{task}"
 
     def scores(self, experiment: Experiment, method: str, seed: int) -> Path:
         """Attribution scores of one method on one seed's checkpoints."""
@@ -300,9 +394,9 @@ class Paths:
         """Lock of one method's scores of a seed."""
         return self.scores(experiment, method, seed).with_name(f".{seed}.lock")
 
-    def backbone_lock(self, source: str) -> Path:
-        """Lock of the pre-training of the tiny backbone."""
-        folder = self.tiny_backbone(source)
+    def backbone_lock(self, task: str) -> Path:
+        """Lock of the pre-training of a task's tiny backbone."""
+        folder = self.tiny_backbone(task)
         return folder.with_name(f".{folder.name}.lock")
 
     def log(self, experiment: Experiment, job: str, seed: int) -> Path:
@@ -315,5 +409,5 @@ class Paths:
 
     @property
     def comparison(self) -> Path:
-        """Folder of the tables and figures that compare experiments."""
+        """Folder of all comparisons of experiments, each in a folder of its own in it."""
         return self.root / "results" / "comparison"

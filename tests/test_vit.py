@@ -398,6 +398,23 @@ def test_pixel_values_are_the_image_processors(channels: int, resample: int) -> 
     assert (found - expected["pixel_values"]).abs().max() < one_level
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"do_resize": False}, "do_resize is False"),
+        ({"do_center_crop": True}, "do_center_crop is True"),
+        ({"do_pad": True}, "do_pad is True"),
+        ({"resample": 1}, "resample is 1"),
+    ],
+)
+def test_image_processors_that_do_something_else(settings: dict, says: str) -> None:
+    processor = ViTImageProcessor(size={"height": 20, "width": 20})
+    for name, value in settings.items():
+        setattr(processor, name, value)
+    with pytest.raises(UserError, match=says):
+        PixelValues.of_processor(processor)
+
+
 def test_random_crops_differ_by_image_and_by_call() -> None:
     image = torch.randint(256, (1, 1, 16, 16), dtype=torch.uint8)
     crop = PixelValues((16, 16), random_crop=True)
@@ -702,7 +719,7 @@ def test_tiny_backbone(vit_root: Path, copy_of: object) -> None:
     assert fine_tuned > 62
     settings = torch.load(checkpoint(root), weights_only=True)["settings"]
     assert settings["backbone"] == "tiny"
-    folder = root / "models" / "backbones" / "tiny_digits"
+    folder = root / "models" / "backbones" / "tiny_digits3"
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {
         path.name for path in folder.iterdir()
     }

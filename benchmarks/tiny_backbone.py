@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.checkpoints import Setup, train  # noqa: E402
-from src.draws import Draw, load_seeds  # noqa: E402
-from src.evaluation import accuracy_and_loss  # noqa: E402
+from src.ensemble.checkpoints import Setup, train  # noqa: E402
+from src.ensemble.draws import Draw, load_seeds  # noqa: E402
+from src.ensemble.evaluation import accuracy_and_loss  # noqa: E402
+from src.ensemble.members import PerSampleLoss  # noqa: E402
 from src.experiments import (  # noqa: E402
     N_CLASSES,
     REPOSITORY,
@@ -26,7 +27,6 @@ from src.experiments import (  # noqa: E402
     Paths,
     parse_experiment,
 )
-from src.members import PerSampleLoss  # noqa: E402
 from src.models import build  # noqa: E402
 from src.models.pretraining import RECIPES, tiny_vit  # noqa: E402
 

@@ -17,7 +17,7 @@ from src.data.samples import load_tensors
 from src.errors import UserError
 from src.experiments import N_CLASSES, TINY_BACKBONE, Experiment, Paths
 from src.models.seen import RECORD, check_unseen, read_record
-from src.storage import digest
+from src.storage.files import digest
 
 WAYS_OUT = (
     "give --backbone DIR, a folder in transformers' format (config.json, model.safetensors, "

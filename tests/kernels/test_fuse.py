@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
+from src.ensemble.members import PerSampleLoss, repeat, trainable
 from src.kernels import blocks
 from src.kernels.fuse import by_kernels, fuse
 from src.kernels.library import are_there, without_kernels
-from src.members import PerSampleLoss, repeat, trainable
 from tests.tools import relative_error
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}

@@ -61,7 +61,7 @@ def main() -> None:
     """Print mean and standard deviation over the ten seeds of both."""
     experiment = replace(parse_experiment(sys.argv[1]), backbone=TINY_BACKBONE)
     setup = Setup.load(experiment, Paths(REPOSITORY), torch.device("cpu"))
-    recipe, size = RECIPES[experiment.task.source], experiment.task.image_shape[1]
+    recipe, size = RECIPES[experiment.task.source], experiment.task.input_shape[1]
     for name, new_model in {
         "LoRA": lambda: build(experiment, setup.backbone),
         "from scratch": lambda: Logits(tiny_vit(recipe, size, N_CLASSES)),

@@ -92,7 +92,7 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     n = len(labels)
     if (
         n == 0
-        or images.shape != (n, *task.image_shape)
+        or images.shape != (n, *task.input_shape)
         or images.dtype != torch.uint8
         or indices.shape != (n,)
     ):

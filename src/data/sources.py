@@ -65,7 +65,7 @@ def _digits(task: Task) -> Split:
         small = torch.from_numpy(digits.images[list(indices)])[:, None]  # 0 to 16, 8x8
         large = interpolate(
             (small * (255 / 16)).float(),
-            task.image_shape[1:],
+            task.input_shape[1:],
             mode="bilinear",
             antialias=True,
             align_corners=False,
@@ -105,12 +105,12 @@ def _hub_split(task: Task, split: str, source: Path | None) -> Split:
     image_column = next(
         name for name, feature in data.features.items() if isinstance(feature, datasets.Image)
     )
-    n_channels = task.image_shape[0]
+    n_channels = task.input_shape[0]
 
     def images(indices: Sequence[int]) -> Tensor:
         pictures = data.select(indices)[image_column]
         arrays = [np.asarray(p.convert({1: "L", 3: "RGB"}[n_channels])) for p in pictures]
-        stacked = torch.from_numpy(np.stack(arrays)).reshape(-1, *task.image_shape[1:], n_channels)
+        stacked = torch.from_numpy(np.stack(arrays)).reshape(-1, *task.input_shape[1:], n_channels)
         return stacked.permute(0, 3, 1, 2).contiguous()
 
     return Split(np.asarray(data.with_format("numpy")["label"], dtype=np.int64), images, origin)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from src.experiments import Experiment
-from src.models.cnn import CNN2, CNN3
 
 if TYPE_CHECKING:
     from src.models.backbones import Backbone
@@ -29,4 +28,4 @@ def build(experiment: Experiment, backbone: Backbone | None = None) -> nn.Module
             alpha=experiment.lora_alpha,
             dropout=experiment.lora_dropout,
         )
-    return {"cnn2": CNN2, "cnn3": CNN3}[experiment.model](experiment.task.image_shape[0])
+    return experiment.model.factory(experiment.task)

@@ -102,7 +102,7 @@ def pretrain_tiny(task: Task, paths: Paths, source: Path | None, device: torch.d
         return
     train, held_out = unused(task, paths, source)
     recipe = RECIPES[task.source]
-    size = task.image_shape[1:]
+    size = task.input_shape[1:]
     pixel_values = PixelValues(size)
     torch.manual_seed(SEED)
     model = tiny_vit(recipe, size[0], int(train.labels.max()) + 1).to(device)

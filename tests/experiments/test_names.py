@@ -23,7 +23,9 @@ def test_names_go_both_ways(name: str, epochs: int):
     assert experiment.name == name
     assert experiment.epochs == epochs
     assert experiment.kept_epochs == tuple(range(epochs - 5, epochs))
-    assert (experiment.learning_rate, experiment.weight_decay) == (1e-3, 5e-3)
+    chosen = experiment.hyperparameters
+    assert (chosen.learning_rate, chosen.weight_decay) == (1e-3, 5e-3)
+    assert (chosen.optimizer, chosen.batch_size) == ("adam", 32)
     assert experiment.batch_size == 32
     assert experiment.training_script == "run_cnn_training.py"
 

@@ -1,7 +1,14 @@
 """Agreement between the methods: correlations over pairs, and distributions over seeds."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from src.cli import ArgumentParser, number, run
-from src.experiments import Paths
+from src.experiments import Experiment, Paths
+
+if TYPE_CHECKING:
+    from src.results import ExperimentScores
 
 
 def main() -> None:
@@ -14,42 +21,40 @@ def main() -> None:
         help="significance level of the t-tests whose answers are compared",
     )
     parser.add_allow_missing()
+    parser.add_page()
     args = parser.parse_args()
 
-    from src.report import Report
     from src.reports.comparison import report_correlation_comparison
     from src.reports.correlations import report_agreement, report_correlations
+    from src.reports.overview import Page, check_page
     from src.results import check_scores, load_scores
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))
-    check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=None)
-    matrices, tables, agreements = {}, {}, {}
-    for experiment in experiments:
-        scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
-        report = Report(
-            paths.results(experiment),
-            experiment.name,
-            "correlations",
-            "Agreement between methods",
-            {"alpha": args.alpha, **scores.settings()},
-        )
-        matrices[experiment], tables[experiment] = report_correlations(report, scores)
-        agreements[experiment] = report_agreement(report, scores, args.alpha)
-        print(f"{experiment.name}, over seeds ({scores.draws})")
-        for (statistic, coefficient), matrix in matrices[experiment].items():
+    compares = len(experiments) > 1
+    heading = "Agreement between methods"
+    settings = {"alpha": args.alpha}
+
+    def load(experiment: Experiment) -> ExperimentScores:
+        return load_scores(paths, experiment, allow_missing=args.allow_missing)
+
+    check_page(args.output, experiments)
+    check_scores(paths, experiments, allow_missing=args.allow_missing)
+    if compares:  # first, since experiments without common seeds cannot be
+        page = Page.of_comparison(paths, load, experiments, args.output)
+        report = page.part("correlations", heading, settings)
+        report_correlation_comparison(report, load, experiments, args.alpha)
+        print(page.close(report))
+    for experiment in experiments if args.single_pages or not compares else ():
+        scores = load(experiment)
+        page = Page.of_experiment(paths, scores, None if compares else args.output)
+        report = page.part("correlations", heading, {**settings, **scores.settings()})
+        matrices = report_correlations(report, scores)
+        report_agreement(report, scores, args.alpha)
+        print(f"{experiment.name}, over {scores.draws}")
+        for (statistic, coefficient), matrix in matrices.items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
-        print(f"\n{report.close()}\n", flush=True)
-    if len(experiments) > 1:
-        report = Report(
-            paths.comparison,
-            "Comparison of experiments",
-            "correlations",
-            "Agreement between methods",
-            {"alpha": args.alpha, "experiments": [e.name for e in experiments]},
-        )
-        report_correlation_comparison(report, matrices, tables, agreements)
-        print(report.close())
+        print(f"\n{page.close(report)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,14 @@ def main() -> None:
         "--damp",
         type=number(at_least=0),
         default=5e-3,
-        help="LiSSA's damping; for cg and exact what is added to the Hessian's diagonal",
+        help="LiSSA's damping, below 1; for cg and exact what is added to the Hessian's diagonal",
     )
-    parser.add_argument("--scale", type=number(above=0), default=1e4, help="lissa only")
+    parser.add_argument(
+        "--scale",
+        type=number(above=0),
+        default=1e4,
+        help="lissa only: what the Hessian is divided by, more than its largest eigenvalue",
+    )
     parser.add_argument(
         "--tolerance",
         type=number(above=0, below=1),
@@ -68,21 +73,7 @@ def main() -> None:
         results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
         scores = torch.stack([s for s, _ in results])
         known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
-        return {"if": Scores(scores, known, cg_message(known) if args.solver == "cg" else "")}
-
-    def cg_message(known: dict[str, torch.Tensor]) -> str:
-        residual, curvature = known["residual"], known["curvature"].min().item()
-        message = (
-            f"relative residual median {residual.median():.1e}, largest {residual.max():.1e}; "
-            f"{(residual <= args.tolerance).float().mean():.1%} of the systems reached "
-            f"{args.tolerance:g}"
-        )
-        if curvature <= -args.damp:
-            message += (
-                f"; the Hessian has curvature {curvature:.2g}: only with --damp above "
-                f"{-curvature:.2g} are the systems positive definite, as cg needs to converge well"
-            )
-        return message
+        return {"if": Scores(scores, known, solver.describe(known))}
 
     score_seeds(args, ("if",), compute, {"solver": args.solver, **asdict(solver)})
 

@@ -1,7 +1,14 @@
 """P-values of the scores over draws: tables, figures and a page, and comparisons of experiments."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from src.cli import ArgumentParser, index, number, run
-from src.experiments import Paths
+from src.experiments import Experiment, Paths
+
+if TYPE_CHECKING:
+    from src.results import ExperimentScores
 
 
 def main() -> None:
@@ -27,49 +34,55 @@ def main() -> None:
         "whose proponents and opponents are drawn",
     )
     parser.add_allow_missing()
+    parser.add_page()
     args = parser.parse_args()
 
-    from src.report import Report
+    from src.reports.all_pairs import report_all_pairs
     from src.reports.comparison import report_pvalue_comparison
+    from src.reports.overview import Page, check_page
     from src.reports.pvalues import report_draws, report_pairs, report_pvalues
-    from src.results import check_scores, load_scores
+    from src.results import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))
+    compares = len(experiments) > 1
     suffix = "" if args.test == "ttest" else f"_{args.test}"
+    heading = "Reliability of the scores"
     settings = {"test": args.test, "alpha": args.alpha}
-    check_scores(paths, experiments, allow_missing=args.allow_missing, test_index=args.test_index)
-    for experiment in experiments:
-        scores = load_scores(paths, experiment, allow_missing=args.allow_missing)
-        report = Report(
-            paths.results(experiment),
-            experiment.name,
+
+    def load(experiment: Experiment) -> ExperimentScores:
+        return load_scores(paths, experiment, allow_missing=args.allow_missing)
+
+    check_page(args.output, experiments)
+    check_scores(
+        paths,
+        experiments,
+        allow_missing=args.allow_missing,
+        test_index=args.test_index,
+        images=args.single_pages or not compares,
+    )
+    if compares:  # first, since experiments without common seeds cannot be
+        page = Page.of_comparison(paths, load, experiments, args.output)
+        report = page.part("pvalues", heading, settings)
+        report_pvalue_comparison(report, load, experiments, args.alpha)
+        print(page.close(report))
+    for experiment in experiments if args.single_pages or not compares else ():
+        scores = load(experiment)
+        images = load_images(paths, scores)
+        page = Page.of_experiment(paths, scores, None if compares else args.output)
+        report = page.part(
             f"pvalues{suffix}",
-            "Reliability of the scores" + (", by the published formula" if suffix else ""),
+            heading + (", by the published formula" if suffix else ""),
             {**settings, **scores.settings()},
         )
-        means, p = report_pvalues(report, scores, paths, args.test, args.alpha)
+        means, p = report_pvalues(report, scores, args.test, args.alpha)
         if args.test == "ttest":
             report_draws(report, scores, args.alpha)
-        report_pairs(report, scores, p, paths, args.alpha, args.test_index, suffix)
-        print(f"{experiment.name}, {args.test} over seeds ({scores.draws})")
+            report_all_pairs(report, scores, images)
+        report_pairs(report, scores, p, images, paths, args.alpha, args.test_index, suffix)
+        print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
-        print(f"{report.close()}\n", flush=True)
-    if len(experiments) > 1:
-        report = Report(
-            paths.comparison,
-            "Comparison of experiments",
-            "pvalues",
-            "Reliability of the scores",
-            {**settings, "experiments": [experiment.name for experiment in experiments]},
-        )
-        report_pvalue_comparison(
-            report,
-            lambda e: load_scores(paths, e, allow_missing=args.allow_missing),
-            experiments,
-            args.alpha,
-        )
-        print(report.close())
+        print(f"{page.close(report)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,23 +16,31 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=positive_int, metavar="N", help="for --new_indices")
     parser.add_argument(
-        "--overwrite", action="store_true", help="write tensors again that are up to date"
+        "--overwrite",
+        action="store_true",
+        help="write tensors again that are there, also where the source has other pixels or labels "
+        "for the same indices",
     )
     args = parser.parse_args()
     if args.new_indices != (args.seed is not None):
         raise UserError("--new_indices and --seed N go together")
 
-    from src.data.subsets import generate
+    from src.data.subsets import prepare
 
-    for task in args.task:
-        for line in generate(
+    # All tasks are read and checked before the first file is written.
+    prepared = [
+        subset
+        for task in args.task
+        for subset in prepare(
             TASKS[task],
             Paths(args.root),
             args.source,
             new_seed=args.seed,
             overwrite=args.overwrite,
-        ):
-            print(line, flush=True)
+        )
+    ]
+    for subset in prepared:
+        print(subset.write(), flush=True)
 
 
 if __name__ == "__main__":

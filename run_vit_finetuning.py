@@ -17,9 +17,15 @@ def main() -> None:
         from src.models.pretraining import pretrain_tiny
 
         paths = Paths(args.root)
-        for task in {e.task.source: e.task for e in args.experiment}.values():
-            with wait_for_lock(paths.backbone_lock(task.source)):  # all seeds need the same one
-                pretrain_tiny(task, paths, args.source, choose_device(args.device))
+        for experiment in {e.task.name: e for e in args.experiment}.values():
+            with wait_for_lock(paths.backbone_lock(experiment.task.name)):  # all seeds need it
+                pretrain_tiny(
+                    experiment,
+                    paths,
+                    args.source,
+                    choose_device(args.device),
+                    overwrite=args.overwrite,
+                )
     train_seeds(
         args,
         [

@@ -549,7 +549,7 @@ def machine(device: torch.device) -> str:
 
 def write(lines: list[str]) -> None:
     """Write the results."""
-    RESULTS.write_text("\n".join(lines) + "\n")
+    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:

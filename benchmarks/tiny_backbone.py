@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.checkpoints import Setup, train  # noqa: E402
 from src.draws import Draw, load_seeds  # noqa: E402
-from src.evaluation import accuracy  # noqa: E402
+from src.evaluation import accuracy_and_loss  # noqa: E402
 from src.experiments import (  # noqa: E402
     N_CLASSES,
     REPOSITORY,
@@ -53,7 +53,7 @@ def accuracies(setup: Setup, new_model: Callable[[], nn.Module]) -> Tensor:
             loss, start, setup.train, setup.adam, experiment.batch_size, experiment.epochs
         ):
             last = state
-        found.append(accuracy(loss, last.params, setup.test))
+        found.append(accuracy_and_loss(loss, last.params, setup.test)[0])
     return torch.tensor(found)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,16 +14,21 @@ from torch import Tensor
 from src.data.samples import Samples, load_samples
 from src.draws import Draw, shuffled_epochs
 from src.errors import UserError
-from src.evaluation import accuracy
+from src.evaluation import accuracy_and_loss
 from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
 from src.members import Params, PerSampleLoss, repeat
 from src.memory import keep_freed_memory, say_training_estimate
 from src.models import build
-from src.storage import check_settings, digest, is_finished, load, save_together
+from src.storage import check_finite, check_settings, digest, load, save_together
 from src.training import AdamSettings, Trainer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from src.models.backbones import Backbone
+
+
+MACHINE = {"torch", "transformers", "device"}  # settings of the machine and its libraries
 
 
 @dataclass(frozen=True)
@@ -64,21 +70,41 @@ def train(
         yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
 
 
-def environment(device: torch.device) -> dict:
-    """Return what is recorded of the machine and the libraries because it changes rounding."""
-    return {"torch": str(torch.__version__), "device": device.type}
-
-
-def training_command(experiment: Experiment, seed_id: int | None = None) -> str:
-    """Return the command that trains an experiment."""
-    command = f"python {experiment.training_script} --experiment {experiment.name}"
+def training_command(
+    paths: Paths, experiment: Experiment, seed_id: int | None = None, *options: object
+) -> str:
+    """Return the command that trains an experiment: one seed, or all."""
+    arguments = ["--experiment", experiment.name]
     if seed_id is not None:
-        command += f" --seed_id {seed_id}"
+        arguments += ["--seed_id", seed_id]
     if experiment.backbone != DEFAULT_BACKBONE:
-        command += f" --backbone {experiment.backbone}"
+        arguments += ["--backbone", experiment.backbone]
     if experiment.random_crop:
-        command += " --random_crop"
-    return command
+        arguments += ["--random_crop"]
+    return paths.command(experiment.training_script, *arguments, *options)
+
+
+def load_checkpoint(
+    paths: Paths, experiment: Experiment, seed: int, epoch: int, command: str
+) -> dict:
+    """Load the checkpoint of one epoch of a seed, and check that it is that.
+
+    Args:
+        paths: Every path below the root.
+        experiment: The experiment.
+        seed: The seed.
+        epoch: The epoch.
+        command: The command that trains it, for error messages.
+
+    Raises:
+        UserError: The file is missing or damaged, or of another experiment, seed or epoch.
+    """
+    return load(
+        paths.checkpoint(experiment, seed, epoch),
+        command,
+        identity={"experiment": experiment.name, "seed": seed, "epoch": epoch},
+        holds=("settings", "model_state_dict", "training"),
+    )
 
 
 def as_trained(experiment: Experiment, paths: Paths, seed: int, seed_id: int) -> Experiment:
@@ -89,15 +115,17 @@ def as_trained(experiment: Experiment, paths: Paths, seed: int, seed_id: int) ->
     """
     if not experiment.has_backbone:
         return experiment
-    path = paths.checkpoint(experiment, seed, experiment.kept_epochs[0])
-    make = training_command(experiment, seed_id)
-    settings = load(path, make).get("settings", {})
+    epoch, make = experiment.kept_epochs[0], training_command(paths, experiment, seed_id)
+    settings = load_checkpoint(paths, experiment, seed, epoch, make)["settings"]
     try:
         return replace(
             experiment, backbone=settings["backbone"], random_crop=settings["random_crop"]
         )
     except KeyError as error:
-        raise UserError(f"{path} does not say its {error}; make it with: {make}") from None
+        path = paths.checkpoint(experiment, seed, epoch)
+        raise UserError(
+            f"{path} does not say its {error}; make it again with: {make} --overwrite"
+        ) from None
 
 
 @dataclass
@@ -133,11 +161,9 @@ class Setup:
             keep_freed_memory()
         backbone = None
         if experiment.has_backbone:
-            from src.models.backbones import load_backbone, location
+            from src.models.backbones import load_backbone_of
 
-            backbone = load_backbone(
-                location(experiment, paths), random_crop=experiment.random_crop
-            )
+            backbone = load_backbone_of(experiment, paths)
         train_samples, test_samples = load_samples(
             paths, experiment, backbone.pixel_values if backbone else None
         )
@@ -168,11 +194,18 @@ class Setup:
         settings = {
             **self.experiment.training_settings(),
             "seed": seed,
-            "train_samples": digest([self.train.images, self.train.labels]),
+            "train_samples": self.train.digest(),
         }
         if self.backbone is not None:
             settings["backbone_weights"] = self.backbone.weights_hash
         return settings
+
+    def environment(self) -> dict:
+        """Return what is recorded of the machine and the libraries because it changes rounding."""
+        machine = {"torch": str(torch.__version__), "device": self.device.type}
+        if self.backbone is not None:
+            machine["transformers"] = version("transformers")
+        return machine
 
     def network_settings(self) -> dict:
         """Return what decides the scores beside a checkpoint's parameters: the frozen part."""
@@ -188,7 +221,8 @@ class Setup:
         """Train a seed's model and save the last five epochs; yield the state after each epoch.
 
         The checkpoints are written together when training has ended, so that a seed that fails
-        leaves none, and no two trainings are ever mixed.
+        leaves none, and no two trainings are ever mixed. Beside its state each holds how well it
+        fits (`fit`).
 
         Raises:
             UserError: The loss is not finite, or a checkpoint cannot be written.
@@ -201,7 +235,8 @@ class Setup:
             if state.epoch in e.kept_epochs:
                 kept.append(state)
             yield state
-        settings = {**self.settings(seed), **environment(self.device)}
+        settings = {**self.settings(seed), **self.environment()}
+        training = digest(kept[-1].params)
         save_together(
             {
                 self.paths.checkpoint(e, seed, state.epoch): {
@@ -209,7 +244,9 @@ class Setup:
                     "model_state_dict": state.params,
                     "optimizer_state_dict": state.optimizer_state,
                     "loss": state.loss,
+                    **self.fit(state.params),
                     "settings": settings,
+                    "training": training,
                 }
                 for state in kept
             }
@@ -219,36 +256,43 @@ class Setup:
         """Say whether all of a seed's checkpoints are there.
 
         Raises:
-            UserError: One is there with other settings, or damaged, and `overwrite` is False.
+            UserError: One is there that `load_checkpoints` would refuse, or was trained on another
+                machine, and `overwrite` is False.
         """
-        settings = {**self.settings(seed), **environment(self.device)}
-        make = f"{training_command(self.experiment, seed_id)} --overwrite"
-        finished = [  # every one is checked, also behind one that is missing
-            is_finished(
-                self.paths.checkpoint(self.experiment, seed, epoch),
-                settings,
-                make=make,
-                overwrite=overwrite,
-            )
-            for epoch in self.experiment.kept_epochs
-        ]
-        return all(finished)
+        e = self.experiment
+        if overwrite:
+            return False
+        command = training_command(self.paths, e, seed_id, "--device", self.device)
+        settings = {**self.settings(seed), **self.environment()}
+        there = [x for x in e.kept_epochs if self.paths.checkpoint(e, seed, x).exists()]
+        # Every one is checked, also behind one that is missing.
+        self._load(seed, there, settings, command)
+        return len(there) == len(e.kept_epochs)
 
     def load_checkpoints(self, seed: int, seed_id: int) -> list[Params]:
         """Return the parameters of a seed's five checkpoints, in the order of epochs.
 
         Raises:
-            UserError: A checkpoint is missing or damaged, was trained with other settings, other
-                samples or on other backbone weights, or has other parameters than the model.
+            UserError: A checkpoint is missing or damaged, is of another experiment, seed or epoch,
+                was trained with other settings, other samples or on other backbone weights, has
+                other parameters than the model or such that are not finite, or the five are of
+                more than one training.
         """
-        settings = self.settings(seed)
-        names = [n for n, p in self.loss.model.named_parameters() if p.requires_grad]
-        command = training_command(self.experiment, seed_id)
+        command = training_command(self.paths, self.experiment, seed_id)
+        return self._load(seed, self.experiment.kept_epochs, self.settings(seed), command)
+
+    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[Params]:
+        expected = {
+            name: (p.shape, p.dtype)
+            for name, p in self.loss.model.named_parameters()
+            if p.requires_grad
+        }
+        trainings: dict[str, Path] = {}
         checkpoints = []
-        for epoch in self.experiment.kept_epochs:
+        for epoch in epochs:
             path = self.paths.checkpoint(self.experiment, seed, epoch)
-            content = load(path, command)
-            found = content.get("settings", {})
+            content = load_checkpoint(self.paths, self.experiment, seed, epoch, command)
+            found = content["settings"]
             if found.get("backbone_weights") != settings.get("backbone_weights"):
                 raise UserError(
                     f"the weights of the backbone {self.experiment.backbone} are not those that "
@@ -256,19 +300,31 @@ class Setup:
                     f"now {settings['backbone_weights'][:12]}): put them back, or train again "
                     f"with: {command} --overwrite"
                 )
-            check_settings(path, {key: found.get(key) for key in settings}, settings)
+            compared = {k: v for k, v in found.items() if k in settings or k not in MACHINE}
+            check_settings(path, compared, settings, command)
             params: dict[str, Tensor] = content["model_state_dict"]
-            if params.keys() != set(names):
+            if {name: (p.shape, p.dtype) for name, p in params.items()} != expected:
                 raise UserError(
                     f"{path} has other parameters than the model, whose layers another release of "
                     f"a library may name otherwise: train again with: {command} --overwrite"
                 )
-            checkpoints.append({name: params[name].to(self.device) for name in names})
+            for name, values in params.items():
+                check_finite(path, f"values of {name}", values, command)
+            trainings.setdefault(content["training"], path)
+            checkpoints.append({name: params[name].to(self.device) for name in expected})
+        if len(trainings) > 1:
+            one, other, *_ = trainings.values()
+            raise UserError(
+                f"{one} and {other.name} are of two different trainings: train again with: "
+                f"{command} --overwrite"
+            )
         return checkpoints
 
-    def accuracies(self, params: Params) -> tuple[float, float]:
-        """Return the share of train and of test samples that are classified correctly."""
-        return (
-            accuracy(self.loss, params, self.train),
-            accuracy(self.loss, params, self.test),
-        )
+    def fit(self, params: Params) -> dict[str, float]:
+        """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
+        found = {}
+        for split, samples in (("train", self.train), ("test", self.test)):
+            found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
+                self.loss, params, samples
+            )
+        return found

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src import streams
 from src.errors import UserError
 from src.experiments import (
     DEFAULT_BACKBONE,
     N_SEEDS,
     REPOSITORY,
+    SOURCE_VARIABLE,
     TINY_BACKBONE,
     Experiment,
     Paths,
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
     from src.checkpoints import Setup
     from src.tda.scores import Draws, Scores
 
-OTHERS_AT_WORK = 3  # exit code: nothing is wrong, but another process still computes some of it
+# Exit codes of scripts that went well, but
+OTHERS_AT_WORK = 3  # another process still computes some of it;
+OUTPUT_LOST = 120  # not all that was printed could be written. Python's own code for it.
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -109,6 +114,21 @@ class ArgumentParser(argparse.ArgumentParser):
             "missing",
         )
 
+    def add_page(self) -> None:
+        """Add --output and --single_pages."""
+        self.add_argument(
+            "--output",
+            type=Path,
+            metavar="DIR",
+            help="folder of the page, a new or empty one or one with this page; none: "
+            "results/<experiment>, or of several results/comparison/<E1+E2+...> below the root",
+        )
+        self.add_argument(
+            "--single_pages",
+            action="store_true",
+            help="when several experiments are compared, also make the page of each",
+        )
+
     def add_vit_training(self) -> None:
         """Add --backbone, --random_crop and --source; `vit_options` returns what was given."""
         self.add_argument(
@@ -138,7 +158,12 @@ class ArgumentParser(argparse.ArgumentParser):
         return args
 
     def add_source(self, purpose: str = "") -> None:
-        """Add --source."""
+        """Add --source; what the environment names instead is made absolute.
+
+        Jobs find it in their environment, and are started from another folder.
+        """
+        if os.environ.get(SOURCE_VARIABLE):
+            os.environ[SOURCE_VARIABLE] = str(Path(os.environ[SOURCE_VARIABLE]).absolute())
         self.add_argument(
             "--source",
             type=Path,
@@ -153,8 +178,9 @@ class ArgumentParser(argparse.ArgumentParser):
             "--chunk_size",
             type=positive_int,
             metavar="N",
-            help=f"{of_what} at once, which changes memory and time but, without random crops, no "
-            "number; none: chosen from the free memory",
+            help=f"{of_what} at once, which changes memory, time and how sums are rounded (a score "
+            "by some 1e-6 of the largest), and with random crops the crops; none: chosen from the "
+            "free memory",
         )
 
 
@@ -244,14 +270,29 @@ def number(
 def run(main: Callable[[], None]) -> None:
     """Run a script; a UserError becomes one line on standard error and exit code 2.
 
-    SIGTERM ends it as Ctrl-C does: with finished pieces saved and nothing half-written.
+    SIGTERM ends it as Ctrl-C does: with finished pieces saved and nothing half-written. A script
+    whose output cannot be written computes all the same, and ends with OUTPUT_LOST.
     """
+    outputs = streams.make_lasting()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # A person's own settings for figures, and a notebook's, can make matplotlib's import fail.
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
     try:
+        check_code(Path(main.__globals__["__file__"]).resolve().parent)
         main()
+        sys.stdout.flush()
+        if errors := [output.error for output in outputs if output.error]:
+            reason = errors[0].strerror
+            print(f"some output could not be written ({reason}); files are whole", file=sys.stderr)
+            sys.exit(OUTPUT_LOST)
     except UserError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except PermissionError as error:  # of a file whose reader expects none
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         from src.memory import ADVICE, is_out_of_memory
@@ -263,6 +304,19 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; what is finished stays, the same command goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def check_code(folder: Path) -> None:
+    """Check that this code is that of the folder whose script was called, if that has any.
+
+    Raises:
+        UserError: Python found the package src elsewhere first.
+    """
+    if folder != REPOSITORY and (folder / "src").is_dir():
+        raise UserError(
+            f"a script of {folder} was called, but Python found the package src of {REPOSITORY}: "
+            "take that out of PYTHONPATH, or call the script from another folder"
+        )
 
 
 def end_at_hangup() -> None:
@@ -348,10 +402,10 @@ def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
         )
         for state in epochs:
             last = state
-    train_accuracy, test_accuracy = setup.accuracies(last.params)
+    fit = setup.fit(last.params)
     return (
-        f"{folder}: loss {last.loss:.4f}, accuracy on train {train_accuracy:.1%}, "
-        f"on test {test_accuracy:.1%}"
+        f"{folder}: loss {last.loss:.4f}, accuracy on train {fit['train_accuracy']:.1%}, "
+        f"on test {fit['test_accuracy']:.1%}"
     )
 
 
@@ -370,7 +424,8 @@ def score_seeds(
         experiment = as_trained(args.experiment, paths, seed, seed_id)
         if setup is None or setup.experiment != experiment:
             setup = Setup.load(experiment, paths, device)
-        command = f"python {Path(sys.argv[0]).name} --experiment {args.experiment.name}"
+        # Which crops are drawn depends on how many samples are taken at once.
+        crops = {"chunk_size": args.chunk_size} if experiment.random_crop else {}
         with skipped.if_held(paths.scores(experiment, methods[0], seed)):
             for line in score_seed(
                 setup,
@@ -378,8 +433,7 @@ def score_seeds(
                 seed_id,
                 methods,
                 compute,
-                options,
-                command=f"{command} --seed_id {seed_id}",
+                {**options, **crops},
                 overwrite=args.overwrite,
             ):
                 print(line, flush=True)

@@ -9,6 +9,7 @@ the idiom gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +23,27 @@ SEEDS_FILE = REPOSITORY / "random_seeds.pt"
 
 
 def load_seeds() -> list[int]:
-    """Return the ten seeds of `random_seeds.pt`, in the order that `--seed_id` indexes."""
+    """Return the ten seeds of `random_seeds.pt`, in the order that `--seed_id` indexes.
+
+    Raises:
+        UserError: The file is missing, cannot be read, is damaged or holds something else.
+    """
+    again = f"it is part of the repository: git checkout {SEEDS_FILE.name}"
     try:
-        seeds = torch.load(SEEDS_FILE, weights_only=True)
+        seeds = torch.load(SEEDS_FILE, weights_only=True, map_location="cpu")
     except FileNotFoundError:
-        raise UserError(f"{SEEDS_FILE} does not exist; it is part of the repository") from None
-    if seeds.dtype != torch.int64 or seeds.shape != (N_SEEDS,) or len(seeds.unique()) != N_SEEDS:
-        raise UserError(f"{SEEDS_FILE} must hold {N_SEEDS} different int64 seeds")
+        raise UserError(f"{SEEDS_FILE} does not exist; {again}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {SEEDS_FILE}: {error.strerror}; {again}") from error
+    except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
+        raise UserError(f"{SEEDS_FILE} is damaged; {again}") from error
+    if (
+        not isinstance(seeds, torch.Tensor)
+        or seeds.dtype != torch.int64
+        or seeds.shape != (N_SEEDS,)
+        or len(seeds.unique()) != N_SEEDS
+    ):
+        raise UserError(f"{SEEDS_FILE} must hold {N_SEEDS} different int64 seeds; {again}")
     return seeds.tolist()
 
 
@@ -61,6 +76,11 @@ class Draw:
             torch.manual_seed(self.batch_seed)
             build()
         return params
+
+
+def without_drawing(device: torch.device) -> AbstractContextManager:
+    """Return a context behind which torch's generators, a device's too, stand as before it."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def shuffled_epochs(n_samples: int, batch_size: int, n_epochs: int) -> Iterator[Iterator]:

@@ -1,4 +1,4 @@
-"""The one exception that a person can cause and put right."""
+"""The exceptions that a person can cause and put right."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line: what was given, what is allowed, and what to run first if something
     is missing. `src.cli.run` prints it and ends the script with exit code 2.
     """
+
+
+class DivergedError(UserError):
+    """A computation came to no number: with the same settings it never will, from any piece."""

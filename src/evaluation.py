@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from src.data.samples import Samples
+from src.draws import without_drawing
 from src.members import Params, PerSampleLoss, Stack, size, unstack
 from src.memory import evaluation_batch, in_chunks
 
@@ -30,25 +31,39 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
         batch = samples[chunk.start : chunk.stop]
         return torch.cat([loss.of_members(group, *batch) for group in groups])
 
-    with torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []):
+    with without_drawing(samples.device):
         losses = [*in_chunks(range(len(samples)), batch_size, of_chunk)]
     loss.model.train(was_training)
     return torch.cat(losses, dim=1)
 
 
 @torch.no_grad()
-def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
-    """Return the predicted label of every sample, int64 (n_samples,), in eval mode."""
+def _outputs(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
+    """Return one member's outputs (n_samples, K) on every sample, in eval mode."""
     loss.model.eval()
 
-    def predict_chunk(chunk: range) -> Tensor:
+    def of_chunk(chunk: range) -> Tensor:
         inputs, _ = samples[chunk.start : chunk.stop]
-        return functional_call(loss.model, params, (inputs,)).argmax(1)
+        return functional_call(loss.model, params, (inputs,))
 
     _, batch_size = evaluation_batch(loss, params, samples, n_members=1)
-    return torch.cat([*in_chunks(range(len(samples)), batch_size, predict_chunk)])
+    return torch.cat([*in_chunks(range(len(samples)), batch_size, of_chunk)])
 
 
-def accuracy(loss: PerSampleLoss, params: Params, samples: Samples) -> float:
-    """Return the share of samples whose class is predicted, in eval mode."""
-    return (predict(loss, params, samples) == samples.labels).double().mean().item()
+def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
+    """Return the predicted label of every sample, int64 (n_samples,), in eval mode."""
+    return _outputs(loss, params, samples).argmax(1)
+
+
+def accuracy_and_loss(loss: PerSampleLoss, params: Params, samples: Samples) -> tuple[float, float]:
+    """Return the share of samples whose class is predicted and the mean loss, in eval mode.
+
+    Random crops are the same ones in every call, and the state of torch's generators is left as it
+    was.
+    """
+    with without_drawing(samples.device):
+        torch.default_generator.manual_seed(0)
+        outputs = _outputs(loss, params, samples)
+    right = outputs.argmax(1) == samples.labels
+    losses = loss.criterion(outputs, samples.labels)
+    return right.double().mean().item(), losses.double().mean().item()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import UserError
-from src.experiments import REPOSITORY, STEPS, Experiment, Paths, script_of
-from src.locks import Holder, holder
+from src.experiments import STEPS, Experiment, Paths, script_of
+from src.locks import Holder, Unreadable, holder
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Job:
         """Say whether its files are there; whether their settings fit, only the script can say."""
         return all(path.exists() for path in self.outputs)
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> Holder | Unreadable | None:
         """Return the process that is at work on its files, or on those it needs, if any."""
         found = holder(self.lock)
         return found if found or self.training is None else holder(self.training.lock)
@@ -59,11 +58,10 @@ def check_samples(experiments: list[Experiment], root: Path) -> None:
     """
     paths = Paths(root)
     for experiment in experiments:
-        for split in (f"train_{experiment.n_per_class}pc", "test"):
+        for split in experiment.splits.values():
             path = paths.tensors(experiment.task.name, split)
             if not path.exists():
-                command = ["python", "run_subset_generation.py", "--task", experiment.task.name]
-                make = shlex.join([*command, *_root_option(root)])
+                make = paths.command("run_subset_generation.py", "--task", experiment.task.name)
                 raise UserError(f"{path} does not exist; make it with: {make}")
 
 
@@ -91,7 +89,7 @@ def plan(
             "training",
             seed_id,
             (
-                *_call(experiment.training_script, experiment, seed_id, root),
+                *_call(paths, experiment.training_script, experiment, seed_id),
                 *(vit_options if experiment.has_backbone else ()),
             ),
             tuple(paths.checkpoint(experiment, seed, e) for e in experiment.kept_epochs),
@@ -107,7 +105,7 @@ def plan(
             experiment.name,
             step,
             seed_id,
-            _call(script_of(STEPS[step][0]), experiment, seed_id, root),
+            _call(paths, script_of(STEPS[step][0]), experiment, seed_id),
             tuple(paths.scores(experiment, method, seed) for method in STEPS[step]),
             paths.scores_lock(experiment, STEPS[step][0], seed),
             paths.log(experiment, step, seed),
@@ -121,10 +119,5 @@ def plan(
     return [*trainings.values(), *scores]
 
 
-def _call(script: str, experiment: Experiment, seed_id: int, root: Path) -> tuple[str, ...]:
-    arguments = (script, "--experiment", experiment.name, "--seed_id", str(seed_id))
-    return (*arguments, *_root_option(root))
-
-
-def _root_option(root: Path) -> tuple[str, ...]:
-    return () if root == REPOSITORY else ("--root", str(root))
+def _call(paths: Paths, script: str, experiment: Experiment, seed_id: int) -> tuple[str, ...]:
+    return paths.call(script, "--experiment", experiment.name, "--seed_id", seed_id)

@@ -7,6 +7,7 @@ parameters and buffers stay in the model and are shared by all members.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,24 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def accurate_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return `cross_entropy` in a form that keeps its digits where a sample is confident.
+
+    With c the class of the largest logit,
+
+        L = (z_c − z_y) + log(1 + Σ_{k≠c} exp(z_k − z_c)),
+
+    whose derivative by z_c is made of the sum of the other classes' probabilities. The usual form
+    has p_y − 1 there, and its value is a logarithm of nearly 1: both cancel where p_y is near 1.
+    """
+    top = logits.argmax(1, keepdim=True)
+    z_top, z_label = logits.gather(1, top), logits.gather(1, labels[:, None])
+    others = (logits - z_top).exp().scatter(1, top, 0)
+    # Where the label is on top the gap is 0, and must not bring back a derivative of 1 − 1.
+    gap = (z_top - z_label).masked_fill(top == labels[:, None], 0)
+    return gap.squeeze(1) + others.sum(1).log1p()
+
+
 class PerSampleLoss:
     """L(z; θ) of design section 2: the loss of single samples as a function of the parameters.
 
@@ -93,6 +112,17 @@ class PerSampleLoss:
         if self.together is None:
             return self._takes_stacks(device) or device.type != "cpu" or not self.convolves
         return self.together
+
+    @cached_property
+    def accurate(self) -> PerSampleLoss:
+        """The same loss for attribution: small values and their derivatives keep their digits.
+
+        Training and evaluation take torch's cross-entropy, as the plain idiom does. A criterion of
+        one's own is as accurate as it is.
+        """
+        if self.criterion is not cross_entropy:
+            return self
+        return PerSampleLoss(self.model, accurate_cross_entropy, together=self.together)
 
     def _takes_stacks(self, device: torch.device) -> bool:
         return hasattr(self.model, "takes_stacks") and self.model.takes_stacks(device)

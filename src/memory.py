@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from src.data.samples import Samples
+from src.draws import without_drawing
 from src.members import Params, PerSampleLoss, n_parameters
 from src.messages import say
 
@@ -118,7 +119,11 @@ def activation_bytes(loss: PerSampleLoss, params: Params, samples: Samples) -> i
 
 def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
     params = {name: p.detach().requires_grad_() for name, p in params.items()}
+    # Of running statistics, which a forward pass in training mode changes, it gets copies.
+    buffers = {name: buffer.clone() for name, buffer in loss.model.named_buffers()}
     not_activations = {p.data_ptr() for p in (*loss.model.parameters(), *params.values())}
+    # Of two samples, since statistics of a batch may need more than one.
+    two = torch.tensor([0, len(samples) - 1], device=samples.device)
     kept: dict[int, int] = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -128,12 +133,12 @@ def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) 
 
     with (
         # A measurement is no part of the draw: the generators' states must not move.
-        torch.random.fork_rng([samples.device] if samples.device.type == "cuda" else []),
+        without_drawing(samples.device),
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
-        loss(params, *samples[:1])
-    return sum(kept.values())
+        loss(buffers | params, *samples[two])
+    return sum(kept.values()) // 2
 
 
 def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from src.cli import OTHERS_AT_WORK
 from src.jobs import Job
+from src.messages import say
 from src.processes import JobProcess, end, wait_for_one
 
 POLLED_EVERY = 0.2  # seconds, for jobs that other processes are at work on
@@ -33,13 +34,33 @@ class Slot:
 def make_slots(gpus: list[str], n_workers: int) -> list[Slot]:
     """Return a slot for each GPU or, without any, for each worker on the CPU.
 
-    The cores are divided among them, unless the environment says how many threads to use.
+    The cores are divided among them, unless the environment says how many threads to use. GPUs are
+    numbered among those that the environment lets be seen.
     """
-    n_threads = max(1, n_cores() // (len(gpus) or n_workers))
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(n_threads))}
-    if gpus:
-        return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for gpu in gpus]
-    return [Slot("cpu", threads)] * n_workers
+    n_threads = _threads_asked_for() or max(1, n_cores() // (len(gpus) or n_workers))
+    threads = {"OMP_NUM_THREADS": str(n_threads)}
+    if not gpus:
+        return [Slot("cpu", threads)] * n_workers
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = [visible.split(",")[int(gpu)].strip() for gpu in gpus]
+    return [Slot("cuda", {"CUDA_VISIBLE_DEVICES": gpu, **threads}) for gpu in gpus]
+
+
+def _threads_asked_for() -> int | None:
+    """Return the number of threads that OMP_NUM_THREADS asks for; None: it does not.
+
+    Of a list, which has a number for each level of nesting, the first one counts.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
+    first = asked.split(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    if asked:  # empty where a cluster's variable that it was set to is not
+        say(
+            f"OMP_NUM_THREADS={asked} is no number of threads: the cores are divided among the jobs"
+        )
+    return None
 
 
 def all_gpus(n_gpus: int, *, one_seed_fills_one: bool) -> list[str]:
@@ -85,7 +106,7 @@ class Launcher:
         """Run all jobs, a line of output for each start and each end.
 
         Raises:
-            UserError: A log cannot be written.
+            UserError: A log cannot be written, or a process not be started.
         """
         try:
             while self._waiting or self._running:
@@ -126,7 +147,7 @@ class Launcher:
         job, code = process.job, process.poll()
         if code == OTHERS_AT_WORK:
             self._waiting.insert(0, job)
-        elif code == 0 and job.is_done():
+        elif process.is_done():
             self._settle(job, f"done    {process.seconds:6.0f} s {job.name}")
         else:
             self.failed.append(job)

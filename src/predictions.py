@@ -8,36 +8,52 @@ import torch
 from src.checkpoints import Setup, as_trained
 from src.data.samples import Samples
 from src.draws import load_seeds
+from src.errors import UserError
 from src.evaluation import predict
 from src.experiments import Experiment, Paths
+from src.storage import digest
 
 
 def load_predictions(
-    paths: Paths, experiment: Experiment, seeds: list[int], train: set[int], test: set[int]
+    paths: Paths,
+    experiment: Experiment,
+    checkpoints: dict[int, str],
+    train: set[int],
+    test: set[int],
 ) -> dict[str, dict[int, np.ndarray]]:
     """Compute what the last checkpoint of each seed predicts for some samples.
 
     Args:
         paths: Every path below the root.
         experiment: The experiment.
-        seeds: The seeds.
-        train: Positions of train samples.
-        test: Positions of test samples.
+        checkpoints: SHA-256 of the checkpoints of each of the T seeds, by seed.
+        train: Indices of train samples in their full split.
+        test: Indices of test samples.
 
     Returns:
-        Predicted labels (T,), int64, by sample's position, of "train" and of "test".
+        Predicted labels (T,), int64, by sample's index, of "train" and of "test".
 
     Raises:
-        UserError: A checkpoint is missing or does not belong to the experiment.
+        UserError: A checkpoint is missing, does not belong to the experiment or is another.
+        KeyError: There is no such sample.
     """
     ids = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    trained = as_trained(experiment, paths, seeds[0], ids[seeds[0]])
+    first = next(iter(checkpoints))
+    trained = as_trained(experiment, paths, first, ids[first])
     setup = Setup.load(trained, paths, torch.device("cpu"))
-    last = [setup.load_checkpoints(seed, ids[seed])[-1] for seed in seeds]
+    last = []
+    for seed, expected in checkpoints.items():
+        found = setup.load_checkpoints(seed, ids[seed])
+        if digest(found) != expected:
+            raise UserError(
+                f"{paths.checkpoint(experiment, seed, 0).parent} holds other checkpoints than the "
+                "scores were computed from"
+            )
+        last.append(found[-1])
 
-    def of_all_seeds(samples: Samples, positions: set[int]) -> dict[int, np.ndarray]:
-        ordered = sorted(positions)
-        chosen = samples.at(torch.tensor(ordered, dtype=torch.int64))
+    def of_all_seeds(samples: Samples, indices: set[int]) -> dict[int, np.ndarray]:
+        ordered = sorted(indices)
+        chosen = samples.at(samples.positions(torch.tensor(ordered, dtype=torch.int64)))
         predicted = [predict(setup.loss, params, chosen).numpy() for params in last]
         return dict(zip(ordered, np.stack(predicted, axis=1), strict=True))
 

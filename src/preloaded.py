@@ -6,9 +6,6 @@ for: threads of a computation and a GPU's state do not survive a fork.
 
 import os
 
-# What is imported here computes nothing; a job sets the number of its threads when it is forked.
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import torch._dynamo  # noqa: F401, by the first optimiser or vmap, with which every job begins
 
 import src.checkpoints

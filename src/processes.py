@@ -23,6 +23,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
+from src.cli import OUTPUT_LOST, check_code
 from src.errors import UserError
 from src.experiments import REPOSITORY, parse_experiment
 from src.jobs import Job
@@ -36,13 +37,50 @@ def fork_server(*, with_backbone: bool) -> BaseContext:
 
     The first call starts that process, and decides whether it imports those of a ViT too; it takes
     some seconds until it is ready, for which only the start of a job waits.
+
+    Raises:
+        UserError: The process cannot be started.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["src.preloaded", *(["src.models.vit"] if with_backbone else [])]
     )
-    forkserver.ensure_running()
+    # Python's own choice is to import from the working directory first, which may have a package
+    # src too, or a module of the standard library's name.
+    search = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {
+        "PYTHONPATH": os.pathsep.join(search),
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": "1",  # it computes nothing; a job sets the number of its threads
+    }
+    with _process_can_start(), _environment(variables):
+        forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment for the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _process_can_start() -> Iterator[None]:
+    """Turn what multiprocessing raises into a UserError."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        raise UserError(
+            f"cannot start a process: {error or 'the one to fork from has ended'} (needed are a "
+            "working directory that exists, and a folder for temporary files with some space and "
+            "a path of at most 60 letters, which the variable TMPDIR may name)"
+        ) from error
 
 
 class JobProcess:
@@ -55,7 +93,7 @@ class JobProcess:
             OMP_NUM_THREADS is the number of threads that torch uses.
 
     Raises:
-        UserError: The log cannot be written.
+        UserError: The log cannot be written, or the process not be started.
     """
 
     def __init__(self, job: Job, device: str, environment: dict[str, str]) -> None:
@@ -67,15 +105,17 @@ class JobProcess:
         try:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             with job.log.open("ab") as log:
-                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} $ {self.command}\n".encode())
+                line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} $ {self.command}\n"
+                log.write(line.encode(errors="surrogateescape"))
                 self._log_start = log.tell()
         except OSError as error:
             raise UserError(f"cannot write {job.log}: {error.strerror}") from error
         context = fork_server(with_backbone=parse_experiment(job.experiment).has_backbone)
         self._process = context.Process(
-            target=_run_script, args=(command[1:], job.log, environment)
+            target=_run_script,
+            args=(REPOSITORY, command[1:], job.log, {**os.environ, **environment}),
         )
-        with _signals_wait():
+        with _process_can_start(), _signals_wait():
             self._process.start()
 
     @property
@@ -101,6 +141,10 @@ class JobProcess:
         self._process.join()
         return self.poll()
 
+    def is_done(self) -> bool:
+        """Say whether it ended well and its job's files are there."""
+        return self.poll() in (0, OUTPUT_LOST) and self.job.is_done()
+
     def signal(self, which: signal.Signals) -> None:
         """Send a signal to the process and its children, if it still runs."""
         if self.poll() is None:
@@ -113,7 +157,11 @@ class JobProcess:
     def failure(self) -> list[str]:
         """Return what to say of a process that failed: why, where its log is, and the log's end."""
         code = self.poll()
-        reason = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        if code in (0, OUTPUT_LOST):
+            missing = next((path for path in self.job.outputs if not path.exists()), "file")
+            reason = f"ended without an error but wrote no {missing}"
+        else:
+            reason = f"exit code {code}" if code > 0 else signal.Signals(-code).name
         with self.job.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()[-LINES_OF_LOG:]
@@ -130,22 +178,34 @@ def _signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _run_script(command: list[str], log: Path, environment: dict[str, str]) -> None:
-    """Run a script in this process, which is forked for it, with its output in a log."""
+def _run_script(
+    repository: Path, command: list[str], log: Path, environment: dict[str, str]
+) -> None:
+    """Run a script of a repository in this process, which is forked for it, with a log as output.
+
+    It runs in the folder, and finds the environment, of the process that started it.
+    """
+    os.setpgrp()  # Ctrl-C reaches who started it alone, who then ends it
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    try:
+        check_code(repository)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     import torch
 
-    os.setpgrp()  # Ctrl-C reaches who started it alone, who then ends it
-    setproctitle(shlex.join(["python", *command]))
-    os.chdir(REPOSITORY)
+    import src.preloaded  # noqa: F401, so that it says here why it could not be imported before
+
+    setproctitle(shlex.join(["python", *command]).encode(errors="replace").decode())
+    os.environ.clear()
     os.environ.update(environment)
     # Which OpenMP reads only when it is loaded, and that was before the fork.
-    torch.set_num_threads(int(environment["OMP_NUM_THREADS"].split(",")[0]))
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     sys.argv = command
-    runpy.run_path(str(REPOSITORY / command[0]), run_name="__main__")
+    sys.path.insert(0, str(repository))
+    runpy.run_path(str(repository / command[0]), run_name="__main__")
 
 
 def _end_with_launcher() -> None:

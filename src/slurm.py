@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.cli import OTHERS_AT_WORK
+from src.cli import OTHERS_AT_WORK, check_code
 from src.errors import UserError
 from src.experiments import REPOSITORY
 from src.jobs import Job
@@ -44,21 +44,25 @@ class Task:
     job: Job
     device: str
     environment: dict[str, str]
+    repository: Path = REPOSITORY
     _process: JobProcess | None = field(default=None, repr=False)
 
     def __call__(self) -> str:
         """Run the job's command; one that another process is at work on waits for it.
 
         Raises:
+            UserError: The code that runs here is not that of who submitted it.
             RuntimeError: The command failed.
         """
+        check_code(self.repository)
         while True:
             self._process = JobProcess(self.job, self.device, self.environment)
             code = self._process.wait()
-            if code == 0:
+            if self._process.is_done():
                 return self._process.command
             if code != OTHERS_AT_WORK:
                 raise RuntimeError("\n".join(self._process.failure()))
+            print(f"waiting for {self.job.holder()}, at work on {self.job.name}", flush=True)
             while self.job.holder() is not None:
                 time.sleep(LOOKED_AT_EVERY)
 
@@ -68,7 +72,7 @@ class Task:
 
         if self._process is not None:
             end([self._process])
-        return DelayedSubmission(Task(self.job, self.device, self.environment))
+        return DelayedSubmission(replace(self, _process=None))
 
 
 def submit(jobs: list[Job], resources: Resources, folder: Path) -> list[tuple[str, int, str]]:
@@ -122,7 +126,11 @@ def _submit_array(array: list[Job], resources: Resources, folder: Path, after: s
         # Task i waits for task i of the training, and leaves the queue if that one failed.
         dependency=None if after is None else f"aftercorr:{after}",
         additional_parameters={"kill-on-invalid-dep": "yes", "requeue": True, **resources.options},
-        setup=[f"cd {shlex.quote(str(REPOSITORY))}"],
+        # Not the working directory's src, nor its modules of the standard library's names.
+        setup=[
+            "export PYTHONSAFEPATH=1 "
+            f"PYTHONPATH={shlex.quote(str(REPOSITORY))}${{PYTHONPATH:+:$PYTHONPATH}}"
+        ],
     )
     device = "cuda" if resources.gpus_per_task else "cpu"
     environment = {"OMP_NUM_THREADS": str(resources.cpus_per_task)}

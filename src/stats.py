@@ -146,6 +146,26 @@ def _matrix(stacked: np.ndarray, coefficient: str) -> np.ndarray:
     return np.atleast_2d(matrix)
 
 
+def kappa(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Cohen's kappa (1960) of two answers to the same n questions: agreement beyond chance.
+
+    Args:
+        a: Answers, bool or integers from 0 (...).
+        b: Answers of the other (...).
+
+    Returns:
+        1 if all are the same, 0 if as many are as chance would give; NaN if both always give one
+        and the same answer, as then chance would agree too.
+    """
+    n_answers = int(max(a.max(), b.max())) + 1
+    counts = np.zeros((n_answers, n_answers))
+    np.add.at(counts, (a.ravel().astype(np.int64), b.ravel().astype(np.int64)), 1)
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    differ = 1 - np.eye(n_answers)
+    expected = (differ * by_chance).sum()
+    return float(1 - (differ * counts).sum() / expected) if expected > 0 else np.nan
+
+
 def correlation_matrices(
     statistics: dict[str, dict[str, np.ndarray]],
 ) -> dict[tuple[str, str], pd.DataFrame]:

@@ -1,4 +1,8 @@
-"""Files that are whole or not there: atomic writes, checksums, and settings that must match."""
+"""Files that are whole or not there, and that say what they are.
+
+Writes are atomic, a checksum tells damage, and whoever loads a file names what it must be: a path
+alone proves nothing of what was copied there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +124,23 @@ def remove_leftovers(path: Path, age: float = 0) -> None:
                 leftover.unlink()
 
 
-def load(path: Path, make: str) -> dict:
+def load(
+    path: Path, make: str, *, identity: dict[str, Any] | None = None, holds: Iterable[str] = ()
+) -> dict:
     """Load a dictionary that `save` wrote.
 
     Args:
         path: The file.
-        make: The command that makes the file, for the error message.
+        make: The command that makes the file and takes --overwrite, for the error message.
+        identity: What the file must say it is, for example its experiment and its seed; each stands
+            at the top or among the file's settings.
+        holds: Further keys that it must have.
 
     Raises:
-        UserError: The file is missing, cannot be read, is damaged, or is not one of `save`'s.
+        UserError: The file is missing, cannot be read, is damaged, is not one of `save`'s, lacks a
+            key, or says that it is another.
     """
+    again = f"make it again with: {make} --overwrite"
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
@@ -137,12 +148,39 @@ def load(path: Path, make: str) -> dict:
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
-        raise UserError(f"{path} is damaged; delete it and make it again with: {make}") from error
+        raise UserError(f"{path} is damaged; {again}") from error
     if not isinstance(content, dict) or "checksum" not in content:
-        raise UserError(f"{path} has no checksum, so not this project's; make it with: {make}")
+        raise UserError(f"{path} has no checksum, so is not this project's; {again}")
     if content.pop("checksum") != digest(content):
-        raise UserError(f"{path} is damaged; delete it and make it again with: {make}")
+        raise UserError(f"{path} is damaged; {again}")
+    _check_identity(path, content, identity or {}, holds, again)
     return content
+
+
+def _check_identity(
+    path: Path, content: dict, identity: dict[str, Any], holds: Iterable[str], again: str
+) -> None:
+    settings = content.get("settings", {})
+    said = {**settings, **content} if isinstance(settings, dict) else {}
+    missing = [key for key in (*identity, *holds) if key not in said]
+    if missing:
+        raise UserError(
+            f"{path} does not hold {', '.join(missing)}, as files of earlier versions do not; "
+            f"{again}"
+        )
+    if any(_differ(said[key], expected) for key, expected in identity.items()):
+        found, expected = (
+            ", ".join(f"{key} {of[key]}" for key in identity) for of in (said, identity)
+        )
+        raise UserError(
+            f"{path} says that it is {found}, where {expected} belongs: put the right file back, "
+            f"or {again}"
+        )
+
+
+def _differ(a: Any, b: Any) -> bool:
+    """Compare plain values; a tensor in the place of one differs, rather than comparing itself."""
+    return type(a) is not type(b) or a != b
 
 
 def digest(content: Any) -> str:
@@ -175,36 +213,56 @@ def _feed(hasher: hashlib._Hash, content: Any) -> None:
         hasher.update(f"{type(content).__name__} {len(text)} {text} ".encode())
 
 
-def is_finished(path: Path, settings: dict, *, make: str, overwrite: bool) -> bool:
-    """Say whether a file is there already, computed with the same settings.
+def check_settings(path: Path, found: dict, wanted: dict, make: str) -> None:
+    """Raise UserError, naming every difference, unless a file's settings are the wanted ones.
 
     Args:
-        path: The file to be made.
-        settings: What decides the numbers that the file would hold.
-        make: The command that makes the file, for the error message.
-        overwrite: Whether a file that is there is to be computed again.
-
-    Raises:
-        UserError: The file is there with other settings, or damaged, and `overwrite` is False.
+        path: The file.
+        found: Its settings.
+        wanted: What decides the numbers that it should hold.
+        make: The command that makes the file with the wanted settings.
     """
-    if overwrite or not path.exists():
-        return False
-    check_settings(path, load(path, make).get("settings", {}), settings)
-    return True
-
-
-def check_settings(path: Path, found: dict, wanted: dict) -> None:
-    """Raise UserError, naming every difference, unless a file's settings are the wanted ones."""
     differences = [
         f"{key} is {_short(found.get(key))}, now {_short(wanted.get(key))}"
         for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        if _differ(found.get(key), wanted.get(key))
     ]
     if differences:
         raise UserError(
-            f"{path} was made with other settings ({'; '.join(differences)}): "
-            "use --overwrite to compute it again, or --root for a folder of its own"
+            f"{path} was made with other settings ({'; '.join(differences)}): make it again with: "
+            f"{make} --overwrite, or give a --root of its own"
         )
+
+
+def check_finite(
+    path: Path,
+    what: str,
+    values: torch.Tensor,
+    make: str,
+    axes: dict[str, Sequence] | None = None,
+) -> None:
+    """Raise UserError if one of a file's numbers is NaN or infinite.
+
+    Args:
+        path: The file.
+        what: What the numbers are.
+        values: The numbers.
+        make: The command that makes the file.
+        axes: What the positions along each dimension are called, by the dimension's name; None:
+            by their numbers.
+    """
+    wrong = ~values.isfinite()
+    if not wrong.any():
+        return
+    first = [int(axis[0]) for axis in wrong.nonzero(as_tuple=True)]
+    where = f"position {first}"
+    if axes is not None:
+        names = zip(axes.items(), first, strict=True)
+        where = ", ".join(f"{name} {called[i]}" for (name, called), i in names)
+    raise UserError(
+        f"{path}: not finite are {int(wrong.sum()):,} of {values.numel():,} {what}, the first "
+        f"({values[tuple(first)].item()}) at {where}: make it again with: {make} --overwrite"
+    )
 
 
 def _short(value: Any) -> str:

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from src.data.samples import Samples
-from src.errors import UserError
+from src.errors import DivergedError
 from src.experiments import Experiment
-from src.members import Params, PerSampleLoss, Stack
+from src.independence import require_independent_training
+from src.members import Params, PerSampleLoss, Stack, unstack
 
 ADAM_EPSILON = 1e-8  # torch's default
 
@@ -89,6 +90,21 @@ class AdamSettings:
         return LambdaLR(optimizer, lambda step: max(0.0, (n_steps - step) / n_steps))
 
 
+class TrainingDivergedError(DivergedError):
+    """The loss of some members is not finite.
+
+    Attributes:
+        members: Which members.
+    """
+
+    def __init__(self, members: list[int]) -> None:
+        super().__init__(
+            "the training loss is not finite; nothing was saved. "
+            "Check the images, or lower the learning rate"
+        )
+        self.members = members
+
+
 class Trainer:
     """Trains a stack of members, in place.
 
@@ -99,6 +115,9 @@ class Trainer:
         adam: Settings of the optimiser, which starts fresh.
         weights: Weight (M, n_train) of each sample's loss in each member; None: 1. The weighted
             sum over a batch is divided by the batch's size, not by the sum of the weights.
+
+    Raises:
+        UserError: The network's members cannot be trained as a stack (see `src.independence`).
     """
 
     def __init__(
@@ -109,6 +128,7 @@ class Trainer:
         adam: AdamSettings,
         weights: Tensor | None = None,
     ) -> None:
+        require_independent_training(loss, unstack(members)[0], samples)
         self.loss = loss
         self.members = members
         self.samples = samples
@@ -125,7 +145,7 @@ class Trainer:
             positions: Positions (B,) of the batch's samples.
 
         Raises:
-            UserError: A loss is not finite; the members are left as they were.
+            TrainingDivergedError: A loss is not finite; the members are left as they were.
         """
         inputs, labels = self.samples[positions]
         losses = self.loss.of_members(self.members, inputs, labels)  # (M, B)
@@ -136,10 +156,7 @@ class Trainer:
         # Members share no parameter, so the gradient of the sum is each member's own gradient.
         (sums / len(positions)).sum().backward()
         if not sums.isfinite().all():
-            raise UserError(
-                "the training loss is not finite; nothing was saved. "
-                "Check the images, or lower the learning rate"
-            )
+            raise TrainingDivergedError((~sums.isfinite()).nonzero().flatten().tolist())
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()

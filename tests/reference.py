@@ -116,7 +116,12 @@ def gradient(model: nn.Module, data: Data, i: int) -> Tensor:
     """Return g(z) of sample i as one vector (P,), by one backward pass."""
     model.zero_grad(set_to_none=True)
     sample_loss(model, data, i).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    found = [
+        torch.zeros_like(p) if p.grad is None else p.grad.to_dense()
+        for p in model.parameters()
+        if p.requires_grad
+    ]
+    return torch.cat([g.flatten() for g in found])
 
 
 def gradients(model: nn.Module, data: Data, which: list[int] | None = None) -> Tensor:
@@ -237,16 +242,18 @@ def mean_loss(model: nn.Module, data: Data) -> Tensor:
 def hessian_vector_product(model: nn.Module, data: Data, vector: Tensor) -> Tensor:
     """Return the Hessian of the mean loss times a vector (P,), by two backward passes."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    first = torch.autograd.grad(mean_loss(model, data), parameters, create_graph=True)
+    first = torch.autograd.grad(
+        mean_loss(model, data), parameters, create_graph=True, materialize_grads=True
+    )
     product = torch.cat([g.flatten() for g in first]) @ vector
-    second = torch.autograd.grad(product, parameters)
+    second = torch.autograd.grad(product, parameters, materialize_grads=True)
     return torch.cat([g.flatten() for g in second])
 
 
 def hessian(model: nn.Module, data: Data) -> Tensor:
     """Return the Hessian (P, P) of the mean loss, a row for each unit vector."""
-    n = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    identity = torch.eye(n, dtype=data[0].dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    identity = torch.eye(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     return torch.stack([hessian_vector_product(model, data, row) for row in identity])
 
 

@@ -362,5 +362,5 @@ def test_options_reach_the_numbers_and_settings(root: Path):
     assert (scores()["settings"]["solver"], scores()["settings"]["damp"]) == ("cg", 2)
     assert relative_error(scores()["scores"], before) > 1
     exact = call("run_if", *args, "--solver", "exact")
-    exact.check_refused("225,034 parameters needs 565.9 GiB")
+    exact.check_refused("225,034 parameters needs 754.6 GiB")
     assert scores()["settings"]["solver"] == "cg"

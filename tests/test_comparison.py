@@ -5,15 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from src.analysis.agreement import agreements
-from src.analysis.bootstrap import correlation_intervals
 from src.draws import load_seeds
 from src.experiments import METHODS, Paths, parse_experiment
 from src.report import Report
 from src.reports.comparison import report_correlation_comparison, report_pvalue_comparison
-from src.results import correlation_table, load_scores, pair_statistics
-from src.stats import correlation_matrices, pvalues
-from src.storage import save
+from src.results import load_scores
+from src.stats import pvalues
+from src.storage import load, save
 from tests.tools import call_well, save_images, score_content
 
 # Standard deviation over seeds that is planted in each experiment.
@@ -48,14 +46,8 @@ def root(tmp_path_factory):
     report = Report(paths.comparison, "Comparison", "pvalues", "Reliability", {})
     report_pvalue_comparison(report, lambda e: loaded[e], experiments, 0.05)
     report.close()
-    matrices, tables = {}, {}
-    for experiment, scores in loaded.items():
-        matrices[experiment] = correlation_matrices(pair_statistics(scores.samples()))
-        limits = correlation_intervals(scores.samples(), matrices[experiment])
-        tables[experiment] = correlation_table(matrices[experiment], limits)
-    agreed = {e: agreements(scores.samples(), scores.seeds, 0.05) for e, scores in loaded.items()}
     report = Report(paths.comparison, "Comparison", "correlations", "Agreement", {})
-    report_correlation_comparison(report, matrices, tables, agreed)
+    report_correlation_comparison(report, lambda e: loaded[e], experiments, 0.05)
     report.close()
     return root
 
@@ -83,7 +75,9 @@ def test_a_row_for_each_experiment_with_both_tests(root):
     means = table(root, "mean_pvalues", 4)
     fractions = table(root, "significant_fraction", 4)
     assert list(means.index) == [key(name) for name in NOISE]
-    assert list(means.columns) == [f"{t}, {m}" for t in ("ttest", "snr") for m in METHODS]
+    columns = [f"{t}, {m}" for t in ("ttest", "snr") for m in METHODS]
+    assert list(means.columns) == ["draws", *columns]
+    assert (means["draws"] == 10).all()
     for name in ("cnn2_digits3_10pc", "cnn2_digits3_20pc"):
         for test in ("ttest", "snr"):
             p = pvalues(samples(root, name, "if"), test)
@@ -126,7 +120,7 @@ def test_variance_by_source_finds_what_was_planted(root):
 def test_variance_components_lie_between_seeds(root):
     components = table(root, "variance_components", 5)
     # The planted scores are the same at all checkpoints.
-    assert (components["within"] == 0).all()
+    assert (components["residual"] == 0).all()
     loo = components.xs("loo", level="method")["between"]
     assert loo.to_numpy() == pytest.approx([noise**2 for noise in NOISE.values()], rel=0.05)
 
@@ -144,9 +138,12 @@ def test_figures_of_size_complexity_sources_and_correlations(root):
 def test_the_page_reads_the_planted_differences(root):
     page = (Paths(root).comparison / "index.html").read_text()
     # More noise with 20 samples per class, less with cnn3, for every method that is there.
-    assert "the mean p-value rises for LOO, ATS, IF, GD and GC" in page
-    assert "The model with the largest mean p-value is cnn2 for LOO, ATS, IF, GD and GC" in page
+    assert "from 10 to 20 samples per class: rises for LOO, ATS, IF, GD and GC." in page
+    assert "The model with the largest mean p-value: cnn2 for LOO, IF, GD and GC." in page
+    assert "Not all of them have ATS." in page
+    assert "cnn3_digits3_10pc lacks ATS." in page
     assert "batch order alone gives LOO 1%" in page
+    assert "Which gives more: initialisation for LOO, ATS, IF, GD and GC." in page
     assert "One batch holds all training samples" in page
 
 
@@ -154,7 +151,7 @@ def test_correlations_of_all_experiments(root):
     correlations = table(root, "correlations", 6)
     # Ten pairs of methods, six where one method is missing.
     assert len(correlations) == 4 * 10 + 6
-    assert list(correlations.columns[:2]) == ["mean, pearson", "mean, spearman"]
+    assert list(correlations.columns[:3]) == ["draws", "mean, pearson", "mean, spearman"]
     limits = pd.read_csv(Paths(root).comparison / "correlation_intervals.csv")
     assert ((limits["low"] <= limits["value"]) & (limits["value"] <= limits["high"])).all()
     agreement = table(root, "agreement", 5)
@@ -169,21 +166,19 @@ def test_the_scripts_compare_what_they_are_given(root, tmp_path):
         for method in ("loo", "gd"):
             for seed in load_seeds()[:3]:
                 path = paths.scores(experiment, method, seed)
-                content = torch.load(
-                    Paths(root).scores(experiment, method, seed), weights_only=True
-                )
-                content["scores"] = content["scores"][:, :6, :8]
-                content |= {"train_idx": torch.arange(6), "test_idx": torch.arange(8)}
-                content.pop("checksum")
-                save(path, content)
+                whole = load(Paths(root).scores(experiment, method, seed), "")["scores"]
+                save(path, score_content(name, method, seed, whole[:, :6, :8]))
         save_images(paths, f"train_{experiment.n_per_class}pc", 6)
     save_images(paths, "test", 8)
     for script in ("run_pvalues", "run_correlations"):
         out = call_well(
             script, "--root", tmp_path, "--allow_missing", "--experiment", *names, names[0]
         )
-        assert out.count("over seeds (loo 3, gd 3)") == 2  # one that is named twice counts once
-        assert str(paths.comparison / "index.html") in out
-    page = (paths.comparison / "index.html").read_text()
+        folder = paths.comparison / "cnn2_digits3_10pc+cnn2_digits3_20pc"
+        assert str(folder / "index.html") in out  # one that is named twice counts once
+    # Comparing leaves the single pages alone.
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"comparison"}
+    page = (folder / "index.html").read_text()
+    assert "<h1>Comparison of cnn2_digits3_10pc and cnn2_digits3_20pc</h1>" in page
     assert "Reliability of the scores" in page
     assert "Agreement between methods" in page

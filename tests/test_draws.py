@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from src.errors import UserError
 from src.experiments import Experiment, parse_experiment
 from src.members import Params
 from src.models import build
+from tests.tools import call
 
 SEEDS = [446, 724, 571, 296, 854, 968, 245, 374, 829, 470]
 N, BATCH, EPOCHS = 50, 32, 3
@@ -52,6 +54,39 @@ def test_wrong_seeds_are_refused(wrong: Tensor, tmp_path: Path, monkeypatch: pyt
     torch.save(wrong, tmp_path / "seeds.pt")
     monkeypatch.setattr(src.draws, "SEEDS_FILE", tmp_path / "seeds.pt")
     with pytest.raises(UserError, match="must hold 10 different int64 seeds"):
+        load_seeds()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_bytes(b""), "is damaged"),
+        (lambda path: path.write_bytes(b"no archive"), "is damaged"),
+        (lambda path: path.write_bytes(src.draws.SEEDS_FILE.read_bytes()[:500]), "is damaged"),
+        (lambda path: torch.save({"seeds": SEEDS}, path), "must hold 10 different int64 seeds"),
+        (lambda path: torch.save(SEEDS, path), "must hold 10 different int64 seeds"),
+        (Path.mkdir, "cannot read"),
+    ],
+    ids=["empty", "no archive", "cut off", "a dictionary", "a list", "a folder"],
+)
+def test_seeds_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object], says: str
+):
+    path = tmp_path / "random_seeds.pt"
+    spoil(path)
+    monkeypatch.setattr(src.draws, "SEEDS_FILE", path)
+    (tmp_path / "root").mkdir()
+    result = call("run_pvalues", "--root", tmp_path / "root", "--experiment", "cnn2_digits3_10pc")
+    result.check_refused(str(path), says, "git checkout random_seeds.pt")
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_seeds_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(UserError, match=r"cannot read .*random_seeds\.pt: Permission denied"):
         load_seeds()
 
 

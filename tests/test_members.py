@@ -8,10 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.func import grad, hessian, jvp, vmap
 
 from src.kernels.library import are_there, without_kernels
 from src.members import (
     PerSampleLoss,
+    accurate_cross_entropy,
+    cross_entropy,
     n_parameters,
     repeat,
     size,
@@ -132,3 +135,81 @@ def test_the_device_decides_unless_told(monkeypatch: pytest.MonkeyPatch):
     assert not called
     PerSampleLoss(case.build(), together=True).of_members(members, *case.data[0])
     assert called
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 10])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0])
+def test_accurate_cross_entropy_and_its_derivatives(n_classes: int, spread: float):
+    """In float64 it is torch's, with ties, confident and wrong samples, in both orders."""
+    logits = spread * torch.randn(6, n_classes, dtype=torch.float64)
+    labels = torch.arange(6) % n_classes
+    found = accurate_cross_entropy(logits, labels)
+    assert relative_error(found, cross_entropy(logits, labels)) < 1e-14
+
+    def hessians(criterion: Callable) -> torch.Tensor:
+        def total(z: torch.Tensor) -> torch.Tensor:
+            return criterion(z, labels).sum()
+
+        def product(tangent: torch.Tensor) -> torch.Tensor:
+            return jvp(grad(total), (logits,), (tangent,))[1]
+
+        identity = torch.eye(logits.numel(), dtype=torch.float64)
+        tangents = identity.unflatten(1, logits.shape)
+        return torch.stack([grad(total)(logits), *vmap(product)(tangents)])
+
+    assert relative_error(hessians(accurate_cross_entropy), hessians(cross_entropy)) < 1e-12
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize("gap", [10.0, 20.0, 40.0])
+def test_derivatives_of_a_confident_sample_keep_their_digits(label: int, gap: float):
+    """Against float64: the largest class's probability is 1 to float32's precision."""
+    logits = torch.tensor([[0.0, gap, 1.0]])
+    labels = torch.tensor([label])
+
+    def derivatives(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def loss(z: torch.Tensor) -> torch.Tensor:
+            return accurate_cross_entropy(z, labels).sum()
+
+        return loss(z), grad(loss)(z), hessian(loss)(z)
+
+    # Even float64 has no digits of the usual form at a gap of 40: probabilities by hand.
+    others = torch.tensor([-gap, -torch.inf, 1 - gap], dtype=torch.float64).exp()
+    p = others / (1 + others.sum())
+    p[1] = 1 / (1 + others.sum())
+    rest = p.sum() - p  # 1 − p_k, without cancelling
+    rest[1] = p[0] + p[2]
+    target = torch.zeros(3, dtype=torch.float64)
+    target[label] = 1
+    gradient = torch.where(target == 1, -rest, p)
+    curvature = -torch.outer(p, p)
+    curvature.diagonal().copy_(p * rest)
+    value = others.sum().log1p() + gap - logits[0, label].double()
+    for found, expected in zip(derivatives(logits), (value, gradient, curvature), strict=True):
+        assert relative_error(found.squeeze(), expected) < 1e-6
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_accurate_cross_entropy_of_huge_logits(n_classes: int):
+    logits = torch.zeros(n_classes)[None].repeat(2, 1)
+    logits[:, 0], logits[:, 1] = 1e4, -1e4
+    logits.requires_grad_()
+    losses = accurate_cross_entropy(logits, torch.tensor([0, 1]))
+    assert losses.tolist() == [0, 2e4]
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert gradient[0].tolist() == [0] * n_classes
+    assert gradient[1, :2].tolist() == [1, -1]
+
+
+def test_attribution_alone_takes_the_accurate_form():
+    """And a criterion of one's own stays as it is."""
+    loss = PerSampleLoss(nn.Linear(2, 3))
+    assert loss.criterion is cross_entropy
+    assert loss.accurate.criterion is accurate_cross_entropy
+    assert loss.accurate.accurate is loss.accurate
+
+    def own(outputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return outputs.square().sum(1)
+
+    loss = PerSampleLoss(nn.Linear(2, 3), own)
+    assert loss.accurate is loss

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -45,6 +48,27 @@ def ended() -> Holder:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return replace(Holder.this(), pid=process.pid, started="1")
+
+
+def forbid(path: Path, *_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def hide_processes(monkeypatch: pytest.MonkeyPatch, signalled: type[OSError]) -> None:
+    """Show no other process in /proc; a signal to one raises an error."""
+
+    def kill(pid: int, number: int) -> None:
+        raise signalled
+
+    opened = io.open
+
+    def open_(path: object, *args: object, **options: object) -> io.IOBase:
+        if re.fullmatch(r"/proc/\d+/stat", str(path)) and f"/{os.getpid()}/" not in str(path):
+            raise FileNotFoundError(str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(io, "open", open_)  # which Path opens with
+    monkeypatch.setattr(os, "kill", kill)
 
 
 class TestLock:
@@ -95,6 +119,43 @@ class TestLock:
         put(path, elsewhere, age=locks.STALE_AFTER + 20)
         with lock(path):
             pass
+
+    def test_a_process_that_is_hidden(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        """As another person's are where /proc is mounted with hidepid: its lock's age decides."""
+        hide_processes(monkeypatch, PermissionError)
+        hidden = put(path, replace(Holder.this(), pid=os.getppid()))
+        assert holder(path) == hidden
+        with pytest.raises(HeldError, match=str(hidden)), lock(path):
+            pass
+        put(path, hidden, age=locks.STALE_AFTER + 20)
+        with lock(path):
+            pass
+
+    def test_a_process_that_ended_where_others_are_hidden(self, path: Path, monkeypatch):
+        hide_processes(monkeypatch, ProcessLookupError)
+        put(path, replace(Holder.this(), pid=os.getppid()))
+        with lock(path):
+            pass
+
+    def test_a_lock_that_cannot_be_read(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        put(path, Holder.this())
+        monkeypatch.setattr(Path, "read_text", forbid)
+        says = f"{path.owner()} .whose lock {path} cannot be read"
+        assert re.search(says, str(holder(path)))
+        with pytest.raises(HeldError, match=says), lock(path):
+            pass
+        os.utime(path, (time.time() - locks.STALE_AFTER - 20,) * 2)
+        assert holder(path) is None
+        locks._break(path, locks._read(path))
+        assert not path.exists()
+
+    def test_everybody_may_see_who_holds_it(self, path: Path):
+        before = os.umask(0o077)
+        try:
+            with lock(path):
+                assert path.stat().st_mode & 0o777 == 0o644
+        finally:
+            os.umask(before)
 
     def test_it_is_renewed(self, path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(locks, "RENEWED_EVERY", 0.02)
@@ -168,7 +229,8 @@ class TestLock:
         assert n_got >= 1
         assert list(path.parent.iterdir()) == []
 
-    def test_waiting(self, path: Path):
+    def test_waiting(self, path: Path, monkeypatch, capsys):
+        monkeypatch.setattr(locks, "WAITED_SILENTLY", 0)
         release = threading.Event()
 
         def hold() -> None:
@@ -183,6 +245,7 @@ class TestLock:
         with wait_for_lock(path):
             assert release.is_set()
         thread.join()
+        assert capsys.readouterr().err.startswith(f"waiting for {socket.gethostname()}:")
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path):
         (tmp_path / "file").touch()
@@ -266,6 +329,7 @@ class TestPlan:
 
     def test_slots(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr("src.parallel.n_cores", lambda: 16)
         assert [s.environment for s in make_slots(["0", "3"], 1)] == [
             {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "8"},
@@ -273,6 +337,30 @@ class TestPlan:
         ]
         assert [s.environment for s in make_slots([], 4)] == [{"OMP_NUM_THREADS": "4"}] * 4
         assert make_slots([], 99)[0].environment == {"OMP_NUM_THREADS": "1"}
+
+    @pytest.mark.parametrize(
+        ("given", "n_threads", "says"),
+        [
+            ("3", "3", ""),
+            (" 3, 2", "3", ""),
+            ("", "4", ""),
+            (" ", "4", ""),
+            *((given, "4", given) for given in ("auto", "0", "-1", "2.5", "${UNSET}")),
+        ],
+    )
+    def test_threads_asked_for(self, monkeypatch, capsys, given: str, n_threads: str, says: str):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        monkeypatch.setattr("src.parallel.n_cores", lambda: 16)
+        assert make_slots([], 4)[0].environment == {"OMP_NUM_THREADS": n_threads}
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == bool(says)
+        assert all(line.startswith(f"OMP_NUM_THREADS={given} is no number") for line in lines)
+
+    def test_gpus_are_those_that_may_be_seen(self, monkeypatch: pytest.MonkeyPatch):
+        """Not the first ones of the machine, which are others' where a cluster gave out some."""
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5b1e")
+        slots = make_slots(["0", "1", "0"], 1)
+        assert [s.environment["CUDA_VISIBLE_DEVICES"] for s in slots] == ["2", "GPU-5b1e", "2"]
 
     def test_gpus(self, monkeypatch: pytest.MonkeyPatch):
         """As many seeds on each as there are cores for; the first jobs go to GPUs of their own."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.errors import UserError
+from src.errors import DivergedError, UserError
 from src.experiments import Paths, parse_experiment
 from src.storage import load, save_together
 from src.tda import scores
@@ -19,17 +19,19 @@ from tests.conftest import DIGITS
 from tests.tools import call, call_well, tree
 
 EXPERIMENT = parse_experiment(DIGITS)
+IDENTITY = {"experiment": DIGITS, "method": "loo", "seed": 446}
 SETTINGS = {"solver": "lissa"}
 ITEMS = [*range(7)]
 
 
 def pieces(path: Path, *, overwrite: bool = False, **settings: object) -> Pieces:
-    return Pieces(path, {**SETTINGS, **settings}, make="make it", overwrite=overwrite)
+    settings = {**SETTINGS, **settings}
+    return Pieces(path, IDENTITY, settings, make="make it", overwrite=overwrite)
 
 
 def draws(held: Pieces, *, random_crop: bool = False) -> Draws:
-    experiment = SimpleNamespace(random_crop=random_crop)
-    return Draws(SimpleNamespace(experiment=experiment), 446, [{}, {}, {}], held)
+    experiment = SimpleNamespace(random_crop=random_crop, kept_epochs=range(10, 15))
+    return Draws(SimpleNamespace(experiment=experiment), 446, [{}] * 5, held)
 
 
 def scored(items: list[int]) -> Tensor:
@@ -85,8 +87,10 @@ def test_checkpoints(tmp_path: Path):
     with pytest.raises(SystemExit):
         each_checkpoint(draws(pieces(path)), compute, "")
     results = each_checkpoint(draws(pieces(path)), compute, "")
-    assert [result[0].item() for result in results] == [1, 2, 4]
-    assert [result[1]["residual"].item() for result in results] == pytest.approx([0.1, 0.2, 0.4])
+    assert [result[0].item() for result in results] == [1, 2, 4, 5, 6]
+    assert [result[1]["residual"].item() for result in results] == pytest.approx(
+        [0.1, 0.2, 0.4, 0.5, 0.6]
+    )
 
 
 def test_other_settings_are_refused(path: Path):
@@ -126,6 +130,70 @@ def test_writing_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: py
         held.add(torch.zeros(1))
         now += 1
     assert 3 <= n_written <= 5
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_piece_that_is_not_finite_is_not_kept(tmp_path: Path, value: float):
+    path = tmp_path / "446.partial.pt"
+
+    def chunks(items: list[int]) -> Iterator[Tensor]:
+        chunk = scored(items[:2]).clone()
+        chunk[2, 1, 0] = value
+        yield chunk
+
+    says = r"loo seed 446: epoch 12: 1 of 4 scores are not finite"
+    with pytest.raises(DivergedError, match=says):
+        collect(draws(pieces(path)), ITEMS, chunks, "loo seed 446")
+    with pytest.raises(DivergedError, match=r"gd seed 446, epoch 10: 1 of 3 scores"):
+        each_checkpoint(
+            draws(pieces(path)),
+            lambda _: (torch.zeros(2), torch.tensor([0, value, 1])),
+            "gd seed 446",
+        )
+    assert not path.exists()
+
+
+def test_what_is_known_beside_scores_may_be_infinite(tmp_path: Path):
+    """The smallest curvature in no direction, for example."""
+    piece = torch.zeros(2), {"curvature": torch.tensor([torch.inf])}
+    held = pieces(tmp_path / "446.partial.pt")
+    assert len(each_checkpoint(draws(held), lambda _: piece, "")) == 5
+
+
+@pytest.mark.parametrize("scale", [100, 25, 1, 1e-9, 300])
+def test_a_scale_at_which_lissa_diverges_leaves_nothing(digits_root: Path, copy_of, scale: float):
+    """At 300 the first two checkpoints are well, and their pieces go too."""
+    root = copy_of(digits_root)
+    folder = Paths(root).scores(EXPERIMENT, "if", 446).parent
+    for path in folder.iterdir():
+        path.unlink()
+    arguments = ("--root", root, "--experiment", DIGITS, "--seed_id", 0, "--damp", 0.01)
+    result = call("run_if", *arguments, "--scale", scale)
+    result.check_refused("if seed 446, epoch", f"--scale {scale:g} is too small", "try --scale")
+    assert not list(folder.iterdir())
+
+
+def test_not_finite_scores_of_an_earlier_partial_file_are_not_saved(
+    digits_root: Path, copy_of, monkeypatch: pytest.MonkeyPatch
+):
+    root = copy_of(digits_root)
+    paths = [Paths(root).scores(EXPERIMENT, method, 446) for method in ("gd", "gc")]
+    for path in paths:
+        path.unlink()
+    monkeypatch.setattr(scores, "require_finite", lambda _: None)
+    monkeypatch.setattr(
+        "src.tda.gradient_similarity.gradient_similarity",
+        lambda *_, **__: (torch.zeros(30, 300), torch.full((30, 300), torch.nan)),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Pieces, "add", lambda self, piece: (self.done.append(piece), self.write()))
+        patch.setattr(scores, "_content", None)  # so that it fails after the last piece
+        with pytest.raises(TypeError):
+            call("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
+    monkeypatch.undo()
+    result = call("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
+    result.check_refused("not finite are 9,000 of 9,000 scores of piece 0", "--overwrite")
+    assert not any(path.exists() for path in paths)
 
 
 SCRIPTS = {"run_ats": "ats", "run_if": "if", "run_gd_and_gc": "gd"}

@@ -67,7 +67,9 @@ def start(job: Job) -> JobProcess:
     return JobProcess(job, "cpu", {"OMP_NUM_THREADS": "3", "OF_THIS_JOB": "yes"})
 
 
-def test_a_script_finds_what_a_process_of_its_own_would(job):
+def test_a_script_finds_what_a_process_of_its_own_would(job, tmp_path, monkeypatch):
+    """The folder too, which relative paths in the environment start from."""
+    monkeypatch.chdir(tmp_path)
     process = start(
         job(
             "import os, sys, torch\n"
@@ -86,12 +88,33 @@ def test_a_script_finds_what_a_process_of_its_own_would(job):
     )
     assert sorted(lines) == sorted(
         [
-            f"__main__ ['--an', 'option with a blank', '--device', 'cpu'] {REPOSITORY} yes",
+            f"__main__ ['--an', 'option with a blank', '--device', 'cpu'] {tmp_path} yes",
             "3 True ",
             "an error",
             "of a child",
         ]
     )
+
+
+def test_a_script_that_ends_well_without_its_files(job, tmp_path: Path):
+    process = start(replace(job(""), outputs=(tmp_path, tmp_path / "446.pt")))
+    assert process.wait() == 0
+    assert not process.is_done()
+    says = f"a job (ended without an error but wrote no {tmp_path}/446.pt), log"
+    assert process.failure()[0].startswith(says)
+
+
+def test_code_of_another_repository_is_not_run(job, tmp_path: Path, monkeypatch):
+    """Whatever makes Python find it first."""
+    (tmp_path / "src").mkdir()
+    monkeypatch.setattr("src.processes.REPOSITORY", tmp_path)
+    process = JobProcess(job("print('it runs')"), "cpu", {"OMP_NUM_THREADS": "1"})
+    assert process.wait() == 1
+    _, *lines = process.job.log.read_text().splitlines()
+    assert lines == [
+        f"error: a script of {tmp_path} was called, but Python found the package src of "
+        f"{REPOSITORY}: take that out of PYTHONPATH, or call the script from another folder"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 
 from src import report
 from src.errors import UserError
-from src.report import Report
+from src.report import Report, check_output
+from tests.tools import contrast, luminance
 
 TITLE = "cnn2_digits3_10pc"
 MEANS = pd.DataFrame(
@@ -125,11 +126,11 @@ def test_levels_of_rows_and_columns(tmp_path):
     )
     page = page_of(tmp_path, frame, formats=("csv", "md", "tex"))
     assert cells(page) == [
-        ["method", "k", "mean, low", "mean, high"],
-        ["loo", "1", "0.500", "1.000"],
-        ["loo", "2", "0.250", "2.000"],
+        ["method, k", "method", "k", "mean, low", "mean, high"],  # the first on a phone alone
+        ["loo 1", "loo", "1", "0.500", "1.000"],
+        ["loo 2", "loo", "2", "0.250", "2.000"],
     ]
-    assert page.count('scope="row"') == 4
+    assert page.count('scope="row"') == 6
     assert (tmp_path / "table.csv").read_text() == (
         'method,k,"mean, low","mean, high"\nloo,1,0.5,1.0\nloo,2,0.25,2.0\n'
     )
@@ -230,6 +231,64 @@ def test_scripts_that_close_at_the_same_time_lose_no_part(tmp_path, monkeypatch)
     page = (tmp_path / "index.html").read_text()
     assert "Means of pvalues</h3>" in page
     assert "Means of correlations</h3>" in page
+
+
+def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path):
+    made = new_report(tmp_path)
+    for name in ("kept", "gone", "replaced"):
+        made.table(name, MEANS, "A table", "A reading.")
+    made.figure("sheet", small_figure(), "A sheet", "A reading.")
+    made.file("pairs.csv", lambda path: path.write_text("1"), "Pairs", "A reading.")
+    made.close()
+    (tmp_path / "replaced.csv").write_text("a person's own")
+    (tmp_path / "notes.csv").write_text("a person's own")
+    filled(tmp_path, "correlations")  # another part removes nothing of this one
+    assert (tmp_path / "gone.csv").exists()
+    page = page_of(tmp_path, MEANS).replace("table.csv", "")
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert not left & {"kept.csv", "gone.csv", "sheet.pdf", "sheet.png", "pairs.csv"}
+    assert {"replaced.csv", "notes.csv", "correlations_means.csv", "table.csv"} <= left
+    assert "A sheet" not in page
+
+
+def test_parts_of_other_scores_say_so(tmp_path):
+    note = "Made from other scores than are there now"
+    for part, source in (("pvalues", "a"), ("correlations", "a"), ("overview", "b")):
+        made = Report(tmp_path, TITLE, part, f"Heading of {part}", {}, source)
+        page = made.close().read_text()
+        assert page.count(note) == (2 if source == "b" else 0)
+    page = Report(tmp_path, TITLE, "pvalues", "P-values", {}, "b").close().read_text()
+    assert page.count(note) == 1
+    assert page.index("Heading of correlations</h2>") < page.index(note)
+
+
+def test_overview_stands_before_the_contents(tmp_path):
+    filled(tmp_path)
+    made = new_report(tmp_path, "overview", "What was run")
+    made.facts("facts", {"model": "cnn2"}, "Facts")
+    page = made.close().read_text()
+    assert page.index("<dd>cnn2</dd>") < page.index("<nav") < page.index("Means of pvalues</h3>")
+
+
+def test_folder_asked_for_holds_nothing_else(tmp_path):
+    check_output(tmp_path / "new", TITLE)
+    check_output(tmp_path, TITLE)
+    filled(tmp_path / "page")
+    check_output(tmp_path / "page", TITLE)
+    with pytest.raises(UserError, match=f"holds the page of {TITLE}, not of another"):
+        check_output(tmp_path / "page", "another")
+    with pytest.raises(UserError, match="holds other files"):
+        check_output(tmp_path, TITLE)
+    with pytest.raises(UserError, match="is a file"):
+        check_output(tmp_path / "page" / "index.html", TITLE)
+
+
+def test_backticks_are_set_as_code(tmp_path):
+    made = new_report(tmp_path, heading="A `heading`")
+    made.table("table", MEANS, "The `title`", "Of `<loo>` and `gd`, one ` left.")
+    page = made.close().read_text()
+    assert "`" not in page
+    assert "Of <code>&lt;loo&gt;</code> and <code>gd</code>, one  left." in page
 
 
 def test_leftovers_of_a_killed_script_are_no_part(tmp_path):
@@ -420,15 +479,60 @@ def test_narrow_screen_scrolls_tables_but_not_the_page(browser, example):
         assert page.tab.evaluate("Array.from(document.images).every(i => i.offsetWidth <= 360)")
 
 
+def test_labels_and_numbers_are_on_a_phones_screen_together(browser, example):
+    with Opened(browser, example, width=390) as page:
+        assert page.tab.evaluate("document.scrollingElement.scrollWidth") <= 390
+        for table in page.tab.locator("table").all():
+            last = table.locator("tbody tr:first-child > :last-child")
+            last.evaluate("cell => cell.scrollIntoView({inline: 'end', block: 'center'})")
+            label = table.locator("tbody tr:first-child > :nth-child(1)").bounding_box()
+            number = last.bounding_box()
+            assert 0 <= label["x"] < label["x"] + label["width"] <= number["x"] + 1
+            assert number["x"] + number["width"] <= 390
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_figure_opens_large_and_closes_by_keyboard(browser, example, width):
+    with Opened(browser, example, width=width) as page:
+        opener = page.tab.locator(".enlarge").nth(1)
+        small = opener.locator("img").bounding_box()["width"]
+        opener.focus()
+        page.tab.keyboard.press("Enter")
+        dialog = page.tab.locator("dialog")
+        assert dialog.is_visible()
+        image = dialog.locator("img")
+        assert image.bounding_box()["width"] > small
+        assert image.bounding_box()["width"] >= 950  # its letters as large as on a wide page
+        # Arrows scroll it at once.
+        assert page.tab.evaluate("document.activeElement.className") == "stage"
+        page.tab.keyboard.press("Escape")
+        assert not dialog.is_visible()
+        assert opener.evaluate("button => button === document.activeElement")
+        opener.click()
+        dialog.get_by_role("button", name="Close").click()
+        assert not dialog.is_visible()
+        assert page.errors == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_background(browser, example, scheme):
     with Opened(browser, example, scheme=scheme) as page:
         paper = colour(page, "body", "backgroundColor")
         assert (luminance(paper) < 0.1) == (scheme == "dark")
-        for selector in ("body", "h1", "td", "th button", "nav a", "dt", ".files", "summary"):
+        for selector in (
+            "body",
+            "h1",
+            "td",
+            "th button",
+            "nav a",
+            "dt",
+            ".files",
+            "summary",
+            ".label",
+        ):
             # The ratio that WCAG 2 asks for at level AA.
             assert contrast(colour(page, selector, "color"), paper) >= 4.5, selector
-        assert colour(page, "img", "backgroundColor") == [255, 255, 255]
+        assert colour(page, "img", "backgroundColor") == [1, 1, 1]
 
 
 def colour(page, selector, name):
@@ -436,16 +540,4 @@ def colour(page, selector, name):
         "([selector, name]) => getComputedStyle(document.querySelector(selector))[name]",
         [selector, name],
     )
-    return [int(number) for number in re.findall(r"\d+", found)]
-
-
-def luminance(rgb):
-    linear = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.divide(rgb, 255)
-    ]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
-def contrast(a, b):
-    darker, lighter = sorted((luminance(a), luminance(b)))
-    return (lighter + 0.05) / (darker + 0.05)
+    return [int(number) / 255 for number in re.findall(r"\d+", found)]

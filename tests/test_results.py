@@ -70,9 +70,10 @@ def test_missing_scores_are_listed_with_their_commands(root):
     message = str(caught.value)
     assert "loo of seed_id 3; if of all seeds; gd of seed_id 7; gc of seed_id 7" in message
     assert (
-        "python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3"
-        " && python run_if.py --experiment cnn2_digits3_10pc"
-        " && python run_gd_and_gc.py --experiment cnn2_digits3_10pc --seed_id 7 (" in message
+        f"python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3 --root {root}"
+        f" && python run_if.py --experiment cnn2_digits3_10pc --root {root}"
+        f" && python run_gd_and_gc.py --experiment cnn2_digits3_10pc --seed_id 7 --root {root} ("
+        in message
     )
 
 
@@ -83,7 +84,23 @@ def test_allow_missing_goes_on_with_two_seeds_at_least(root):
         scores_path(root, "if", seed_id).unlink()
     scores = load_scores(Paths(root), EXPERIMENT, allow_missing=True)
     assert list(scores.scores) == ["loo", "ats", "gd", "gc"]
-    assert scores.seeds["ats"] == load_seeds()[8:]
+    # All methods are compared by the seeds that all of them have.
+    assert all(seeds == load_seeds()[8:] for seeds in scores.seeds.values())
+    assert scores.unused == {m: load_seeds()[:8] for m in ("loo", "gd", "gc")}
+    for t, seed in enumerate(load_seeds()[8:]):
+        expected = score_file("loo", seed)["scores"].numpy()
+        np.testing.assert_array_equal(scores.scores["loo"][t], expected)
+    assert scores.draws == "2 seeds, those that all have; left out: 8 of loo, 8 of gd, 8 of gc"
+
+
+def test_a_method_that_shares_no_two_seeds_is_left_out(root):
+    for seed_id in range(10):
+        scores_path(root, "ats" if seed_id > 2 else "if", seed_id).unlink()
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=True)
+    assert list(scores.scores) == ["loo", "if", "gd", "gc"]
+    assert scores.common_seeds == load_seeds()[3:]
+    assert scores.unused["ats"] == load_seeds()[:3]
+    assert scores.settings()["seeds left out"] == scores.unused
 
 
 def test_allow_missing_with_one_seed_is_an_error(tmp_path):
@@ -96,14 +113,19 @@ def test_allow_missing_with_one_seed_is_an_error(tmp_path):
     ("changes", "message"),
     [
         ({"train_idx": torch.arange(N_TRAIN) + 1}, "another train_idx"),
-        ({"settings": {"checkpoints": "of others"}}, "other checkpoints"),
-        ({"settings": {"checkpoints": "of 854", "damp": 1}}, "not computed alike: damp is 1"),
+        ({"train_samples": "of another source"}, "another train_samples"),
+        ({"test_samples": "of another source"}, "another test_samples"),
+        ({"checkpoints": "of others"}, "other checkpoints than .*/loo/854.pt: make both again"),
+        ({"damp": 1}, "not computed alike: damp is 1"),
     ],
 )
 def test_scores_that_do_not_belong_together(root, changes, message):
-    seed_id = load_seeds().index(854)
-    save(scores_path(root, "if", seed_id), score_file("if", 854, **changes))
-    with pytest.raises(UserError, match=message):
+    content = score_file("if", 854)
+    if "train_idx" not in changes:
+        changes = {"settings": content["settings"] | changes}
+    save(scores_path(root, "if", load_seeds().index(854)), content | changes)
+    again = f"python run_if.py --experiment {EXPERIMENT.name} --seed_id 4( --damp 1)? --root {root}"
+    with pytest.raises(UserError, match=f"{message}.*{again} --overwrite$"):
         load_scores(Paths(root), EXPERIMENT, allow_missing=False)
 
 
@@ -129,7 +151,8 @@ def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
     folder = Paths(root).results(EXPERIMENT)
     suffix = "" if test == "ttest" else "_snr"
     table = pd.read_csv(folder / f"mean_pvalues{suffix}.csv", index_col="checkpoints")
-    assert list(table.columns) == list(METHODS)
+    assert list(table.columns) == ["draws", *METHODS]
+    assert (table["draws"] == 10).all()
     assert list(table.index) == [1, 2, 3, 4, 5]
     content = load(folder / f"pvalues{suffix}.pt", make="")
     for method in METHODS:
@@ -152,7 +175,10 @@ def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
     assert (limits["loo, low"] < table["loo"]).all()
     assert (limits["loo, high"] > table["loo"]).all()
     fractions = pd.read_csv(folder / f"significance{suffix}.csv", index_col="method")
-    assert (fractions["benjamini_hochberg"] <= fractions["significant"]).all()
+    if test == "ttest":
+        assert (fractions["benjamini_hochberg"] <= fractions["significant"]).all()
+    else:  # no p-values, and no tests that need them
+        assert list(fractions.columns) == ["pairs", "draws", "expected_of_noise", "below_alpha"]
     page = (folder / "index.html").read_text()
     assert "pure noise would give" in page
     assert ("Seeds for 80% power" in page) == (test == "ttest")

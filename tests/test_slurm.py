@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from src.draws import load_seeds
+from src.errors import UserError
 from src.experiments import Paths, parse_experiment
+from src.jobs import plan
+from src.slurm import Task
 from tests.conftest import DIGITS
 from tests.slurm_cluster import Cluster
 from tests.tools import call, call_well, run_script, tree
@@ -55,11 +58,19 @@ def done(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
     One task is told of a preemption, as Slurm tells it; one is requeued without a word.
     """
-    root = tmp_path_factory.mktemp("root")
+    root, elsewhere = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "src").mkdir()
+    (elsewhere / "src" / "__init__.py").write_text("raise RuntimeError('another src')")
     call_well("run_subset_generation", "--root", root, "--task", "digits3")
     arguments = ("--root", root, "--experiment", DIGITS, "--seed_id", "0-1", *OPTIONS)
     submitted = run_script(
-        "run_parallel.py", *arguments, "--methods", "loo", "gd_and_gc", **cluster.environment
+        "run_parallel.py",
+        *arguments,
+        "--methods",
+        "loo",
+        "gd_and_gc",
+        cwd=elsewhere,
+        **cluster.environment,
     )
     assert submitted.code == 0, submitted
     array = re.search(rf"submitted array (\d+): {DIGITS} loo, 2 tasks", submitted.out).group(1)
@@ -104,6 +115,13 @@ class TestOnACluster:
             log = Paths(root).log(EXPERIMENT, "loo", seed).read_text()
             assert log.count("run_loo.py") == 2, log
             assert re.search(r"going on from \d+ of 31 members", log), log
+
+
+def test_code_of_another_repository_is_not_run(tmp_path: Path):
+    (tmp_path / "src").mkdir()
+    job = plan([EXPERIMENT], [], [(0, 446)], tmp_path, [])[0]
+    with pytest.raises(UserError, match=f"a script of {tmp_path} was called"):
+        Task(job, "cpu", {"OMP_NUM_THREADS": "1"}, repository=tmp_path)()
 
 
 def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

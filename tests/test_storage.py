@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from src.errors import UserError
-from src.storage import digest, is_finished, load, save, write_atomically
+from src.storage import (
+    check_finite,
+    check_settings,
+    digest,
+    load,
+    save,
+    write_atomically,
+)
 from tests.tools import tree
 
 CONTENT = {
@@ -130,7 +138,7 @@ def test_a_truncated_file_is_damaged(path: Path):
     whole = path.read_bytes()
     for length in range(0, len(whole), 61):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="is damaged; delete it.*make it"):
+        with pytest.raises(UserError, match="is damaged; make it again with: make it --overwrite"):
             load(path, "make it")
 
 
@@ -161,7 +169,7 @@ def test_changed_numbers_are_noticed(path: Path):
 @pytest.mark.parametrize("foreign", [torch.zeros(3), {"scores": torch.zeros(3)}])
 def test_files_of_others_are_refused(tmp_path: Path, foreign: object):
     torch.save(foreign, tmp_path / "foreign.pt")
-    with pytest.raises(UserError, match="no checksum, so not this project's"):
+    with pytest.raises(UserError, match="no checksum, so is not this project's"):
         load(tmp_path / "foreign.pt", "make it")
 
 
@@ -204,26 +212,68 @@ class TestDigest:
         assert digest(a) != digest(b)
 
 
-class TestIsFinished:
-    """A file is finished when its settings are those asked for."""
+class TestSettings:
+    """What decides the numbers must be what was asked for."""
 
-    def test_the_same_settings(self, path: Path):
-        assert is_finished(path, CONTENT["settings"], make="make it", overwrite=False)
+    def test_the_same(self, path: Path):
+        check_settings(path, {"damp": 1, "solver": "cg"}, {"solver": "cg", "damp": 1}, "make it")
 
-    def test_overwriting(self, path: Path):
-        path.write_bytes(b"damaged")
-        assert not is_finished(path, {}, make="make it", overwrite=True)
-
-    def test_no_file(self, tmp_path: Path):
-        assert not is_finished(tmp_path / "no.pt", {}, make="make it", overwrite=False)
-
-    def test_other_settings_are_named(self, path: Path):
+    def test_differences_are_named(self, path: Path):
         wanted = {"damp": 1e-3, "solver": "lissa", "scale": 10}
-        says = r"damp is 0\.005, now 0\.001; scale is None, now 10.*--overwrite"
+        says = r"damp is 0\.005, now 0\.001; scale is None, now 10.*with: make it --overwrite"
         with pytest.raises(UserError, match=says):
-            is_finished(path, wanted, make="make it", overwrite=False)
+            check_settings(path, CONTENT["settings"], wanted, "make it")
 
-    def test_a_damaged_file(self, path: Path):
-        path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(UserError, match="is damaged"):
-            is_finished(path, CONTENT["settings"], make="make it", overwrite=False)
+    @pytest.mark.parametrize("found", [torch.ones(2), "1", 1.0, True])
+    def test_types_count(self, path: Path, found: object):
+        with pytest.raises(UserError, match="damp is .*, now 1"):
+            check_settings(path, {"damp": found}, {"damp": 1}, "make it")
+
+
+class TestIdentity:
+    """A file says what it is, whatever its path."""
+
+    @pytest.fixture
+    def scores(self, tmp_path: Path) -> Path:
+        """A file that says one thing at the top and one among its settings."""
+        save(tmp_path / "x.pt", {"method": "gd", "settings": {"seed": 446}, "scores": 1})
+        return tmp_path / "x.pt"
+
+    def test_the_right_one(self, scores: Path):
+        found = load(scores, "make", identity={"method": "gd", "seed": 446}, holds=["scores"])
+        assert found["scores"] == 1
+
+    def test_another(self, scores: Path):
+        says = (
+            "x.pt says that it is method gd, seed 446, where method gd, seed 724 belongs: "
+            "put the right file back, or make it again with: make --overwrite"
+        )
+        with pytest.raises(UserError, match=re.escape(says)):
+            load(scores, "make", identity={"method": "gd", "seed": 724})
+
+    @pytest.mark.parametrize("seed", [446.0, "446", torch.tensor([446, 446])])
+    def test_types_count(self, scores: Path, seed: object):
+        save(scores, {"seed": seed})
+        with pytest.raises(UserError, match="where seed 446 belongs"):
+            load(scores, "make", identity={"seed": 446})
+
+    def test_one_that_does_not_say(self, scores: Path):
+        for wanted in ({"identity": {"method": "gd", "epoch": 3}}, {"holds": ("scores", "epoch")}):
+            with pytest.raises(UserError, match=r"does not hold epoch, .* make --overwrite"):
+                load(scores, "make", **wanted)
+
+    def test_settings_that_are_none(self, scores: Path):
+        save(scores, {"method": "gd", "settings": 3})
+        with pytest.raises(UserError, match="does not hold method"):
+            load(scores, "make", identity={"method": "gd"})
+
+
+def test_numbers_that_are_not_finite_are_counted(path: Path):
+    values = torch.zeros(2, 3)
+    check_finite(path, "scores", values, "make it")
+    values[1, 0], values[1, 2] = torch.nan, -torch.inf
+    says = "b.pt: not finite are 2 of 6 scores, the first (nan) at "
+    axes = {"epoch": [10, 11], "test index": [5, 6, 7]}
+    for names, where in ((None, "position [1, 0]"), (axes, "epoch 11, test index 5")):
+        with pytest.raises(UserError, match=re.escape(f"{says}{where}: make it again with: make")):
+            check_finite(path, "scores", values, "make it", names)

@@ -136,7 +136,7 @@ class VitCase:
 
     def build(self) -> nn.Module:
         """Return a freshly drawn model of src."""
-        return LoraViT(self.backbone, rank=4, alpha=4, dropout=0.1).to(self.dtype)
+        return LoraViT(self.backbone, 10, rank=4, alpha=4, dropout=0.1).to(self.dtype)
 
     def loss(self, *, together: bool = False) -> PerSampleLoss:
         """Return the per-sample loss."""
@@ -244,7 +244,7 @@ def test_draw_is_that_of_plain_peft(vit: VitCase) -> None:
 
 
 def test_only_adapters_and_head_are_trainable_and_the_backbone_is_shared(vit: VitCase) -> None:
-    models = [LoraViT(vit.backbone, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
+    models = [LoraViT(vit.backbone, 10, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
     assert len(trainable(models[0])) == 2 * 2 * 2 + 2
     frozen = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in models]
     assert {p.data_ptr() for p in vit.backbone.model.base_model.parameters()} <= frozen[0]
@@ -396,6 +396,23 @@ def test_pixel_values_are_the_image_processors(channels: int, resample: int) -> 
     # Releases resize by PIL or by torchvision, which round apart by one of 255 levels.
     one_level = 1.01 / 255 / 0.4
     assert (found - expected["pixel_values"]).abs().max() < one_level
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"do_resize": False}, "do_resize is False"),
+        ({"do_center_crop": True}, "do_center_crop is True"),
+        ({"do_pad": True}, "do_pad is True"),
+        ({"resample": 1}, "resample is 1"),
+    ],
+)
+def test_image_processors_that_do_something_else(settings: dict, says: str) -> None:
+    processor = ViTImageProcessor(size={"height": 20, "width": 20})
+    for name, value in settings.items():
+        setattr(processor, name, value)
+    with pytest.raises(UserError, match=says):
+        PixelValues.of_processor(processor)
 
 
 def test_random_crops_differ_by_image_and_by_call() -> None:
@@ -702,7 +719,7 @@ def test_tiny_backbone(vit_root: Path, copy_of: object) -> None:
     assert fine_tuned > 62
     settings = torch.load(checkpoint(root), weights_only=True)["settings"]
     assert settings["backbone"] == "tiny"
-    folder = root / "models" / "backbones" / "tiny_digits"
+    folder = root / "models" / "backbones" / "tiny_digits3"
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {
         path.name for path in folder.iterdir()
     }

@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from src.cli import run
-from src.data.samples import Samples
-from src.experiments import REPOSITORY, Paths
+from src.data.samples import Samples, to_samples
+from src.experiments import REPOSITORY, Paths, parse_experiment
 from src.storage import save
+
+FIRST_TEST_INDEX = 100  # of the splits of noise
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -87,12 +90,15 @@ def call_well(script: str, *args: object) -> str:
     return result.out
 
 
-def run_script(script: str, *args: object, **environment: str) -> Result:
+def run_script(
+    script: str | Path, *args: object, cwd: Path | None = None, **environment: str
+) -> Result:
     """Run a script as a person does, in a process of its own."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / script), *map(str, args)],
         capture_output=True,
         text=True,
+        cwd=cwd,
         env={**os.environ, **environment},
         timeout=120,
     )
@@ -115,16 +121,51 @@ def score_content(experiment: str, method: str, seed: int, scores: Tensor) -> di
         "scores": scores,
         "epochs": torch.arange(10, 15),
         "train_idx": torch.arange(n_train),
-        "test_idx": torch.arange(n_test) + 100,
+        "test_idx": torch.arange(n_test) + FIRST_TEST_INDEX,
         "experiment": experiment,
         "method": method,
         "seed": seed,
-        "settings": {"checkpoints": f"of {seed}", "torch": "2", "device": "cpu"},
+        **({"floor": torch.zeros(len(scores), n_test)} if method == "loo" else {}),
+        "settings": {
+            "checkpoints": f"of {seed}",
+            "train_samples": noise_digest(experiment, "train", n_train),
+            "test_samples": noise_digest(experiment, "test", n_test),
+            "torch": "2",
+            "device": "cpu",
+        },
     }
 
 
 def save_images(paths: Paths, split: str, n: int) -> None:
     """Save n images of noise as a split of digits3."""
-    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
-    content = {"images": images, "labels": torch.arange(n) % 3, "indices": torch.arange(n)}
-    save(paths.tensors("digits3", split), content)
+    save(paths.tensors("digits3", split), noise_tensors(split, n))
+
+
+def noise_tensors(split: str, n: int) -> dict:
+    """Return n images of noise as the tensors of a split of digits3, always the same."""
+    generator = torch.Generator().manual_seed(n)
+    first = FIRST_TEST_INDEX if split == "test" else 0
+    return {
+        "task": "digits3",
+        "split": split,
+        "images": torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8, generator=generator),
+        "labels": torch.arange(n) % 3,
+        "indices": torch.arange(n) + first,
+    }
+
+
+def noise_digest(experiment: str, split: str, n: int) -> str:
+    """Return the digest of n images of noise as scores of an experiment tell it."""
+    return to_samples(noise_tensors(split, n), parse_experiment(experiment)).digest()
+
+
+def luminance(rgb: Sequence[float]) -> float:
+    """Return the relative luminance of a colour, its parts in [0, 1], as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the contrast of two colours, from 1 to 21, as WCAG 2 defines it."""
+    darker, lighter = sorted((luminance(a), luminance(b)))
+    return (lighter + 0.05) / (darker + 0.05)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.experiments import HELPFUL_SIGN
-from src.stats import COEFFICIENTS, correlation, pvalues
+from src.stats import COEFFICIENTS, correlation, kappa, pvalues
 
 ANSWERS = ("harmful", "not significant", "helpful")
 
@@ -57,7 +57,7 @@ def answers(samples: np.ndarray, alpha: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Leave-one-out against one estimator, over the seeds that both have.
+    """Leave-one-out against one estimator, over the same T seeds.
 
     Attributes:
         wasserstein: Distance of every pair, (n_train, n_test), in units of the root mean square.
@@ -67,7 +67,7 @@ class Agreement:
         overlap_same: After dealing out at random.
         confusion: Fraction of pairs, (3, 3): rows are leave-one-out's ANSWERS, columns the
             estimator's.
-        kappa: Cohen's kappa of the two answers: 1 agreement, 0 what chance would give.
+        kappa: Cohen's kappa of the two answers, see `src.stats.kappa`.
         of_seeds: Correlation over pairs of single seeds, (T,), by coefficient.
         of_means: Correlation over pairs of the means over seeds, by coefficient.
     """
@@ -102,7 +102,7 @@ def agreement(loo: np.ndarray, estimator: np.ndarray, method: str, alpha: float)
         overlap=overlap(a, b),
         overlap_same=overlap(dealt_a, dealt_b),
         confusion=confusion,
-        kappa=_kappa(said_a.ravel(), said_b.ravel()),
+        kappa=kappa(said_a, said_b),
         of_seeds={
             c: np.array([correlation(x, y, c) for x, y in zip(a, b, strict=True)])
             for c in COEFFICIENTS
@@ -117,42 +117,23 @@ def _dealt_out(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return both[: len(a)], both[len(a) :]
 
 
-def _kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Cohen's kappa (1960) of the answers (n,) of two methods on n pairs."""
-    if a.min() == a.max() == b.min() == b.max():
-        return np.nan  # both always say the same one thing: chance would agree too
-    counts = np.zeros((len(ANSWERS), len(ANSWERS)))
-    np.add.at(counts, (a, b), 1)
-    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
-    differ = 1 - np.eye(len(ANSWERS))
-    return float(1 - (differ * counts).sum() / (differ * by_chance).sum())
-
-
-def agreements(
-    samples: dict[str, np.ndarray], seeds: dict[str, list[int]], alpha: float
-) -> dict[str, Agreement]:
-    """Compare every estimator with leave-one-out over the seeds that both have.
+def agreements(samples: dict[str, np.ndarray], alpha: float) -> dict[str, Agreement]:
+    """Compare every estimator with leave-one-out.
 
     Args:
-        samples: Samples (T, n_train, n_test), by method.
-        seeds: The T seeds of each method.
+        samples: Samples (T, n_train, n_test), by method, all of the same seeds.
         alpha: Significance level of the t-test.
 
     Returns:
-        By estimator; empty without leave-one-out. An estimator that shares fewer than two seeds
-        with it is left out.
+        By estimator; empty without leave-one-out.
     """
     if "loo" not in samples:
         return {}
-    result = {}
-    for method, values in samples.items():
-        common = [seed for seed in seeds["loo"] if seed in seeds[method]]
-        if method == "loo" or len(common) < 2:
-            continue
-        loo = samples["loo"][[seeds["loo"].index(seed) for seed in common]]
-        own = values[[seeds[method].index(seed) for seed in common]]
-        result[method] = agreement(loo, own, method, alpha)
-    return result
+    return {
+        method: agreement(samples["loo"], values, method, alpha)
+        for method, values in samples.items()
+        if method != "loo"
+    }
 
 
 def agreement_table(by_method: dict[str, Agreement]) -> pd.DataFrame:
@@ -161,6 +142,7 @@ def agreement_table(by_method: dict[str, Agreement]) -> pd.DataFrame:
     for method, a in by_method.items():
         both_significant = a.confusion[np.ix_([0, 2], [0, 2])]
         row = {
+            "draws": len(a.of_seeds[COEFFICIENTS[0]]),
             "wasserstein": np.median(a.wasserstein),
             "wasserstein_same": np.median(a.wasserstein_same),
             "overlap": a.overlap.mean(),

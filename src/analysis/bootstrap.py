@@ -7,24 +7,30 @@ A statistic of T resampled seeds is not centred on the observed one: a seed that
 no spread, so on noise the p-values of resamples are too small, and percentiles of the resamples
 miss the truth mostly, and nearly always where the pairs vary on their own
 (`tests/analysis/test_bootstrap.py` simulates it). Their spread is about right, or too large the
-less the pairs vary together, so the intervals are `estimate ± z · standard error` with the standard
-error of the resamples (Efron and Tibshirani 1993, chapter 12.5).
+less the pairs vary together, so the intervals are `estimate ± t · standard error` with the standard
+error of the resamples and Student's t of T − 1 degrees of freedom (Efron and Tibshirani 1993,
+chapter 12.4): of three seeds, normal intervals of a difference would miss 0 five times as often.
+
+Two numbers of the same T seeds are compared by their difference on each resample, which leaves out
+what a seed does to both. Whatever is said of a rise, a fall or a largest one is said by `Estimate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import t as student_t
 
-from src.stats import correlation_matrices, pvalues_of_moments
+from src.stats import correlation_matrices, moments, pvalues, pvalues_of_moments
 
 N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
 LEVEL = 0.95
 LEAST_DRAWS = 3  # the resamples of two seeds with any spread at all are all alike
+_ROUNDING = 1e-12  # of numbers about as large as 1, as p-values and logarithms are
 _NO_SPREAD = 1e-250  # a standard deviation that divides 0 to 0, and scores to finite numbers
 
 
@@ -77,37 +83,112 @@ def resampled_moments(
     return moments
 
 
-def mean_pvalue_errors(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, float]:
-    """Return the standard error of the mean p-value over pairs, by test.
+@dataclass(frozen=True)
+class Estimate:
+    """A number about as large as 1, and what it is on the resamples of the seeds.
+
+    Attributes:
+        value: The number, of all T seeds.
+        drawn: Of the resamples in the order of `seed_resamples`, (N_RESAMPLES,). NaN where there
+            are fewer than LEAST_DRAWS seeds.
+        n_draws: T.
+    """
+
+    value: float
+    drawn: np.ndarray
+    n_draws: int
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """Return the difference from a number of the same T seeds in the same order.
+
+        Raises:
+            ValueError: The other has another T.
+        """
+        if self.n_draws != other.n_draws:
+            raise ValueError(f"{self.n_draws} seeds cannot be compared with {other.n_draws}")
+        return Estimate(self.value - other.value, self.drawn - other.drawn, self.n_draws)
+
+    def interval(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+        """Return the confidence interval within the limits of what is estimated.
+
+        NaN, as the estimate or its resamples are without enough seeds, gives NaN.
+        """
+        reach = _errors_to_limit(self.n_draws) * np.std(self.drawn, ddof=1)
+        lower, upper = np.maximum(low, self.value - reach), np.minimum(high, self.value + reach)
+        return float(lower), float(upper)
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where the confidence interval lies above or below 0; 0 where it does not tell."""
+        low, high = self.interval()
+        return int(low > _ROUNDING) - int(high < -_ROUNDING)
+
+
+def unresampled(value: float, n_draws: int) -> Estimate:
+    """Return an estimate without an interval."""
+    return Estimate(value, np.full(N_RESAMPLES, np.nan), n_draws)
+
+
+def _errors_to_limit(n_draws: int) -> float:
+    """Return how many standard errors a confidence limit of T seeds is away."""
+    return float(student_t.isf((1 - LEVEL) / 2, n_draws - 1))
+
+
+def clearly_largest(estimates: dict[str, Estimate]) -> str | None:
+    """Return which of several numbers of the same T seeds is the largest; None: cannot be told.
+
+    It is told where the confidence intervals of its differences from all others lie above 0.
+    """
+    for key, own in estimates.items():
+        others = [other for name, other in estimates.items() if name != key]
+        if others and all((own - other).sign > 0 for other in others):
+            return key
+    return None
+
+
+def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimate]:
+    """Return the means over pairs of the p-value, the standard deviation and the mean's size.
 
     Args:
         samples: Samples (T, n_train, n_test).
         tests: Of `src.stats.TESTS`.
 
     Returns:
-        The standard errors; NaN where there are fewer than LEAST_DRAWS seeds.
+        `mean_pvalue_<test>` of each test, `mean_std` and `mean_abs_mean`.
     """
     n_draws = len(samples)
-    if n_draws < LEAST_DRAWS:
-        return dict.fromkeys(tests, np.nan)
-    moments = resampled_moments(samples)
 
-    def mean_pvalues(count: np.ndarray) -> list[float]:
-        mean, std = moments(count)
-        return [pvalues_of_moments(mean, std, n_draws, test).mean() for test in tests]
+    def means(mean: np.ndarray, std: np.ndarray, p: list[np.ndarray]) -> list[float]:
+        return [values.mean() for values in (*p, std, np.abs(mean))]
 
-    with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
-        means = [*pool.map(mean_pvalues, seed_resamples(n_draws))]
-    return dict(zip(tests, np.std(means, axis=0, ddof=1), strict=True))
+    value = means(*moments(samples), [pvalues(samples, test) for test in tests])
+    drawn = np.full((N_RESAMPLES, len(value)), np.nan)
+    if n_draws >= LEAST_DRAWS:
+        moments_of = resampled_moments(samples)
+
+        def of_resample(count: np.ndarray) -> list[float]:
+            mean, std = moments_of(count)
+            return means(mean, std, [pvalues_of_moments(mean, std, n_draws, t) for t in tests])
+
+        with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
+            drawn = np.array([*pool.map(of_resample, seed_resamples(n_draws))])
+    names = [*(f"mean_pvalue_{test}" for test in tests), "mean_std", "mean_abs_mean"]
+    return {name: Estimate(*own, n_draws) for name, *own in zip(names, value, drawn.T, strict=True)}
 
 
-def interval(estimate: float, error: float, low: float, high: float) -> tuple[float, float]:
-    """Return the confidence interval of an estimate, within the limits of what is estimated.
+def difference_table(
+    differences: dict[Hashable, Estimate], names: list[str] | None = None
+) -> pd.DataFrame:
+    """Return differences with their confidence intervals, a row for each.
 
-    NaN, as the estimate or its error is without enough seeds, gives NaN.
+    Args:
+        differences: By label; a tuple is one of several levels.
+        names: Of the levels of the labels.
     """
-    reach = norm.isf((1 - LEVEL) / 2) * error
-    return float(np.maximum(low, estimate - reach)), float(np.minimum(high, estimate + reach))
+    rows = [(d.value, *d.interval()) for d in differences.values()]
+    keys = [key if isinstance(key, tuple) else (key,) for key in differences]
+    index = pd.MultiIndex.from_tuples(keys, names=names)
+    return pd.DataFrame(rows, index, columns=["difference", "low", "high"])
 
 
 def correlation_intervals(
@@ -116,7 +197,7 @@ def correlation_intervals(
     """Return the confidence intervals of the correlations between methods over pairs.
 
     Args:
-        samples: Samples (T, n_train, n_test), by method; T may differ between methods.
+        samples: Samples (T, n_train, n_test), by method, all of the same seeds.
         estimates: The correlations, as `src.stats.correlation_matrices` returns them of means,
             standard deviations and the t-test's p-values.
 
@@ -126,24 +207,24 @@ def correlation_intervals(
         fewer than LEAST_DRAWS seeds. They hold the correlation that T seeds show on average; what
         endless seeds would show is further from 0 where the means are noisy.
     """
-    moments = {m: resampled_moments(v) for m, v in samples.items()}
+    n_draws = len(next(iter(samples.values())))
+    resampled = {m: resampled_moments(v) for m, v in samples.items()}
 
-    def matrices(*counts: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    def matrices(count: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         statistics = {}
-        for count, (method, moments_of) in zip(counts, moments.items(), strict=True):
+        for method, moments_of in resampled.items():
             mean, std = moments_of(count)
-            p = pvalues_of_moments(mean, std, len(count))
+            p = pvalues_of_moments(mean, std, n_draws)
             statistics[method] = {"mean": mean, "std": std, "pvalue": p}
         return {k: _fisher(m.to_numpy()) for k, m in correlation_matrices(statistics).items()}
 
     with ThreadPoolExecutor() as pool:
-        drawn = [*pool.map(matrices, *(seed_resamples(len(v)) for v in samples.values()))]
-    enough = np.array([len(v) >= LEAST_DRAWS for v in samples.values()])
-    defined = np.where(np.outer(enough, enough), 1.0, np.nan)
+        drawn = [*pool.map(matrices, seed_resamples(n_draws))]
+    errors_to_limit = _errors_to_limit(n_draws) if n_draws >= LEAST_DRAWS else np.nan
     limits = {}
     for key, matrix in estimates.items():
         errors = np.std([matrix_of[key] for matrix_of in drawn], axis=0, ddof=1)
-        reach = norm.isf((1 - LEVEL) / 2) * errors * defined
+        reach = errors_to_limit * errors
         centre = _fisher(matrix.to_numpy())
         low, high = (
             pd.DataFrame(np.tanh(bound), matrix.index, matrix.columns)

@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from src.analysis.bootstrap import interval, mean_pvalue_errors
+from src.analysis.bootstrap import Estimate
 from src.analysis.significance import false_discoveries_controlled
 from src.experiments import Experiment
-from src.stats import TESTS, moments, pvalues
-
-# Of pairs: the p-value, the standard deviation and the size of the mean score.
-PAIR_NUMBERS = ("pvalue", "std", "abs_mean")
-QUARTILES = {"low": 0.25, "middle": 0.5, "high": 0.75}
+from src.stats import TESTS, pvalues
 
 
 def identity(experiment: Experiment) -> dict[str, object]:
@@ -25,36 +21,29 @@ def identity(experiment: Experiment) -> dict[str, object]:
     }
 
 
-def pvalue_summary(samples: dict[str, np.ndarray], alpha: float) -> pd.DataFrame:
+def pvalue_summary(
+    samples: dict[str, np.ndarray], means: dict[str, dict[str, Estimate]], alpha: float
+) -> pd.DataFrame:
     """Return the numbers of each method that comparisons of p-values take.
 
     Args:
         samples: Samples (T, n_train, n_test), by method.
+        means: What `pair_means` returns for all tests, by method.
         alpha: Significance level, and false discovery rate.
 
     Returns:
-        A row for each method. By test, `mean_pvalue_<test>` with its confidence limits (`..._low`,
-        `..._high`), `significant_<test>`, and `discoveries_<test>`, the fraction that Benjamini
-        and Hochberg's procedure keeps; and the quartiles over pairs (`..._low`, `..._middle`,
-        `..._high`) of PAIR_NUMBERS, the p-value by the t-test.
+        A row for each method: `draws`, T; the means with their confidence limits (`..._low`,
+        `..._high`); by test `below_alpha_<test>`, the fraction of pairs; and
+        `discoveries_ttest`, the fraction that Benjamini and Hochberg's procedure keeps.
     """
     rows = {}
     for method, values in samples.items():
         row: dict[str, float] = {"draws": len(values)}
-        errors = mean_pvalue_errors(values, TESTS)
+        for name, estimate in means[method].items():
+            low, high = estimate.interval(0.0, 1.0 if "pvalue" in name else np.inf)
+            row |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
         for test in TESTS:
-            p = pvalues(values, test)
-            low, high = interval(p.mean(), errors[test], 0.0, 1.0)
-            row |= {
-                f"mean_pvalue_{test}": p.mean(),
-                f"mean_pvalue_{test}_low": low,
-                f"mean_pvalue_{test}_high": high,
-                f"significant_{test}": (p < alpha).mean(),
-                f"discoveries_{test}": false_discoveries_controlled(p, alpha).mean(),
-            }
-        mean, std = moments(values)
-        for name, numbers in zip(PAIR_NUMBERS, (pvalues(values), std, np.abs(mean)), strict=True):
-            for label, quantile in QUARTILES.items():
-                row[f"{name}_{label}"] = np.quantile(numbers, quantile)
-        rows[method] = row
+            row[f"below_alpha_{test}"] = (pvalues(values, test) < alpha).mean()
+        found = false_discoveries_controlled(pvalues(values), alpha)
+        rows[method] = row | {"discoveries_ttest": found.mean()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -1,59 +1,69 @@
-"""Where the variance of a score comes from: seeds, checkpoints, initialisation, batch order."""
+"""Where the variance of a score comes from: seeds, epochs, initialisation, batch order."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from src.analysis.bootstrap import LEAST_DRAWS, interval, seed_resamples
+from src.analysis.bootstrap import (
+    LEAST_DRAWS,
+    N_RESAMPLES,
+    Estimate,
+    seed_resamples,
+    unresampled,
+)
 
 
 def variance_components(scores: np.ndarray) -> dict[str, float]:
-    """Return the variance of a score between seeds and, within a seed, between checkpoints.
+    """Return the variance of a score between seeds, between epochs, and of what is left.
 
-    The model of a pair's score is τ_tc = μ + a_t + e_tc with independent a_t of variance `between`
-    and e_tc of variance `within` (one-way random effects, Searle, Casella and McCulloch 1992,
-    chapter 3). Checkpoints of neighbouring epochs resemble each other, so `within` is what five
-    late epochs show, not all the noise that a longer training would.
+    The model of a pair's score is τ_tc = μ + a_t + β_c + e_tc. Checkpoint c is the same epoch in
+    every seed, so seeds and epochs are crossed: a_t are independent of variance `between`, β_c are
+    fixed effects of mean 0, and e_tc are independent of variance `residual`. The estimates are
+    those of the analysis of variance, mean squares less what `residual` adds to them (two-way mixed
+    model with one observation a cell, Searle, Casella and McCulloch 1992, chapters 4 and 5).
+    Checkpoints of neighbouring epochs resemble each other, so `residual` is what five late epochs
+    show, not all the noise that a longer training would.
 
     Args:
         scores: Scores (T, C, n_train, n_test).
 
     Returns:
-        `between` and `within`, averaged over pairs, and the share of `between` in their sum, each
-        with a confidence interval (`..._low`, `..._high`; NaN below LEAST_DRAWS seeds). An
-        estimate below 0 counts as 0. With one checkpoint all but `between` is NaN, and `between`
-        holds both.
+        `between`, `residual` and `epoch`, Σ β_c² / (C − 1), averaged over pairs, and
+        `share_between`, that of `between` in what is random, `between` + `residual`; each with a
+        confidence interval (`..._low`, `..._high`; NaN below LEAST_DRAWS seeds). An estimate below
+        0 counts as 0. With one checkpoint all but `between` is NaN, and `between` holds all.
     """
     n_draws, n_checkpoints = scores.shape[:2]
     flat = scores.reshape(n_draws, n_checkpoints, -1).astype(np.float64)
     flat -= flat[0, 0]  # the same variances, and exactly 0 for a constant
     means = flat.mean(axis=1)
-    if n_checkpoints > 1:
-        within_of_seed = flat.var(axis=1, ddof=1).mean(axis=1)
-    else:
-        within_of_seed = np.full(n_draws, np.nan)
-    gram = _gram(means)
+    # What the seed's mean leaves of each epoch, β_c and e_tc, as one long vector for each seed.
+    within = (flat - means[:, None]).reshape(n_draws, -1)
+    gram_of_means, gram_within = _gram(means), _gram(within)
+    products = within @ within.T / within.shape[1]
 
     def components(count: np.ndarray) -> np.ndarray:
-        within = count @ within_of_seed / n_draws
-        between = _pooled_variance(gram, count)
+        between, residual, epoch = _pooled_variance(gram_of_means, count), np.nan, np.nan
         if n_checkpoints > 1:
-            between -= within / n_checkpoints
-        total = between + within
-        return np.array([between, within, between / total if total > 0 else np.nan])
+            per_degree = n_checkpoints / (n_checkpoints - 1)
+            residual = per_degree * _pooled_variance(gram_within, count)
+            between -= residual / n_checkpoints
+            epoch = per_degree * (count @ products @ count) / n_draws**2 - residual / n_draws
+        total = between + residual
+        return np.array([between, residual, epoch, between / total if total > 0 else np.nan])
 
-    # Resamples may be below 0, or they would have no spread where `between` is near it.
-    estimate = np.maximum(components(np.ones(n_draws)), 0.0)
-    error = np.full(3, np.nan)
+    value = components(np.ones(n_draws))
+    drawn = np.full((N_RESAMPLES, len(value)), np.nan)
     if n_draws >= LEAST_DRAWS:
-        drawn = [components(count) for count in seed_resamples(n_draws)]
-        error = np.std(drawn, axis=0, ddof=1)
-    names, upper = ("between", "within", "share_between"), (np.inf, np.inf, 1.0)
+        # These may be below 0, or they would have no spread where the estimate is near it.
+        drawn = np.array([components(count) for count in seed_resamples(n_draws)])
     result: dict[str, float] = {}
-    for k, name in enumerate(names):
-        low, high = interval(estimate[k], error[k], 0.0, upper[k])
-        result |= {name: estimate[k], f"{name}_low": low, f"{name}_high": high}
+    names, most = ("between", "residual", "epoch", "share_between"), (np.inf, np.inf, np.inf, 1.0)
+    for name, own, of_resamples, high in zip(names, value, drawn.T, most, strict=True):
+        estimate = Estimate(float(np.maximum(own, 0.0)), of_resamples, n_draws)
+        result[name] = estimate.value
+        result[f"{name}_low"], result[f"{name}_high"] = estimate.interval(0.0, high)
     return result
 
 
@@ -63,7 +73,7 @@ def variance_components_table(scores: dict[str, np.ndarray]) -> pd.DataFrame:
     Args:
         scores: Scores (T, C, n_train, n_test), by method.
     """
-    rows = {method: variance_components(values) for method, values in scores.items()}
+    rows = {m: {"draws": len(values)} | variance_components(values) for m, values in scores.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
@@ -74,47 +84,48 @@ def variance_by_source(samples: dict[str, dict[str, np.ndarray]]) -> pd.DataFram
     reverse, each of them with what depends on both; so their sum may be above that of `both`.
 
     Args:
-        samples: Samples (T, n_train, n_test), by method, by source: "both" and any of "init" and
-            "batch".
+        samples: Samples (T, n_train, n_test) of the same T seeds, by method, by source: "both" and
+            any of "init" and "batch".
 
     Returns:
-        A row for each method that all sources have: the variance averaged over pairs by source,
-        and its ratio to that of `both` with a confidence interval.
+        A row for each method that all sources have: the variance averaged over pairs by source, its
+        ratio to that of `both`, and where all three are there that of `init` to `batch`, each with
+        a confidence interval.
     """
-    methods = [m for m in samples["both"] if all(m in by_method for by_method in samples.values())]
+    ratios = [(source, "both") for source in samples if source != "both"]
+    if len(ratios) > 1:
+        ratios.append(("init", "batch"))
     rows = {}
-    for method in methods:
-        row = {}
+    for method in [m for m in samples["both"] if all(m in own for own in samples.values())]:
+        row = {"draws": len(samples["both"][method])}
         logs = {}
         for source, by_method in samples.items():
-            variance, log_error = _variance_and_log_error(by_method[method])
-            row[f"variance_{source}"] = variance
-            logs[source] = np.log(variance) if variance > 0 else np.nan, log_error
-        for source in samples:
-            if source == "both":
-                continue
-            log_ratio = logs[source][0] - logs["both"][0]
-            low, high = interval(
-                log_ratio, np.hypot(logs[source][1], logs["both"][1]), -np.inf, np.inf
-            )
+            row[f"variance_{source}"], logs[source] = _variance_and_log(by_method[method])
+        for one, other in ratios:
+            ratio, name = logs[one] - logs[other], f"{one}_to_{other}"
+            low, high = ratio.interval()
             row |= {
-                f"{source}_to_both": np.exp(log_ratio),
-                f"{source}_to_both_low": np.exp(low),
-                f"{source}_to_both_high": np.exp(high),
+                name: np.exp(ratio.value),
+                f"{name}_low": np.exp(low),
+                f"{name}_high": np.exp(high),
             }
         rows[method] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
-def _variance_and_log_error(samples: np.ndarray) -> tuple[float, float]:
-    """Return the variance over seeds averaged over pairs, and the standard error of its log."""
+def _variance_and_log(samples: np.ndarray) -> tuple[float, Estimate]:
+    """Return the variance over seeds averaged over pairs, and the estimate of its logarithm."""
     n_draws = len(samples)
     gram = _gram(samples.reshape(n_draws, -1))
     variance = _pooled_variance(gram, np.ones(n_draws))
-    if n_draws < LEAST_DRAWS or variance <= 0:
-        return variance, np.nan
-    drawn = [_pooled_variance(gram, count) for count in seed_resamples(n_draws)]
-    return variance, np.std(np.log(drawn), ddof=1)
+    if variance <= 0:
+        return variance, unresampled(np.nan, n_draws)
+    if n_draws < LEAST_DRAWS:
+        return variance, unresampled(np.log(variance), n_draws)
+    drawn = np.array([_pooled_variance(gram, count) for count in seed_resamples(n_draws)])
+    # Seeds that are all alike but one leave resamples without any variance.
+    logs = np.log(np.where(drawn > 0, drawn, np.nan))
+    return variance, Estimate(np.log(variance), logs, n_draws)
 
 
 def _gram(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.errors import UserError
+
+_FILTERS = (0, 2, 3)  # nearest, bilinear, bicubic: of Pillow's, those that work on tensors
+
 
 @dataclass(frozen=True)
 class PixelValues:
@@ -32,9 +36,26 @@ class PixelValues:
 
     @classmethod
     def of_processor(cls, processor: Any, *, random_crop: bool = False) -> PixelValues:  # noqa: ANN401
-        """Return the settings of a transformers image processor."""
+        """Return the settings of a transformers image processor.
+
+        Raises:
+            UserError: It does something else with images than to resize and scale them.
+        """
         from PIL.Image import Resampling
 
+        allowed = {
+            "do_resize": (True,),
+            "do_center_crop": (None, False),
+            "do_pad": (None, False),
+            "resample": _FILTERS,
+        }
+        for name, values in allowed.items():
+            value = getattr(processor, name, values[0])
+            if value not in values:
+                raise UserError(
+                    f"preprocessor_config.json: {name} is {value}, but images can only be resized "
+                    f"as a whole (resample {', '.join(map(str, _FILTERS))}), scaled and normalised"
+                )
         edges = dict(processor.size)
         edge = edges.get("shortest_edge")
         normalises = processor.do_normalize

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
-from src.storage import load
+from src.storage import digest, load
 
 
 class Samples:
@@ -55,6 +55,19 @@ class Samples:
         for start in range(0, len(self), batch_size):
             yield self[start : start + batch_size]
 
+    def positions(self, indices: Tensor) -> Tensor:
+        """Return the positions (B,) of the samples that have the given indices (B,), int64.
+
+        Raises:
+            KeyError: There is no such sample; the argument is its index.
+        """
+        position = {index: i for i, index in enumerate(self.indices.tolist())}
+        return torch.tensor([position[index] for index in indices.tolist()], dtype=torch.int64)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of images and labels, in their order; indices are only their names."""
+        return digest([self.images, self.labels])
+
     @property
     def device(self) -> torch.device:
         """Device of the samples."""
@@ -84,20 +97,45 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     Raises:
         UserError: The file is missing or damaged, or does not hold what it should.
     """
-    make = f"python run_subset_generation.py --task {task.name}"
+    make = paths.command("run_subset_generation.py", "--task", task.name)
     path = paths.tensors(task.name, split)
-    tensors = load(path, make)
-    nothing = torch.empty(0)
-    images, labels, indices = (tensors.get(k, nothing) for k in ("images", "labels", "indices"))
-    n = len(labels)
+    identity = {"task": task.name, "split": split}
+    tensors = load(path, make, identity=identity, holds=("images", "labels", "indices"))
+    n = len(tensors["labels"]) if isinstance(tensors["labels"], Tensor) else 0
+    expected = {
+        "images": (torch.uint8, (n, *task.input_shape)),
+        "labels": (torch.int64, (n,)),
+        "indices": (torch.int64, (n,)),
+    }
     if (
         n == 0
-        or images.shape != (n, *task.input_shape)
-        or images.dtype != torch.uint8
-        or indices.shape != (n,)
+        or not all(isinstance(tensors[key], Tensor) for key in expected)
+        or any((tensors[k].dtype, tensors[k].shape) != kind for k, kind in expected.items())
+        or len(tensors["indices"].unique()) != n
+        or not set(tensors["labels"].tolist()) <= set(task.classes)
     ):
-        raise UserError(f"{path} does not hold the images of {task.name}; make it with: {make}")
+        raise UserError(
+            f"{path} does not hold images, labels and indices of {task.name}; "
+            f"make it again with: {make} --overwrite"
+        )
     return tensors
+
+
+def to_samples(
+    tensors: dict, experiment: Experiment, transform: Callable[[Tensor], Tensor] | None = None
+) -> Samples:
+    """Return the samples that tensors are to an experiment's model.
+
+    Args:
+        tensors: See `load_tensors`.
+        experiment: The experiment.
+        transform: Makes a ViT's inputs of images, uint8, whenever they are used; the inputs of a
+            CNN are made once.
+    """
+    images = tensors["images"]
+    if not experiment.has_backbone:
+        images = network_inputs(images, experiment.task)
+    return Samples(images, tensors["labels"], tensors["indices"], transform)
 
 
 def load_samples(
@@ -108,20 +146,10 @@ def load_samples(
     Args:
         paths: Every path below the root.
         experiment: The experiment.
-        transform: Makes inputs of uint8 images whenever they are used; None: they are made once, as
-            the CNNs take them.
+        transform: See `to_samples`.
     """
-    task = experiment.task
     train, test = (
-        Samples(
-            network_inputs(t["images"], task) if transform is None else t["images"],
-            t["labels"],
-            t["indices"],
-            transform,
-        )
-        for t in (
-            load_tensors(paths, task, f"train_{experiment.n_per_class}pc"),
-            load_tensors(paths, task, "test"),
-        )
+        to_samples(load_tensors(paths, experiment.task, split), experiment, transform)
+        for split in experiment.splits.values()
     )
     return train, test

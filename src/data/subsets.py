@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from src.data.sources import Split, load_split
+from src.data.sources import Split, load_splits
 from src.errors import UserError
 from src.experiments import Paths, Task
-from src.storage import load, save, write_atomically
+from src.storage import digest, load, save, write_atomically
 
 SUBSET_SEED = 2023  # of the committed index files
 
@@ -28,6 +28,9 @@ def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.nd
     Every split of every task has a generator of its own, seeded by `seed` and its name, so that
     train sets of different sizes are drawn independently. Where train and test come from one
     pool, the test set is drawn first and the train sets from what it leaves.
+
+    Raises:
+        UserError: A class has fewer samples than are to be drawn.
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{task.name}/{split}".encode())])
     available = np.ones(len(labels), dtype=bool)
@@ -37,12 +40,17 @@ def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.nd
         n_per_class = int(split.removeprefix("train_").removesuffix("pc"))
         if task.one_pool:
             available[draw_indices(task, "test", labels, seed)] = False
-    return np.concatenate(
-        [
-            rng.choice(np.flatnonzero(available & (labels == c)), n_per_class, replace=False)
-            for c in task.classes
-        ]
-    )
+    drawn = []
+    for c in task.classes:
+        of_class = np.flatnonzero(available & (labels == c))
+        if len(of_class) < n_per_class:
+            left = " that the test set leaves" if not available.all() else ""
+            raise UserError(
+                f"{task.name} {split}: class {c} has {len(of_class)} samples{left}, fewer than the "
+                f"{n_per_class} to be drawn"
+            )
+        drawn.append(rng.choice(of_class, n_per_class, replace=False))
+    return np.concatenate(drawn)
 
 
 def read_indices(path: Path, task: Task, labels: np.ndarray) -> np.ndarray:
@@ -59,7 +67,7 @@ def read_indices(path: Path, task: Task, labels: np.ndarray) -> np.ndarray:
     """
     seen: dict[int, int] = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -82,30 +90,60 @@ def read_indices(path: Path, task: Task, labels: np.ndarray) -> np.ndarray:
     return np.fromiter(seen, dtype=np.int64)
 
 
-def generate(
+@dataclass(frozen=True)
+class Subset:
+    """One split of a task, ready to be written.
+
+    Attributes:
+        name: Task and split.
+        drawn: The index file to write and its text; None: it is there.
+        tensors: The tensors' file and its content; None: it is there.
+        said: What of it is told.
+    """
+
+    name: str
+    drawn: tuple[Path, str] | None
+    tensors: tuple[Path, dict] | None
+    said: str
+
+    def write(self) -> str:
+        """Write what is not there yet and return a line that says what it is.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        if self.drawn is not None:
+            path, text = self.drawn
+            write_atomically(path, lambda file: file.write_text(text))
+        if self.tensors is not None:
+            save(*self.tensors)
+        return f"{self.name}: {self.said}"
+
+
+def prepare(
     task: Task,
     paths: Paths,
     source: Path | None,
     *,
     new_seed: int | None = None,
     overwrite: bool = False,
-) -> Iterator[str]:
-    """Write a task's index files where there are none, then its tensors; yield a line per split.
+) -> list[Subset]:
+    """Draw the indices of a task where there are no index files, read its samples, check both.
 
-    Everything is read and checked before the first file is written.
+    Nothing is written.
 
     Args:
         task: The task.
         paths: Every path below the root.
-        source: See `load_split`.
+        source: See `load_splits`.
         new_seed: Draw new indices with this seed, also where there are index files.
-        overwrite: Write tensors again that are up to date.
+        overwrite: Write tensors again that are there, also of other pixels.
 
     Raises:
-        UserError: The source cannot be reached, an index file is wrong, or a file cannot be
-            written.
+        UserError: The source cannot be reached or does not fit the task, an index file is wrong, a
+            class has too few samples, or there are tensors with other pixels or labels.
     """
-    full = {name: load_split(task, name, source) for name in ("train", "test")}
+    full = load_splits(task, source)
     subsets: dict[str, tuple[Split, np.ndarray, bool]] = {}
     for split in split_names(task):
         whole = full["test" if split == "test" else "train"]
@@ -119,39 +157,78 @@ def generate(
         subsets[split] = (whole, indices, is_new)
     if task.one_pool:
         _check_disjoint(task, paths, {split: indices for split, (_, indices, _) in subsets.items()})
-    for split, (whole, indices, is_new) in subsets.items():
-        if is_new:
-            text = "".join(f"{index}\n" for index in indices)
-            write_atomically(
-                paths.indices(task.name, split), lambda file, text=text: file.write_text(text)
-            )
-        labels = torch.from_numpy(whole.labels[indices])
-        path = paths.tensors(task.name, split)
-        up_to_date = not overwrite and _holds(path, indices)
-        if not up_to_date:
-            save(
-                path,
-                {
-                    "images": whole.images(indices.tolist()),
-                    "labels": labels,
-                    "indices": torch.from_numpy(indices),
-                    "origin": whole.origin,
-                },
-            )
-        counts = labels.bincount(minlength=max(task.classes) + 1)
-        per_class = ", ".join(f"{c}: {counts[c]}" for c in task.classes)
-        drawn = "drawn" if is_new else "from its index file"
-        state = "up to date" if up_to_date else f"from {whole.origin}"
-        yield f"{task.name} {split}: {len(indices)} samples {drawn} ({per_class}), images {state}"
+    return [_subset(task, paths, split, *subsets[split], overwrite) for split in subsets]
 
 
-def _holds(path: Path, indices: np.ndarray) -> bool:
-    """Say whether a tensor file is there, whole, and of these indices."""
+def _subset(
+    task: Task,
+    paths: Paths,
+    split: str,
+    whole: Split,
+    indices: np.ndarray,
+    is_new: bool,
+    overwrite: bool,
+) -> Subset:
+    content = {
+        "task": task.name,
+        "split": split,
+        "images": whole.images(indices.tolist()),
+        "labels": torch.from_numpy(whole.labels[indices]),
+        "indices": torch.from_numpy(indices),
+        "origin": whole.origin,
+    }
+    path = paths.tensors(task.name, split)
+    up_to_date = not overwrite and _is_up_to_date(path, content)
+    counts = content["labels"].bincount(minlength=max(task.classes) + 1)
+    names = whole.class_names or ("",) * len(counts)
+    per_class = ", ".join(f"{c} {names[c]}".rstrip() + f": {counts[c]}" for c in task.classes)
+    text = "".join(f"{index}\n" for index in indices)
+    return Subset(
+        f"{task.name} {split}",
+        (paths.indices(task.name, split), text) if is_new else None,
+        None if up_to_date else (path, content),
+        f"{len(indices)} samples {'drawn' if is_new else 'from its index file'} ({per_class}), "
+        f"images {'up to date' if up_to_date else f'from {whole.origin}'}",
+    )
+
+
+def _is_up_to_date(path: Path, content: dict) -> bool:
+    """Say whether a tensor file is there and whole, and holds what it should.
+
+    Where it came from does not matter: the source has been read, and what counts is compared.
+
+    Raises:
+        UserError: For the same indices it holds other pixels or labels. What was trained on these
+            would be left without them, so that is for the person to decide.
+    """
     try:
-        held = load(path, make="")["indices"]
-    except (UserError, KeyError):
+        held = load(path, make="")
+    except UserError:
         return False
-    return torch.equal(held, torch.from_numpy(indices))
+    if digest({**held, "origin": ""}) == digest({**content, "origin": ""}):
+        return True
+    if digest(held.get("indices")) != digest(content["indices"]):
+        return False
+    differ = [
+        f"the {key} of {n} samples"
+        for key in ("images", "labels")
+        if (n := _n_different(held.get(key), content[key]))
+    ]
+    if differ:
+        raise UserError(
+            f"{path} differs from what {content['origin']} gives for the same indices: "
+            f"{' and '.join(differ)} of {len(content['indices'])}; it was made from "
+            f"{held.get('origin')}: --overwrite writes it anew, and what was trained on it must be "
+            "trained again, --root DIR keeps both"
+        )
+    return False  # made by a version that wrote less into it
+
+
+def _n_different(held: object, wanted: torch.Tensor) -> int:
+    """Return how many samples of `wanted` (N, ...) are not those of what a file holds."""
+    if not isinstance(held, torch.Tensor) or held.shape != wanted.shape:
+        return len(wanted)
+    return int((held != wanted).reshape(len(wanted), -1).any(1).sum())
 
 
 def _check_disjoint(task: Task, paths: Paths, subsets: dict[str, np.ndarray]) -> None:

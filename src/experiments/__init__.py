@@ -6,11 +6,10 @@ own are registered by `register_model` and `register_task`. Nothing heavy is imp
 wrong arguments are answered at once.
 """
 
-from pathlib import Path
-
 from src.experiments.experiment import (
     RANDOMNESS,
     Experiment,
+    compared_name,
     paper_cnn_experiments,
     paper_vit_experiments,
     parse_experiment,
@@ -24,12 +23,12 @@ from src.experiments.models import (
     Model,
     register_model,
 )
-from src.experiments.paths import Paths
+from src.experiments.paths import REPOSITORY, Paths
 from src.experiments.tasks import TASKS, Task, register_task
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 N_SEEDS = 10
 N_CLASSES = 10
+SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source does not
 
 __all__ = [
     "DEFAULT_BACKBONE",
@@ -39,6 +38,7 @@ __all__ = [
     "N_SEEDS",
     "RANDOMNESS",
     "REPOSITORY",
+    "SOURCE_VARIABLE",
     "STEPS",
     "TASKS",
     "TINY_BACKBONE",
@@ -47,6 +47,7 @@ __all__ = [
     "Model",
     "Paths",
     "Task",
+    "compared_name",
     "paper_cnn_experiments",
     "paper_vit_experiments",
     "parse_experiment",

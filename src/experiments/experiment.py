@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +19,8 @@ RANDOMNESS = {
     "init": "initialisation only",
     "batch": "batch order only",
 }
+
+_LONGEST_NAME = 100  # characters of a comparison's folder; file systems take 255 bytes
 
 _NAME = re.compile(r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?P<n>\d+)pc(?:_(?P<randomness>[^_]+))?")
 
@@ -95,6 +99,11 @@ class Experiment:
         return self.n_per_class * len(self.task.classes)
 
     @property
+    def splits(self) -> dict[str, str]:
+        """Names of the splits that "train" and "test" samples come from."""
+        return {"train": f"train_{self.n_per_class}pc", "test": "test"}
+
+    @property
     def has_one_batch(self) -> bool:
         """Whether a batch holds all training samples, so that their order changes only rounding."""
         return self.n_train <= self.batch_size
@@ -167,6 +176,23 @@ def parse_experiment(name: str) -> Experiment:
     experiment = Experiment(MODELS[model], TASKS[task], int(match["n"]), randomness)
     experiment.hyperparameters  # noqa: B018, raises where they do not go together
     return experiment
+
+
+def compared_name(experiments: Iterable[Experiment]) -> str:
+    """Return what a comparison of experiments is called: its folder under results/comparison/.
+
+    The names are joined by `+` in one order, whatever the order given, so that a set of experiments
+    has one name and no two sets share one. Longer than a folder's name should be, it is the first
+    experiment, how many follow, and the beginning of the SHA-256 of all names.
+    """
+    ordered = sorted(
+        set(experiments), key=lambda e: (e.model.name, e.task.name, e.n_per_class, e.randomness)
+    )
+    name = "+".join(e.name for e in ordered)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{ordered[0].name}+{len(ordered) - 1}_more_{digest}"
 
 
 def paper_cnn_experiments() -> list[Experiment]:

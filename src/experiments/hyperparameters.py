@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -45,29 +45,26 @@ _WHOLE = {"epochs", "batch_size", "n_checkpoints"}
 NAMES = tuple(field.name for field in fields(Hyperparameters))
 
 
-def check(given: Mapping[str, Any], whose: str) -> None:
-    """Check the hyper-parameters that a model or a task names.
-
-    Args:
-        given: Values by name.
-        whose: What names them, for the message.
-
-    Raises:
-        UserError: A name or a value is not allowed.
-    """
+def problems(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with hyper-parameters that a model or a task names, values by name."""
     for name, value in given.items():
         if name not in NAMES:
-            raise UserError(f"{whose} has no field {name!r}: choose from {', '.join(NAMES)}")
-        if name == "optimizer":
+            yield f"there is no field {name!r}: choose from {', '.join(NAMES)}"
+        elif name == "optimizer":
             if value not in OPTIMIZERS:
-                allowed = ", ".join(OPTIMIZERS)
-                raise UserError(f"optimizer of {whose} is {value!r}: choose from {allowed}")
+                yield f"optimizer is {value!r}: choose from {', '.join(OPTIMIZERS)}"
         elif name in _WHOLE:
             if type(value) is not int or value < 1:
-                raise UserError(f"{name} of {whose} is {value!r}, not a whole number of at least 1")
+                yield f"{name} is {value!r}, not a whole number of at least 1"
         elif not _is_number(value) or value < 0 or (name == "learning_rate" and value == 0):
             limit = "above 0" if name == "learning_rate" else "of at least 0"
-            raise UserError(f"{name} of {whose} is {value!r}, not a number {limit}")
+            yield f"{name} is {value!r}, not a number {limit}"
+    n_kept = given.get("n_checkpoints", Hyperparameters.n_checkpoints)
+    if "epochs" in given and given["epochs"] < n_kept:
+        yield (
+            f"epochs is {given['epochs']}, not {n_kept} or more: the last n_checkpoints = {n_kept} "
+            "are kept"
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +39,19 @@ class Model:
         Raises:
             UserError: A field is not allowed.
         """
-        whose = f"model {self.name!r}"
+        for problem in self._problems():
+            raise UserError(f"model {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what experiments cannot be run with."""
         if not (isinstance(self.name, str) and NAME.fullmatch(self.name)):
-            raise UserError(f"{whose}: {NAME_RULE}")
+            yield NAME_RULE
         if self.factory is not None and not callable(self.factory):
-            raise UserError(
-                f"the factory of {whose} is {self.factory!r}, not a function of a task that "
-                "returns an nn.Module"
+            yield (
+                f"its factory is {self.factory!r}, not a function of a task that returns an "
+                "nn.Module"
             )
-        hyperparameters.check(self.hyperparameters, whose)
+        yield from hyperparameters.problems(self.hyperparameters)
 
 
 def _cnn2(task: Task) -> nn.Module:

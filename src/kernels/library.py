@@ -1,7 +1,8 @@
 """The compiled kernels: built once for a processor, in a second or two, and kept beside the source.
 
-Where there is no compiler, what they compute is composed of torch's operations, which takes longer
-and gives the same numbers to rounding.
+Where that cannot be written to, they are kept in the person's cache. Where there is no compiler,
+what they compute is composed of torch's operations, which takes longer and gives the same numbers
+to rounding.
 """
 
 from __future__ import annotations
@@ -66,9 +67,13 @@ def without_kernels() -> Iterator[None]:
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     try:
+        try:
+            built = build(SOURCE, NUMBERS[dtype], BUILT)
+        except OSError:
+            built = build(SOURCE, NUMBERS[dtype], _cache())
         # OpenMP's functions are found in torch's own library, so that both have the same threads.
-        return ctypes.CDLL(str(build(SOURCE, NUMBERS[dtype], BUILT)))
-    except (OSError, subprocess.CalledProcessError) as error:
+        return ctypes.CDLL(str(built))
+    except (OSError, ValueError, RuntimeError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         say(
             f"{SOURCE.name} was not compiled ({reason[0] if reason else error}): going on with "
@@ -96,25 +101,39 @@ def build(source: Path, number: str, folder: Path) -> Path:
     flags = (*FLAGS, *(X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ()))
     flags = (*flags, f"-DNUMBER={number}")
     sources = [source, *sorted(source.parent.glob("*.h"))]
-    described = [*(path.read_text() for path in sources), *flags, *compiler, _processor()]
+    texts = [path.read_text(encoding="utf-8") for path in sources]
+    described = [*texts, *flags, *compiler, _processor()]
     name = hashlib.sha256("\0".join(described).encode()).hexdigest()[:16]
     library = folder / f"{source.stem}-{name}.so"
     if not library.exists():
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
             for command in (
                 [*compiler, *flags, "-c", source, "-o", compiled],
                 [*compiler, "-shared", compiled, "-o", linked],  # without an OpenMP of its own
             ):
-                subprocess.run(command, check=True, capture_output=True, text=True)
+                subprocess.run(
+                    command,
+                    check=True,
+                    capture_output=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    env={**os.environ, "TMPDIR": scratch},  # /tmp may be full
+                )
             linked.replace(library)
     return library
 
 
+def _cache() -> Path:
+    """Return the folder for compiled kernels in the person's own cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "tda-kernels"
+
+
 def _compiler() -> list[str]:
-    if os.environ.get("CXX"):
-        return shlex.split(os.environ["CXX"])
+    if named := shlex.split(os.environ.get("CXX", "")):
+        return named
     for name in ("g++", "c++"):
         if path := shutil.which(name):
             return [path]
@@ -124,7 +143,8 @@ def _compiler() -> list[str]:
 def _processor() -> str:
     """Return what distinguishes processors that run different instructions."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        lines = described.split("\n\n")[0].splitlines()
         keys = ("model name", "flags", "Features", "CPU part")
         return "\n".join(line for line in lines if line.startswith(keys))
     return f"{platform.machine()} {platform.processor()}"

@@ -24,6 +24,7 @@ def build(experiment: Experiment, backbone: Backbone | None = None) -> nn.Module
 
         return LoraViT(
             backbone,
+            experiment.task.n_classes,
             rank=experiment.lora_rank,
             alpha=experiment.lora_alpha,
             dropout=experiment.lora_dropout,

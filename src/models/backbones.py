@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from src.data.pixel_values import PixelValues
+from src.data.samples import load_tensors
 from src.errors import UserError
-from src.experiments import N_CLASSES, TINY_BACKBONE, Experiment, Paths
+from src.experiments import TINY_BACKBONE, Experiment, Paths
 from src.models.linear import replace_linear_layers
+from src.models.seen import RECORD, check_unseen, read_record
 from src.storage import digest
 
 WAYS_OUT = (
@@ -48,11 +50,49 @@ class Backbone:
         return cls(model.eval().requires_grad_(False), pixel_values, weights_hash)
 
 
-def location(experiment: Experiment, paths: Paths) -> str:
-    """Return the folder, or the name on the hub, that an experiment's backbone is loaded from."""
-    if experiment.backbone == TINY_BACKBONE:
-        return str(paths.tiny_backbone(experiment.task.source))
-    return experiment.backbone
+def load_backbone_of(experiment: Experiment, paths: Paths) -> Backbone:
+    """Load the backbone of an experiment.
+
+    Raises:
+        UserError: See `load_backbone`; or it is the tiny one, and not the one that its folder
+            speaks of, or has seen images of the experiment.
+    """
+    if experiment.backbone != TINY_BACKBONE:
+        return load_backbone(experiment.backbone, random_crop=experiment.random_crop)
+    backbone, _ = load_tiny(experiment, paths, experiment.splits.values())
+    return backbone
+
+
+def tiny_command(experiment: Experiment, paths: Paths) -> str:
+    """Return the command that pre-trains the tiny backbone of an experiment's task."""
+    options = ("--experiment", experiment.name, "--backbone", TINY_BACKBONE)
+    return paths.command(experiment.training_script, *options)
+
+
+def load_tiny(experiment: Experiment, paths: Paths, splits: Iterable[str]) -> tuple[Backbone, dict]:
+    """Load the tiny backbone of an experiment's task, and what its folder says of it.
+
+    Args:
+        experiment: The experiment.
+        paths: Every path below the root.
+        splits: The splits of the task of which it must have seen no sample.
+
+    Raises:
+        UserError: It is not there, is not the one that its folder speaks of, or has seen a sample.
+    """
+    folder, task = paths.tiny_backbone(experiment.task.name), experiment.task
+    make = tiny_command(experiment, paths)
+    record = read_record(folder, make)
+    for split in splits:
+        images = load_tensors(paths, task, split)["images"]
+        check_unseen(record, folder, images, f"{task.name} {split}", make)
+    backbone = load_backbone(str(folder), random_crop=experiment.random_crop)
+    if backbone.weights_hash != record.get("weights"):
+        raise UserError(
+            f"the weights of the backbone {folder} are not those whose pre-training its {RECORD} "
+            f"tells: pre-train it again, and fine-tune on it, with: {make} --overwrite"
+        )
+    return backbone, record
 
 
 def load_backbone(source: str, *, random_crop: bool = False) -> Backbone:
@@ -77,7 +117,6 @@ def load_backbone(source: str, *, random_crop: bool = False) -> Backbone:
             processor = AutoImageProcessor.from_pretrained(source)
             model, report = ViTForImageClassification.from_pretrained(
                 source,
-                num_labels=N_CLASSES,
                 ignore_mismatched_sizes=True,  # the head of the pre-training
                 # Fused attention has no forward-mode derivative, which Hessian products need.
                 attn_implementation="eager",

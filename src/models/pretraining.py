@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from src.data.pixel_values import PixelValues
-from src.data.sources import load_split
-from src.data.subsets import read_indices, split_names
+from src.data.samples import load_tensors
+from src.data.sources import load_splits
+from src.data.subsets import split_names
 from src.errors import UserError
-from src.experiments import Paths, Task
-from src.models.backbones import is_there, quiet_transformers
-from src.storage import write_atomically
+from src.experiments import Experiment, Paths, Task
+from src.models.backbones import is_there, load_tiny, quiet_transformers, tiny_command
+from src.models.seen import RECORD, fingerprints
+from src.storage import check_settings, digest, save, write_atomically
 
 SEED = 0
 
@@ -53,55 +56,116 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Pool:
-    """Images that a task does not use, uint8 (N, C, H, W), and their classes from 0 on, (N,)."""
+    """Images that a task does not use.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: Their classes, numbered from 0 on, int64 (N,).
+        origin: Where they came from, for people.
+    """
 
     images: Tensor
     labels: Tensor
+    origin: str
 
 
-def unused(task: Task, paths: Paths, source: Path | None) -> tuple[Pool, Pool]:
+def recipe_of(task: Task) -> Recipe:
+    """Return how the tiny backbone of a task is made.
+
+    Raises:
+        UserError: There is no recipe for the task's source.
+    """
+    if task.source not in RECIPES:
+        raise UserError(
+            f"there is no recipe for a tiny backbone on images of {task.source}, only for "
+            f"{', '.join(RECIPES)} (RECIPES in src/models/pretraining.py): add one, or give "
+            "--backbone NAME_OR_DIR"
+        )
+    return RECIPES[task.source]
+
+
+def unused(task: Task, used: Tensor, source: Path | None) -> tuple[Pool, Pool]:
     """Return what to pre-train on and what to hold out, none of it used by the task.
 
     Where the source has classes that are not the task's, it is the images of these classes, else
-    the images outside of the committed subsets. What is held out comes from the source's test
-    split, or is a fifth of the one pool that there is.
+    all images; of either those that the task does not use. What is held out comes from the
+    source's test split, or is a fifth of the one pool that there is, without images and classes
+    that are not to be seen, or have not been.
+
+    Args:
+        task: The task.
+        used: The images in the task's subsets, uint8 (N, C, H, W).
+        source: See `load_splits`.
 
     Raises:
-        UserError: The source cannot be reached, or an index file is missing or wrong.
+        UserError: The source cannot be reached, or has too few such images.
     """
-    pools = []
-    for split in ("train", "test"):
-        full = load_split(task, split, source)
-        free = ~np.isin(full.labels, task.classes)
-        if not free.any():
-            free[:] = True
-            for name in split_names(task):
-                if task.one_pool or (name == "test") == (split == "test"):
-                    indices = read_indices(paths.indices(task.name, name), task, full.labels)
-                    free[indices] = False
-        chosen = np.flatnonzero(free)
+    excluded, classes, pools = fingerprints(used), None, []
+    for split, full in load_splits(task, source).items():
+        others = ~np.isin(full.labels, task.classes)
+        chosen = np.flatnonzero(others if others.any() else np.ones_like(others))
         if task.one_pool:
             chosen = np.random.default_rng(SEED).permutation(chosen)
             n_held_out = len(chosen) // 5
             chosen = chosen[n_held_out:] if split == "train" else chosen[:n_held_out]
-        _, classes = np.unique(full.labels[chosen], return_inverse=True)
-        pools.append(Pool(full.images(chosen.tolist()), torch.from_numpy(classes)))
+        images, labels = full.images(chosen.tolist()), full.labels[chosen]
+        if classes is None:
+            classes = np.unique(labels)
+        seen = fingerprints(images)
+        kept = ~torch.isin(seen, excluded) & torch.from_numpy(np.isin(labels, classes))
+        excluded = torch.cat([excluded, seen])
+        positions = torch.from_numpy(np.searchsorted(classes, labels))
+        pools.append(Pool(images[kept], positions[kept], full.origin))
+    n_needed = recipe_of(task).batch_size
+    if len(pools[0].labels) < n_needed or not len(pools[1].labels):
+        raise UserError(
+            f"{pools[0].origin} has {len(pools[0].labels)} images to pre-train on and "
+            f"{len(pools[1].labels)} to hold out that {task.name} does not use; it takes "
+            f"{n_needed} and 1"
+        )
     return pools[0], pools[1]
 
 
-def pretrain_tiny(task: Task, paths: Paths, source: Path | None, device: torch.device) -> None:
-    """Pre-train the tiny backbone of a task's source and save it, unless it is there.
+def pretrain_tiny(
+    experiment: Experiment,
+    paths: Paths,
+    source: Path | None,
+    device: torch.device,
+    *,
+    overwrite: bool,
+) -> None:
+    """Pre-train the tiny backbone of an experiment's task, unless there is one that it can take.
 
-    Prints the accuracy on held-out images.
+    It can take one that was made by the same recipe on images that are in none of the task's
+    subsets as they are now. Prints on how many, and the accuracy on held-out ones.
+
+    Args:
+        experiment: The experiment.
+        paths: Every path below the root.
+        source: See `load_splits`.
+        device: Where it is trained.
+        overwrite: Replace a backbone that is there and that the task cannot take.
 
     Raises:
-        UserError: The source cannot be reached, or the folder cannot be written.
+        UserError: There is one that the task cannot take and `overwrite` is False, the source
+            cannot be reached, or the folder cannot be written.
     """
-    folder = paths.tiny_backbone(task.source)
+    task, recipe = experiment.task, recipe_of(experiment.task)
+    folder = paths.tiny_backbone(task.name)
+    settings = {"recipe": asdict(recipe), "seed": SEED}
     if is_there(folder):
-        return
-    train, held_out = unused(task, paths, source)
-    recipe = RECIPES[task.source]
+        try:
+            _, record = load_tiny(experiment, paths, split_names(task))
+            found = {key: record.get(key) for key in settings}
+            check_settings(folder, found, settings, tiny_command(experiment, paths))
+        except UserError:
+            if not overwrite:
+                raise
+        else:
+            _tell(folder, "was pre-trained before", record, task)
+            return
+    used = torch.cat([load_tensors(paths, task, s)["images"] for s in split_names(task)])
+    train, held_out = unused(task, used, source)
     size = task.input_shape[1:]
     pixel_values = PixelValues(size)
     torch.manual_seed(SEED)
@@ -113,10 +177,25 @@ def pretrain_tiny(task: Task, paths: Paths, source: Path | None, device: torch.d
         image_mean=list(pixel_values.mean),
         image_std=list(pixel_values.std),
     )
-    _save_folder(folder, model.cpu(), processor)
+    record = {
+        **settings,
+        "origin": train.origin,
+        "seen": fingerprints(train.images),
+        "n_held_out": len(held_out.labels),
+        "accuracy": accuracy,
+        "weights": digest(list(model.cpu().base_model.parameters())),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "device": device.type,
+    }
+    _save_folder(folder, model, processor, record)
+    _tell(folder, "pre-trained", record, task)
+
+
+def _tell(folder: Path, done: str, record: dict, task: Task) -> None:
     print(
-        f"{folder}: pre-trained on {len(train.labels)} images that {task.name} does not use, "
-        f"accuracy {accuracy:.1%} on {len(held_out.labels)} held-out ones",
+        f"{folder}: {done} on {len(record['seen'])} images of {record['origin']} that {task.name} "
+        f"does not use, accuracy {record['accuracy']:.1%} on {record['n_held_out']} held-out ones",
         flush=True,
     )
 
@@ -173,12 +252,20 @@ def _accuracy(model: nn.Module, pool: Pool, pixel_values: PixelValues) -> float:
     return right.item() / len(pool.labels)
 
 
-def _save_folder(folder: Path, model: ViTForImageClassification, processor: object) -> None:
+def _save_folder(
+    folder: Path, model: ViTForImageClassification, processor: object, record: dict
+) -> None:
     """Save a backbone in transformers' format, file by file, whole or not at all."""
     with tempfile.TemporaryDirectory() as temporary, quiet_transformers():
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-        # The weights come first: a folder with its two settings files has all of it.
+        save(Path(temporary) / RECORD, record)
+        # A folder with its two settings files has all of it, and none of an earlier backbone.
+        try:
+            for file in folder.glob("*.json"):
+                file.unlink()
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror}") from error
         for file in sorted(Path(temporary).iterdir(), key=lambda f: f.suffix == ".json"):
             write_atomically(folder / file.name, lambda to, file=file: shutil.copyfile(file, to))
     if not is_there(folder):

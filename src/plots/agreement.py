@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from src.analysis.agreement import ANSWERS, Agreement
 from src.plots.heat_map import heat_map, make_room
-from src.plots.style import COLOURS, COLUMN, MARKERS, METHOD_LABELS, PAGE
+from src.plots.style import COLOURS, COLUMN, MARKERS, METHOD_LABELS, PAGE, legend_above
 from src.stats import COEFFICIENTS
 
 
@@ -31,7 +31,10 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
             (column[1], a.overlap, a.overlap_same, steps),
         ):
             for values, look in (
-                (same, {"color": "0.8", "histtype": "stepfilled"}),
+                (
+                    same,
+                    {"color": "0.8", "histtype": "stepfilled", "label": "as of one distribution"},
+                ),
                 (own, {"color": COLOURS[method], "histtype": "step", "linewidth": 1.2}),
             ):
                 weights = np.full(values.size, 100 / values.size)
@@ -40,6 +43,7 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
         column[1].set(xlabel="overlap", xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
     for axis in axes[:, 0]:
         axis.set_ylabel("% of pairs")
+    legend_above(figure, axes[0, 0])
     sns.despine(figure)
     return figure
 
@@ -52,7 +56,7 @@ def confusions(by_method: dict[str, Agreement]) -> Figure:
         rows = labels if axis is axes[0, 0] else []
         heat_map(axis, 100 * a.confusion, (0, 60), "Blues", ".0f", 7, rows, labels)
         axis.tick_params(labelsize=6)
-        axis.set_title(f"% of pairs (kappa {a.kappa:.2f})")
+        axis.set_title("% of pairs" + ("" if np.isnan(a.kappa) else f" (kappa {a.kappa:.2f})"))
         axis.set_xlabel(f"by {METHOD_LABELS[method]}")
     axes[0, 0].set_ylabel("by LOO")
     make_room(figure)
@@ -85,6 +89,6 @@ def seeds_against_means(by_method: dict[str, Agreement]) -> Figure:
             xticklabels=[METHOD_LABELS[m] for m in by_method],
             xlim=(-0.5, len(by_method) - 0.5),
         )
-    axes[0].set_ylabel("correlation with LOO\n(bar: of the means)")
+    axes[0].set_ylabel("correlation with LOO\n(dot: of a seed, bar: of the means)")
     sns.despine(figure)
     return figure

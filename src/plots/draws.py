@@ -36,7 +36,7 @@ def stability_by_draws(stability: dict[str, pd.DataFrame]) -> Figure:
         column[1].set_xlabel("seeds")
         column[1].set_xticks([t for t in (2, 4, 6, 8, 10) if t <= frame["draws"].max()])
     axes[0, 0].set(ylabel="mean p-value", ylim=(0, None))
-    axes[1, 0].set(ylabel="rank correlation\nof two halves", ylim=(None, 1))
+    axes[1, 0].set(ylabel="rank correlation of\ntwo halves of the seeds", ylim=(None, 1))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -10,7 +11,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.pairs import Influences
-from src.plots.style import COLOURS, METHOD_LABELS, PAGE, nice_tick, scale_ticks
+from src.plots.style import (
+    COLOURS,
+    METHOD_LABELS,
+    PAGE,
+    nice_tick,
+    pvalue_text,
+    scale_ticks,
+)
 
 
 def pair_sheet(
@@ -35,7 +43,7 @@ def pair_sheet(
         figure.subfigures(1, len(sides), wspace=0.03), sides.items(), strict=True
     ):
         axes = side.subplots(len(pairs), 3, width_ratios=(1, 1, 2.6), sharex="col", squeeze=False)
-        side.suptitle(f"{title} (bar: mean over draws)", fontsize=8)
+        side.suptitle(f"{title} (dot: a seed, bar: mean)", fontsize=8)
         reach = 1.1 * max(np.abs(samples[:, i, j]).max() for i, j in pairs) or 1.0
         for row, (i, j) in zip(axes, pairs, strict=True):
             pictures.show(row[0], "train", i)
@@ -46,9 +54,15 @@ def pair_sheet(
                 values, np.zeros_like(values), "o", color=COLOURS[method], alpha=0.6, markersize=4
             )
             row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
-            number = f"{p[i, j]:.1e}" if p[i, j] < 1e-3 else f"{p[i, j]:.2g}"
+            number = f"p = {pvalue_text(p[i, j])}"
             row[2].text(
-                0.02, 0.95, f"p = {number}", transform=row[2].transAxes, va="top", fontsize=7
+                0.02,
+                0.95,
+                number,
+                transform=row[2].transAxes,
+                va="top",
+                fontsize=7,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over the line at 0
             )
             row[2].set(yticks=[], xlim=(-reach, reach))
             sns.despine(ax=row[2], left=True)
@@ -77,6 +91,8 @@ def influence_sheet(
     figure = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
     pictures.show(top.subplots(), "test", test_position)
+    key = f"*: p < {alpha:g}\nlines: {100 * (1 - alpha):g}% confidence intervals"
+    top.text(0.995, 0.98, key, ha="right", va="top", fontsize=7)
     for column, (method, found) in zip(
         bottom.subfigures(1, len(by_method), squeeze=False)[0], by_method.items(), strict=True
     ):
@@ -123,12 +139,12 @@ class Pictures:
 
     Attributes:
         splits: Tensors of "train" and "test": images uint8 (n, C, H, W), labels, indices.
-        class_names: What each label is called.
-        predictions: Predicted labels (T,) by position, by split; None: not known.
+        name_of: Says what a label is called.
+        predictions: Predicted labels (T,) by sample's index, by split; None: not known.
     """
 
     splits: dict[str, dict]
-    class_names: tuple[str, ...]
+    name_of: Callable[[int], str]
     predictions: dict[str, dict[int, np.ndarray]] | None
 
     def show(self, axis: plt.Axes, split: str, position: int, *, named: bool = True) -> None:
@@ -140,14 +156,15 @@ class Pictures:
         image = tensors["images"][position].permute(1, 2, 0).numpy()
         axis.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        lines = [f"{tensors['indices'][position]}"]
+        index = int(tensors["indices"][position])
+        lines = [f"{index}"]
         if named:
-            lines.append(self.class_names[tensors["labels"][position]])
+            lines.append(self.name_of(int(tensors["labels"][position])))
             if self.predictions is not None:
-                lines.append(self._predicted(self.predictions[split][position]))
+                lines.append(self._predicted(self.predictions[split][index]))
         axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
 
     def _predicted(self, labels: np.ndarray) -> str:
         values, counts = np.unique(labels, return_counts=True)
         most = counts.argmax()
-        return f"→ {self.class_names[values[most]]} {counts[most]}/{len(labels)}"
+        return f"→ {self.name_of(int(values[most]))} {counts[most]}/{len(labels)}"

@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from src.analysis.bootstrap import LEVEL
 from src.plots.style import (
     COLOURS,
     COLUMN,
@@ -17,6 +18,7 @@ from src.plots.style import (
     MARKERS,
     METHOD_LABELS,
     PAGE,
+    legend_above,
     nice_tick,
     scale_ticks,
 )
@@ -26,7 +28,7 @@ from src.stats import moments
 def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
     """Draw a histogram of p-values for each method, with the significance level."""
     figure, axes = plt.subplots(
-        1, len(p), figsize=(PAGE, 1.9), sharex=True, sharey=True, squeeze=False
+        1, len(p), figsize=(PAGE, 2.2), sharex=True, sharey=True, squeeze=False
     )
     for axis, (method, values) in zip(axes[0], p.items(), strict=True):
         sns.histplot(
@@ -39,7 +41,7 @@ def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
             alpha=1,
             ax=axis,
         )
-        axis.axvline(alpha, color="black", linestyle="--", linewidth=0.8)
+        axis.axvline(alpha, color="black", linestyle="--", linewidth=0.8, label=f"p = {alpha:g}")
         axis.set(
             title=f"{METHOD_LABELS[method]}\n{(values < alpha).mean():.1%} below {alpha:g}",
             xlabel="p-value",
@@ -48,6 +50,7 @@ def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
             xticks=[0, 0.5, 1],
             xticklabels=["0", "0.5", "1"],
         )
+    legend_above(figure, axes[0, 0])
     sns.despine(figure)
     return figure
 
@@ -86,7 +89,13 @@ def mean_pvalue_by_checkpoints(means: pd.DataFrame, intervals: pd.DataFrame) -> 
         ylim=(0, None),
     )
     axis.locator_params(axis="y", nbins=5)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(
+        title=f"band: {LEVEL:.0%}\nconfidence\ninterval",
+        title_fontsize=7,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     sns.despine(figure)
     return figure
 
@@ -97,9 +106,12 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
     Args:
         samples: Samples (T, n_train, n_test), by method.
         alpha: Pairs below the two lines are significant at this level by the t-test.
+
+    A panel ends at quantiles of its pairs; its title says how many are outside.
     """
-    figure, axes = plt.subplots(1, len(samples), figsize=(PAGE, 1.9), squeeze=False)
-    norm = LogNorm(1, 10 ** np.ceil(np.log10(next(iter(samples.values()))[0].size / 10)))
+    figure, axes = plt.subplots(1, len(samples), figsize=(PAGE, 2.2), squeeze=False)
+    n_pairs = next(iter(samples.values()))[0].size
+    norm = LogNorm(1, max(10.0, 10 ** np.ceil(np.log10(n_pairs / 10))))
     for axis, (method, values) in zip(axes[0], samples.items(), strict=True):
         mean, std = (moment.ravel() for moment in moments(values))
         # The few largest of many pairs would leave the rest a dot in the corner.
@@ -122,15 +134,22 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
             color="black",
             linestyle="--",
             linewidth=0.8,
+            label=f"p = {alpha:g} (t-test)",
         )
+        outside = ((np.abs(mean) > limit_x) | (std > limit_y)).mean()
         tick = nice_tick(limit_x)
         axis.set_xticks([-tick, 0, tick])
         axis.locator_params(axis="y", nbins=3)
-        axis.set(title=METHOD_LABELS[method], xlim=(-limit_x, limit_x), ylim=(0, limit_y))
+        axis.set(
+            title=f"{METHOD_LABELS[method]}\n{outside:.1%} outside",
+            xlim=(-limit_x, limit_x),
+            ylim=(0, limit_y),
+        )
         axis.set_xlabel("mean of τ" + scale_ticks(axis.xaxis, limit_x))
         axis.set_ylabel(
             ("std of τ" if axis is axes[0, 0] else "") + scale_ticks(axis.yaxis, limit_y)
         )
     figure.colorbar(density, ax=axes, label="pairs", aspect=30)
+    legend_above(figure, axes[0, 0])
     sns.despine(figure)
     return figure

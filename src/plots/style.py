@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 
@@ -15,11 +16,13 @@ import seaborn as sns
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from src.experiments import METHODS
 from src.storage import write_atomically
 
 COLUMN, PAGE = 3.25, 6.75  # widths in inches
+_SUBJECT_SIZE = 6  # points
 
 METHOD_LABELS = {"loo": "LOO", "ats": "ATS", "if": "IF", "gd": "GD", "gc": "GC"}
 STATISTIC_LABELS = {"mean": "mean of τ", "std": "standard deviation of τ", "pvalue": "p-value"}
@@ -28,6 +31,7 @@ COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), stric
 MARKERS = dict(zip(METHODS, "osD^v", strict=True))
 LINES = dict(zip(METHODS, ("-", "-", "-", "--", "-"), strict=True))
 
+matplotlib.rcdefaults()  # the figures are the same whatever a person's matplotlibrc says
 sns.set_theme(
     context="paper",
     style="ticks",
@@ -44,8 +48,18 @@ sns.set_theme(
 )
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Save a figure as `<name>.pdf` and `<name>.png` and close it; return the two paths."""
+def save_figure(figure: Figure, folder: Path, name: str, subject: str = "") -> list[Path]:
+    """Save a figure as `<name>.pdf` and `<name>.png` and close it.
+
+    Args:
+        figure: The figure.
+        folder: Where the files go.
+        name: Of the files, without suffix.
+        subject: What the figure is about, written in a strip of its own below it.
+
+    Returns:
+        The two paths.
+    """
     # Everything is placed once, by the letters of the PDF. While there is a layout engine, even one
     # that does nothing, matplotlib draws each file twice, the first time for the engine alone.
     figure.set_canvas(FigureCanvasPdf(figure))
@@ -53,23 +67,52 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     with plt.rc_context({"figure.constrained_layout.use": False}):
         figure.set_layout_engine(None)
+        box = _with_subject(figure, subject)
         for path in paths:
             # No date in the PDF: the same numbers give the same file.
             metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
             write_atomically(
-                path, lambda file, m=metadata: figure.savefig(file, dpi=300, metadata=m)
+                path,
+                lambda file, m=metadata: figure.savefig(file, dpi=300, metadata=m, bbox_inches=box),
             )
     plt.close(figure)
     return paths
 
 
-def scale_ticks(axis: Axis, limit: float) -> str:
+def subject_strip(width: float, subject: str) -> tuple[str, float]:
+    """Return a subject, broken into lines for a figure's width, and their height, in inches."""
+    # Letters are little more than half as wide as high, most of them.
+    lines = wrap(subject, int(width * 72 / (0.6 * _SUBJECT_SIZE)), break_on_hyphens=False)
+    return "\n".join(lines), _SUBJECT_SIZE / 72 * (1.2 * len(lines) + 0.6) if lines else 0.0
+
+
+def _with_subject(figure: Figure, subject: str) -> Bbox:
+    """Write what a figure is about below it; return the box, in inches, that holds both.
+
+    Outside the figure's own box it can meet nothing that is drawn inside, whatever the layout.
+    """
+    width, height = figure.get_size_inches()
+    text, strip = subject_strip(width, subject)
+    figure.text(
+        1 - 0.05 / width,
+        -strip / 2 / height,
+        text,
+        ha="right",
+        va="center",
+        fontsize=_SUBJECT_SIZE,
+        color="0.35",
+        parse_math=False,
+    )
+    return Bbox([[0, -strip], [width, height]])
+
+
+def scale_ticks(axis: Axis, limit: float, digits: int = 6) -> str:
     """Divide an axis's tick labels by a power of ten and return it for the axis's label."""
     exponent = int(np.floor(np.log10(limit)))
     if exponent in (-1, 0, 1):
         exponent = 0
     axis.set_major_formatter(
-        lambda value, _: f"{value / 10.0**exponent:g}".replace("-", "\N{MINUS SIGN}")
+        lambda value, _: f"{value / 10.0**exponent:.{digits}g}".replace("-", "\N{MINUS SIGN}")
     )
     return f" ($10^{{{exponent}}}$)" if exponent else ""
 
@@ -80,7 +123,22 @@ def nice_tick(limit: float) -> float:
     return decade * max(step for step in (1, 2, 5) if step * decade <= limit)
 
 
+def legend_above(figure: Figure, axis: plt.Axes) -> None:
+    """Put the legend of an axis, whose looks all axes share, above all of them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper right", ncols=len(labels))
+
+
 def error_bars(frame: pd.DataFrame, column: str) -> np.ndarray:
     """Return the lengths (2, n) of the error bars of a column from its `_low` and `_high`."""
     value = frame[column]
     return np.stack([value - frame[f"{column}_low"], frame[f"{column}_high"] - value])
+
+
+def pvalue_text(p: float) -> str:
+    """Return a p-value for people, which is 0 or 1 only if it is."""
+    if p in (0, 1):
+        return f"{p:g}"
+    if p < 1e-3:
+        return f"{p:.1e}"
+    return min(f"{p:.3f}", "0.999") if p < 1 else f"{p:.3f}"

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from src.analysis.bootstrap import LEVEL
 from src.plots.style import COLOURS, COLUMN, METHOD_LABELS, error_bars
 
 
@@ -31,7 +32,7 @@ def share_between_seeds(components: pd.DataFrame) -> Figure:
     axis.set(
         xticks=positions,
         xticklabels=[METHOD_LABELS[m] for m in components.index],
-        ylabel="share of variance\nbetween seeds",
+        ylabel=f"share between seeds\n({LEVEL:.0%} intervals)",
         ylim=(0, 1),
     )
     sns.despine(figure)
@@ -65,7 +66,7 @@ def variance_ratio(sources: pd.DataFrame) -> Figure:
     axis.set(
         xticks=positions,
         xticklabels=[METHOD_LABELS[m] for m in sources.index],
-        ylabel="variance of τ,\nratio to both sources",
+        ylabel=f"variance of τ, ratio to\nboth ({LEVEL:.0%} intervals)",
         yscale="log",
     )
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from src.analysis.agreement import (
-    Agreement,
     agreement_table,
     agreements,
     confusion_table,
 )
-from src.analysis.bootstrap import LEVEL, correlation_intervals
+from src.analysis.bootstrap import correlation_intervals
+from src.experiments import HELPFUL_SIGN
 from src.plots.agreement import confusions, distances, seeds_against_means
 from src.plots.correlations import correlation_heatmaps
 from src.plots.style import METHOD_LABELS
 from src.report import Report
-from src.reports.reading import of_methods
+from src.reports.draws import DrawsReport
+from src.reports.reading import (
+    decimals,
+    listed,
+    of_methods,
+    percent,
+    reading_of_left_out,
+    words_of_intervals,
+)
 from src.results import ExperimentScores, correlation_table, pair_statistics
 from src.stats import correlation_matrices
 
 
+def correlations_of(
+    samples: dict[str, np.ndarray],
+) -> tuple[dict[tuple[str, str], pd.DataFrame], pd.DataFrame]:
+    """Return the correlations between methods over pairs.
+
+    Args:
+        samples: Samples (T, n_train, n_test), by method.
+
+    Returns:
+        The correlations, by (statistic, coefficient), and as a long table with confidence limits.
+    """
+    matrices = correlation_matrices(pair_statistics(samples))
+    return matrices, correlation_table(matrices, correlation_intervals(samples, matrices))
+
+
 def report_correlations(
     report: Report, scores: ExperimentScores
-) -> tuple[dict[tuple[str, str], pd.DataFrame], pd.DataFrame]:
+) -> dict[tuple[str, str], pd.DataFrame]:
     """Write the correlations between methods.
 
     Args:
@@ -30,11 +54,10 @@ def report_correlations(
         scores: The scores.
 
     Returns:
-        The correlations, by (statistic, coefficient), and as a long table with confidence limits.
+        The correlations, by (statistic, coefficient).
     """
-    samples = scores.samples()
-    matrices = correlation_matrices(pair_statistics(samples))
-    table = correlation_table(matrices, correlation_intervals(samples, matrices))
+    report = DrawsReport(report, scores.n_draws)
+    matrices, table = correlations_of(scores.samples())
     report.figure(
         "correlations",
         correlation_heatmaps(matrices),
@@ -45,72 +68,79 @@ def report_correlations(
         "correlations",
         table,
         "Correlations between methods over pairs",
-        f"With {LEVEL:.0%} confidence intervals from resampled seeds; `loo`, `gd` and `gc` are "
-        "positive where a train sample helps, `ats` and `if` negative.",
+        f"{words_of_intervals(scores.n_draws)}; LOO, GD and GC are positive where a train sample "
+        f"helps, ATS and IF negative. {reading_of_left_out(scores.unused)}".strip(),
         index=False,
     )
-    return matrices, table
+    return matrices
 
 
 def _reading_of_correlations(table: pd.DataFrame) -> str:
-    means = table.query("statistic == 'mean' and coefficient == 'spearman'").dropna()
+    means = table.query("statistic == 'mean' and coefficient == 'spearman'")
+    means = means.dropna(subset="value")
     if means.empty:
         return "No two methods have scores that vary over pairs."
-    order = means["value"].abs()
-    most, least = means.loc[order.idxmax()], means.loc[order.idxmin()]
-    return (
-        f"Which pairs have large mean scores is ranked most alike by {_pair(most)} "
-        f"({most.value:.2f}, Spearman) and least alike by {_pair(least)} ({least.value:.2f})."
+    signs = means["method_a"].map(HELPFUL_SIGN) * means["method_b"].map(HELPFUL_SIGN)
+    alike = means["value"] * signs
+    pairs = pd.Series(
+        [
+            f"{METHOD_LABELS[a]} with {METHOD_LABELS[b]}"
+            for a, b in means[["method_a", "method_b"]].to_numpy()
+        ],
+        means.index,
     )
+    most, least = (
+        f"{listed(pairs[alike == bound])} ({decimals(bound)})"
+        for bound in (alike.max(), alike.min())
+    )
+    reading = f"By mean scores, with the sign that is positive where a sample helps, {most} rank "
+    if alike.min() == alike.max():
+        return reading + "pairs as alike as this Spearman correlation says."
+    return reading + f"pairs most alike (Spearman), {least} least alike."
 
 
-def _pair(row: pd.Series) -> str:
-    return f"{METHOD_LABELS[row.method_a]} and {METHOD_LABELS[row.method_b]}"
-
-
-def report_agreement(
-    report: Report, scores: ExperimentScores, alpha: float
-) -> dict[str, Agreement]:
+def report_agreement(report: Report, scores: ExperimentScores, alpha: float) -> None:
     """Write how far the estimators agree with leave-one-out as distributions over seeds.
 
     Args:
         report: Takes the tables and figures.
         scores: The scores.
         alpha: Significance level of the t-test.
-
-    Returns:
-        The agreements, by estimator; empty without leave-one-out.
     """
-    by_method = agreements(scores.samples(), scores.seeds, alpha)
+    report = DrawsReport(report, scores.n_draws)
+    by_method = agreements(scores.samples(), alpha)
     if not by_method:
-        return by_method
+        return
     table = agreement_table(by_method)
-    closer = table["wasserstein"] < table["wasserstein_same"]
+    closer = table["wasserstein"] <= table["wasserstein_same"]
     report.table(
         "agreement",
         table,
         "Agreement with leave-one-out, as distributions over seeds",
-        "Scores in helpful sign and standard scale. `..._same` is what two samples of one "
-        "distribution would show; "
+        "Scores in helpful sign and standard scale. Columns that end in _same say what two sets of "
+        "seeds of one distribution would show; by the Wasserstein distance "
         + (
-            "no estimator comes as near."
-            if not closer.any()
-            else f"as near come {of_methods(table['wasserstein'][closer], '.2f')}."
+            f"as near come {of_methods(table['wasserstein'][closer], decimals)}."
+            if closer.any()
+            else "no estimator comes as near."
         ),
     )
     report.figure(
         "agreement_distances",
         distances(by_method),
         "Distance and overlap between the draws of a pair",
-        f"The samples of a pair overlap by {of_methods(table['overlap'], '.2f')} on average, where "
-        f"equal distributions would by {table['overlap_same'].mean():.2f} (grey).",
+        f"A pair's scores by LOO and by an estimator, one of each seed, overlap by "
+        f"{of_methods(table['overlap'], decimals)} on average; those of one distribution (grey) by "
+        f"{of_methods(table['overlap_same'], decimals)}.",
     )
     report.figure(
         "agreement_confusions",
         confusions(by_method),
         "Do both call a pair significant, and in the same direction?",
-        f"The same answer for {of_methods(table['same_answer'], '.0%')} of pairs; both significant "
-        f"in opposite directions for {of_methods(table['opposite_significant'], '.0%')}.",
+        f"Beyond chance the answers agree by a kappa of {of_methods(table['kappa'], decimals)} (1: "
+        "all the same, 0: as chance would have it; not defined where both always give one and the "
+        "same). Both are significant in opposite directions for "
+        f"{of_methods(table['opposite_significant'], percent)} of pairs.",
     )
     report.table(
         "agreement_confusions",
@@ -123,7 +153,6 @@ def report_agreement(
         seeds_against_means(by_method),
         "Correlation with leave-one-out, single seeds against means",
         "Means over seeds correlate by "
-        f"{of_methods(table['spearman_of_means'], '.2f')} (Spearman), single seeds on average by "
-        f"{of_methods(table['spearman_of_seeds'], '.2f')}.",
+        f"{of_methods(table['spearman_of_means'], decimals)} (Spearman), single seeds on average "
+        f"by {of_methods(table['spearman_of_seeds'], decimals)}.",
     )
-    return by_method

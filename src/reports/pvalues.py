@@ -5,38 +5,57 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from src.analysis.bootstrap import LEVEL, interval, mean_pvalue_errors
-from src.analysis.draws_needed import POWER, power_table, stability
+from src.analysis.bootstrap import (
+    LEVEL,
+    Estimate,
+    clearly_largest,
+    difference_table,
+    pair_means,
+)
+from src.analysis.draws_needed import MOST_DRAWS, POWER, power_table, stability
 from src.analysis.pairs import Influences, distinct_pairs, influences
-from src.analysis.significance import significance_table
+from src.analysis.significance import (
+    MOST_SIGN_CHOICES,
+    least_sign_flip_pvalue,
+    significance_table,
+)
 from src.analysis.variance import variance_components_table
-from src.data.samples import load_tensors
 from src.errors import UserError
 from src.experiments import Experiment, Paths
 from src.plots.draws import stability_by_draws
 from src.plots.pairs import Pictures, influence_sheet, pair_sheet
 from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
-from src.plots.style import METHOD_LABELS
+from src.plots.style import METHOD_LABELS, pvalue_text
 from src.plots.variance import share_between_seeds
 from src.predictions import load_predictions
 from src.report import Report
-from src.reports.reading import largest, listed, of_methods
+from src.reports.draws import DrawsReport
+from src.reports.reading import (
+    counted,
+    decimals,
+    of_methods,
+    percent,
+    reading_of_left_out,
+    told,
+    words_of_intervals,
+)
 from src.results import ExperimentScores, pvalue_tables, save_pvalues
 from src.stats import mean_under_noise
 
 N_PAIRS = 5  # on each side of a sheet
 N_INFLUENCES = 5  # proponents, and opponents
 
+VARIANCE_TITLE = "Variance between seeds, of the rest, and between epochs"
+
 
 def report_pvalues(
-    report: Report, scores: ExperimentScores, paths: Paths, test: str, alpha: float
+    report: Report, scores: ExperimentScores, test: str, alpha: float
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Write the tables and figures of the p-values.
 
     Args:
         report: Takes the tables and figures.
         scores: The scores.
-        paths: Every path below the root.
         test: "ttest" or "snr"; the names of the latter's files end with it.
         alpha: Significance level, and false discovery rate.
 
@@ -46,94 +65,163 @@ def report_pvalues(
     """
     suffix = "" if test == "ttest" else f"_{test}"
     means, fractions, p = pvalue_tables(scores, test, alpha)
-    folder = paths.results(scores.experiment)
-    save_pvalues(folder / f"pvalues{suffix}.pt", scores, p, test)
+    report = DrawsReport(report, scores.n_draws)
     last, samples = means.index[-1], scores.samples()
+    estimates = mean_pvalue_estimates(scores, test)
     report.table(
         f"mean_pvalues{suffix}",
         means,
         "Mean p-value by number of checkpoints",
-        f"Averaged over {last} checkpoints, the mean p-value over all pairs is "
-        f"{of_methods(means.loc[last], '.3f')}; pure noise would give "
-        f"{mean_under_noise(test, scores.n_draws):.2f}." + _remark_on_batches(scores.experiment),
+        " ".join(
+            [
+                f"Averaged over {counted(last, 'checkpoint')}, the mean p-value over all pairs is "
+                f"{of_methods(means.loc[last], pvalue_text)}; pure noise would give "
+                f"{mean_under_noise(test, scores.n_draws):.2f}.",
+                *_remark_on_batches(scores.experiment),
+                reading_of_left_out(scores.unused),
+            ]
+        ).strip(),
     )
-    intervals = mean_pvalue_intervals(scores, means, test)
+    intervals = mean_pvalue_intervals(estimates)
     report.table(
         f"mean_pvalue_intervals{suffix}",
         intervals,
         f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
-        "From resampled seeds: how far the mean p-value would move with another ten seeds.",
+        f"{words_of_intervals(scores.n_draws)}, for the mean p-value that sets of "
+        f"{scores.n_draws} seeds have on average.",
     )
+    changes = {m: estimates[last][m] - own for m, own in estimates[1].items()}
     report.figure(
         f"mean_pvalue_by_checkpoints{suffix}",
         mean_pvalue_by_checkpoints(means, intervals),
         "What averaging checkpoints does",
-        _reading_of_checkpoints(means),
+        _reading_of_checkpoints(changes, last, scores.n_draws),
+    )
+    report.table(
+        f"mean_pvalue_changes{suffix}",
+        difference_table(changes, ["method"]),
+        f"Mean p-value over {counted(last, 'checkpoint')}, less that of the last one alone",
+        f"{words_of_intervals(scores.n_draws)}.",
     )
     report.table(
         f"significant_fraction{suffix}",
         fractions,
         f"Fraction of pairs with p < {alpha:g}",
-        f"Averaged over {last} checkpoints: {of_methods(fractions.loc[last], '.0%')}.",
+        f"Averaged over {counted(last, 'checkpoint')}: {of_methods(fractions.loc[last], percent)}.",
     )
     report.figure(
         f"pvalue_histograms{suffix}",
         pvalue_histograms(p, alpha),
         "P-values of all pairs",
-        f"{largest(means.loc[last])} has the largest p-values; equal bars would be pure noise."
-        if test == "ttest"
-        else f"{largest(means.loc[last])} has the largest p-values.",
+        _reading_of_histograms(estimates[last], test),
     )
     table = significance_table(samples, test, alpha, alpha)
     report.table(
         f"significance{suffix}",
         table,
         "Significance of many tests at once",
-        f"Pure noise would call {table['expected_of_noise'].iloc[0]:.2%} significant; with the "
-        f"false discovery rate held at {alpha:.0%} there remain "
-        f"{of_methods(table['benjamini_hochberg'], '.0%')}; the exact sign-flip test agrees with "
-        f"this one on {table['agreement'].min():.0%} of pairs or more.",
+        _reading_of_significance(table, test, alpha),
     )
     report.figure(
         f"mean_against_std{suffix}",
         mean_against_std(samples, alpha),
         "Mean and standard deviation of every pair",
-        "Pairs below the dashed lines are significant by the t-test: their mean is large for "
-        "their noise.",
+        f"Pairs below the dashed lines have p < {alpha:g} by the t-test: their mean is large for "
+        "their noise. A percentage beside a method's name says how many of its pairs are outside.",
+    )
+    report.file(
+        f"pvalues{suffix}.pt",
+        lambda path: save_pvalues(path, scores, p, test),
+        "P-value, mean and standard deviation of every pair, as tensors",
+        "By method, train samples in rows and test samples in columns; torch.load reads it.",
     )
     return means, p
 
 
-def _remark_on_batches(experiment: Experiment) -> str:
+def _remark_on_batches(experiment: Experiment) -> list[str]:
     if experiment.randomness != "batch" or not experiment.has_one_batch:
-        return ""
-    return (
-        f" But one batch of {experiment.batch_size} holds all {experiment.n_train} training "
+        return []
+    return [
+        f"But one batch of {experiment.batch_size} holds all {experiment.n_train} training "
         "samples: the batch order changes nothing but rounding, and that is all the noise here."
+    ]
+
+
+def mean_pvalue_estimates(scores: ExperimentScores, test: str) -> dict[int, dict[str, Estimate]]:
+    """Return the mean p-value over pairs by method, by number of checkpoints."""
+    return {
+        k: {
+            method: pair_means(samples, (test,))[f"mean_pvalue_{test}"]
+            for method, samples in scores.samples(k).items()
+        }
+        for k in range(1, scores.n_checkpoints + 1)
+    }
+
+
+def mean_pvalue_intervals(estimates: dict[int, dict[str, Estimate]]) -> pd.DataFrame:
+    """Return the confidence limits of the mean p-values, columns (method, "low" or "high")."""
+    rows = {
+        k: {
+            (method, end): limit
+            for method, estimate in of_methods.items()
+            for end, limit in zip(("low", "high"), estimate.interval(0.0, 1.0), strict=True)
+        }
+        for k, of_methods in estimates.items()
+    }
+    return pd.DataFrame(rows.values(), pd.Index(rows, name="checkpoints"))
+
+
+def _reading_of_checkpoints(changes: dict[str, Estimate], last: int, n_draws: int) -> str:
+    if last == 1:
+        return "There is one checkpoint."
+    words = {1: "raises it", -1: "lowers it", 0: "cannot be told"}
+    does = told({method: words[change.sign] for method, change in changes.items()}, n_draws)
+    return f"What averaging {last} checkpoints instead of 1 does to the mean p-value: {does}."
+
+
+def _reading_of_histograms(estimates: dict[str, Estimate], test: str) -> str:
+    parts = ["Pure noise would give equal bars."] if test == "ttest" else []
+    largest = clearly_largest(estimates)
+    if largest is not None:
+        parts.append(
+            f"{METHOD_LABELS[largest]} has the largest mean p-value; the confidence intervals of "
+            "its differences from the others lie above 0."
+        )
+    elif len(estimates) > 1:
+        parts.append("Which method has the largest mean p-value cannot be told.")
+    return " ".join(parts) or "The values of one method."
+
+
+def _reading_of_significance(table: pd.DataFrame, test: str, alpha: float) -> str:
+    noise = f"Of pairs of pure noise {100 * table['expected_of_noise'].iloc[0]:.2g}%"
+    if test == "snr":
+        return (
+            f"{noise} have a value below {alpha:g}, of these pairs "
+            f"{of_methods(table['below_alpha'], percent)}. The values are not uniform under noise, "
+            "so no false discovery rate can be controlled by them."
+        )
+    n_draws = table["draws"].iloc[0]
+    least = least_sign_flip_pvalue(n_draws)
+    choices = "" if 1 / least < MOST_SIGN_CHOICES else f", by {MOST_SIGN_CHOICES} choices of signs,"
+    return (
+        f"{noise} would be significant. With the false discovery rate held at {alpha:.2g} there "
+        f"remain {of_methods(table['benjamini_hochberg'], percent)}. "
+    ) + (
+        f"The sign-flip test cannot answer: with {counted(n_draws, 'seed')} its p-value is "
+        f"{least:.2g} at least."
+        if least >= alpha
+        else f"The sign-flip test{choices} agrees with the t-test beyond chance by a kappa of "
+        f"{of_methods(table['kappa'], decimals)}."
     )
 
 
-def mean_pvalue_intervals(scores: ExperimentScores, means: pd.DataFrame, test: str) -> pd.DataFrame:
-    """Return the confidence limits of the mean p-values, columns (method, "low" or "high")."""
-    rows = []
-    for k in means.index:
-        row = {}
-        for method, samples in scores.samples(k).items():
-            error = mean_pvalue_errors(samples, (test,))[test]
-            row[method, "low"], row[method, "high"] = interval(
-                means.loc[k, method], error, 0.0, 1.0
-            )
-        rows.append(row)
-    return pd.DataFrame(rows, means.index)
-
-
-def _reading_of_checkpoints(means: pd.DataFrame) -> str:
-    change = means.iloc[-1] - means.iloc[0]
-    falls = [METHOD_LABELS[m] for m in means.columns if change[m] < 0]
-    rises = [METHOD_LABELS[m] for m in means.columns if change[m] >= 0]
-    parts = [f"lowers it for {listed(falls)}"] if falls else []
-    parts += [f"does not for {listed(rises)}"] if rises else []
-    return f"Averaging {means.index[-1]} checkpoints instead of 1 {' and '.join(parts)}."
+def reading_of_variance(n_draws: int) -> str:
+    """Return how a table of variance components reads."""
+    return (
+        "Averaged over pairs, in squared units of each method's score. Between seeds (between) and "
+        "within a training (residual) it is random; what an epoch does to all seeds alike (epoch) "
+        f"is not, and is no part of share_between. {words_of_intervals(n_draws)}."
+    )
 
 
 def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None:
@@ -144,28 +232,28 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         scores: The scores.
         alpha: Significance level.
     """
+    report = DrawsReport(report, scores.n_draws)
     components = variance_components_table(scores.scores)
     report.table(
-        "variance_components",
-        components,
-        "Variance between seeds and within a seed (between its checkpoints)",
-        "Averaged over pairs, in squared units of each method's score, with "
-        f"{LEVEL:.0%} confidence intervals from resampled seeds.",
+        "variance_components", components, VARIANCE_TITLE, reading_of_variance(scores.n_draws)
     )
     report.figure(
         "variance_components",
         share_between_seeds(components),
-        "Share of the variance that lies between seeds",
-        f"{of_methods(components['share_between'], '.0%')}: the rest is scatter between the last "
-        f"{scores.n_checkpoints} checkpoints of one training.",
+        "Share of the random variance that lies between seeds",
+        f"{of_methods(components['share_between'], percent)}: the rest is scatter between the last "
+        f"{scores.n_checkpoints} checkpoints of one training, less what an epoch does to all seeds "
+        "alike."
+        if scores.n_checkpoints > 1
+        else "One checkpoint cannot tell the two apart.",
     )
     by_method = {m: stability(values, alpha) for m, values in scores.scores.items()}
     report.table(
         "stability",
         pd.concat(by_method, names=["method"]).reset_index(level=0).reset_index(drop=True),
         "Stability by number of seeds and checkpoints",
-        "Mean over random subsets of the seeds; `rank_correlation` is Spearman's between the mean "
-        "scores of two disjoint halves.",
+        "Mean over random subsets of the seeds; rank_correlation is Spearman's between the mean "
+        "scores of two disjoint halves of them (of an odd number, one half has one more).",
         index=False,
     )
     final = pd.Series({m: frame["rank_correlation"].iloc[-1] for m, frame in by_method.items()})
@@ -173,7 +261,7 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         "stability",
         stability_by_draws(by_method),
         "What more seeds and checkpoints do",
-        f"Ranks from two halves of all seeds correlate by {of_methods(final, '.2f')}.",
+        f"Ranks from two halves of all seeds correlate by {of_methods(final, decimals)}.",
     )
     needed = power_table({**scores.samples()}, alpha)
     report.table(
@@ -181,15 +269,21 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         needed,
         f"Seeds for {POWER:.0%} power at the observed effect sizes",
         "For half of the pairs suffice "
-        f"{of_methods(needed['draws_for_50%'].drop('noise'), 'd')} seeds; pure noise would seem to "
-        f"need {needed.loc['noise', 'draws_for_50%']}.",
+        f"{of_methods(needed['draws_for_50%'].drop('noise'), _number_of_seeds)} seeds; pure noise "
+        f"would seem to need {_number_of_seeds(needed.loc['noise', 'draws_for_50%'])}. Where the "
+        "observed effect is noise, so is its number.",
     )
+
+
+def _number_of_seeds(n: float) -> str:
+    return f"{n:.0f}" if n < MOST_DRAWS else f"{MOST_DRAWS} or more"
 
 
 def report_pairs(
     report: Report,
     scores: ExperimentScores,
     p: dict[str, np.ndarray],
+    images: dict[str, dict],
     paths: Paths,
     alpha: float,
     test_index: int | None,
@@ -201,15 +295,14 @@ def report_pairs(
         report: Takes the figures.
         scores: The scores.
         p: P-values (n_train, n_test), by method.
+        images: Tensors of the samples, as `src.results.load_images` returns them.
         paths: Every path below the root.
         alpha: Significance level.
         test_index: Index, in its full split, of a test sample whose proponents and opponents are
             wanted.
         suffix: Of the sheets' names.
-
-    Raises:
-        UserError: The images are missing.
     """
+    report = DrawsReport(report, scores.n_draws)
     samples = scores.samples()
     sheets = {method: _sides(values) for method, values in p.items()}
     found: dict[str, Influences] = {}
@@ -223,6 +316,7 @@ def report_pairs(
     shown = [pair for sides in sheets.values() for pairs in sides.values() for pair in pairs]
     pictures = _pictures(
         scores,
+        images,
         paths,
         {train for train, _ in shown},
         {test for _, test in shown} | ({test_position} if found else set()),
@@ -239,9 +333,7 @@ def report_pairs(
             f"{method}_pairs{suffix}",
             pair_sheet(samples[method], p[method], sides, pictures, method),
             f"Most and least reliable pairs by {METHOD_LABELS[method]}",
-            "Left, scores that agree over seeds; right, scores of either sign, whose sign in a "
-            "single training is chance. → is the label that most seeds predict. No sample is shown "
-            "twice on a side.",
+            _reading_of_sheet(samples[method], p[method], sides),
         )
 
 
@@ -253,35 +345,60 @@ def _sides(p: np.ndarray) -> dict[str, list[tuple[int, int]]]:
     }
 
 
+def _reading_of_sheet(
+    samples: np.ndarray, p: np.ndarray, sides: dict[str, list[tuple[int, int]]]
+) -> str:
+    parts = []
+    for name, pairs in zip(("Left", "Right"), sides.values(), strict=True):
+        shown = np.array([samples[:, i, j] for i, j in pairs])
+        either = int(((shown > 0).any(axis=1) & (shown < 0).any(axis=1)).sum())
+        low, high = (pvalue_text(bound([p[pair] for pair in pairs])) for bound in (min, max))
+        reach = f"p = {low}" if low == high else f"p from {low} to {high}"
+        parts.append(
+            f"{name}, {counted(len(pairs), 'pair')} with {reach}, {either} of them with scores of "
+            "either sign."
+        )
+    return " ".join(
+        [*parts, "→ is the label that most seeds predict. No sample is shown twice on a side."]
+    )
+
+
 def _reading_of_influences(
     found: dict[str, Influences], scores: ExperimentScores, alpha: float
 ) -> str:
     first = pd.Series(
         {m: scores.train_idx[c.train[0]] for m, c in found.items() if c.n_proponents > 0}
     )
-    strongest = (
-        f"Its strongest proponent is {of_methods(first, 'd')}" if len(first) else "No proponent"
-    )
+    strongest = f"strongest {of_methods(first, str)}" if len(first) else "none"
     marked = sum(int((chosen.pvalue < alpha).sum()) for chosen in found.values())
     n_shown = sum(len(chosen.train) for chosen in found.values())
     return (
-        f"Bars to the right helped ({strongest}); {marked} of the {n_shown} scores shown are "
-        "significant (star)."
+        f"Train samples whose bar goes to the right helped ({strongest}). Of the scores shown "
+        f"{marked} of {n_shown} are significant by the t-test (star); the lines are "
+        f"{100 * (1 - alpha):g}% confidence intervals."
     )
 
 
-def _pictures(scores: ExperimentScores, paths: Paths, train: set[int], test: set[int]) -> Pictures:
+def _pictures(
+    scores: ExperimentScores,
+    images: dict[str, dict],
+    paths: Paths,
+    train: set[int],
+    test: set[int],
+) -> Pictures:
     """Return the images and, where the checkpoints are there, the predictions."""
     experiment = scores.experiment
-    splits = {
-        "train": load_tensors(paths, experiment.task, f"train_{experiment.n_per_class}pc"),
-        "test": load_tensors(paths, experiment.task, "test"),
-    }
+    seeds = next(iter(scores.seeds.values()))
     try:
-        seeds = next(iter(scores.seeds.values()))
-        predictions = load_predictions(paths, experiment, seeds, train, test)
+        predictions = load_predictions(
+            paths,
+            experiment,
+            {seed: scores.checkpoints[seed] for seed in seeds},
+            {int(scores.train_idx[position]) for position in train},
+            {int(scores.test_idx[position]) for position in test},
+        )
     except UserError as error:
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(splits, experiment.task.class_names, predictions)
+    return Pictures(images, experiment.task.name_of, predictions)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
+from src.analysis.bootstrap import LEAST_DRAWS, LEVEL
 from src.plots.style import METHOD_LABELS
 
 
@@ -15,11 +16,64 @@ def listed(parts: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def of_methods(values: pd.Series, form: str) -> str:
-    """Return 'LOO 0.12, ATS 0.03 and GC 0.01', of numbers by method."""
-    return listed(f"{METHOD_LABELS[m]} {value:{form}}" for m, value in values.items())
+def counted(n: int, noun: str) -> str:
+    """Return '1 seed' or '2 seeds'."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def largest(values: pd.Series) -> str:
-    """Return the label of the method with the largest number."""
-    return METHOD_LABELS[values.idxmax()]
+def labels(methods: Iterable[str]) -> str:
+    """Return 'LOO, ATS and GC'."""
+    return listed(METHOD_LABELS[m] for m in methods)
+
+
+def percent(share: float) -> str:
+    """Return a share in whole percents; 0% and 100% are none and all."""
+    text = f"{share:.0%}"
+    if text == "0%" and share > 0:
+        return "<1%"
+    return ">99%" if text == "100%" and share < 1 else text
+
+
+def decimals(value: float) -> str:
+    """Return a correlation or the like with two digits after the point."""
+    return f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def of_methods(values: pd.Series, form: Callable[[float], str]) -> str:
+    """Return 'LOO 0.12, ATS 0.03 and GC not defined', of numbers by method."""
+    return listed(
+        f"{METHOD_LABELS[m]} {'not defined' if pd.isna(value) else form(value)}"
+        for m, value in values.items()
+    )
+
+
+def told(words: Mapping[str, str], n_draws: int) -> str:
+    """Return 'rises for LOO and GD, falls for GC', of what is told of a difference by method.
+
+    Args:
+        words: What is said of each method, as far as the intervals of its differences tell.
+        n_draws: T.
+    """
+    if n_draws < LEAST_DRAWS:
+        return f"{counted(n_draws, 'seed')} are too few to tell"
+    groups: dict[str, list[str]] = {}
+    for method, word in words.items():
+        groups.setdefault(word, []).append(method)
+    return "; ".join(f"{word} for {labels(methods)}" for word, methods in groups.items())
+
+
+def words_of_intervals(n_draws: int) -> str:
+    """Return where confidence intervals come from, or why there are none."""
+    if n_draws < LEAST_DRAWS:
+        return f"{counted(n_draws, 'seed')} are too few for confidence intervals"
+    return f"With {LEVEL:.0%} confidence intervals from resampled seeds"
+
+
+def reading_of_left_out(unused: Mapping[str, list[int]]) -> str:
+    """Return what scores there are that nothing rests on; empty if none."""
+    if not unused:
+        return ""
+    parts = listed(
+        f"{counted(len(own), 'seed')} of {METHOD_LABELS[m]}" for m, own in unused.items()
+    )
+    return f"All methods are compared by the seeds that all of them have; left out: {parts}."

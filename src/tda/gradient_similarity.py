@@ -48,7 +48,9 @@ def gradient_similarity(
             g_test = per_sample_gradients(loss, params, *test[batch.start : batch.stop])
             dot = torch.cat([g.inner(g_test) for g in held])
             norms = train_norms[:, None] * g_test.norms()
-            return dot, torch.where(norms > 0, dot / norms, 0)
+            # With a norm that has overflowed the quotient would be 0, and look like a cosine.
+            cosine = dot / norms.where(norms.isfinite(), torch.nan)
+            return dot, torch.where(norms == 0, 0, cosine.clamp(-1, 1))  # by rounding beyond 1
 
         return _concatenate(in_chunks(range(len(test)), batch_size, block), dim=1)
 

@@ -6,24 +6,25 @@ import warnings
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import jvp
 
 from src.data.samples import Samples
 from src.errors import UserError
 from src.members import Params, PerSampleLoss, Stack, n_parameters
 from src.memory import free_memory, hessian_vectors, in_chunks
+from src.tda.hessian_products import products
 
 
 def flatten(vectors: Stack) -> Tensor:
     """Return K vectors over the parameters as a matrix (K, P)."""
-    return torch.cat([v.flatten(1) for v in vectors.values()], 1)
+    return torch.cat([v.reshape(len(v), -1) for v in vectors.values()], 1)
 
 
 def unflatten(matrix: Tensor, params: Params) -> Stack:
     """Return the rows of a matrix (K, P) as vectors over the parameters."""
     parts = matrix.split([p.numel() for p in params.values()], 1)
     return {
-        name: part.unflatten(1, p.shape)
+        name: part.reshape(-1, *p.shape)
         for (name, p), part in zip(params.items(), parts, strict=True)
     }
 
@@ -41,8 +42,6 @@ def load_forward_mode_rules() -> None:
 
 class Hessian:
     """H of the mean loss of `samples` at `params`, in eval mode.
-
-    Products are forward-mode derivatives of the gradient (Pearlmutter 1994), batched over vectors.
 
     Args:
         loss: The per-sample loss.
@@ -65,21 +64,13 @@ class Hessian:
         """Return the products (K, P) of K vectors with the Hessian of one batch's mean loss."""
         inputs, labels = self.batches[batch]
 
-        def mean_loss(params: Params) -> Tensor:
-            return self.loss(params, inputs, labels).mean()
-
-        def product(vector: Params) -> Params:
-            return jvp(grad(mean_loss), (self.params,), (vector,))[1]
+        def of_rows(rows: Tensor) -> Tensor:
+            vectors = unflatten(rows, self.params)
+            return flatten(products(self.loss.accurate, self.params, inputs, labels, vectors))
 
         self.loss.model.eval()
-        products = [
-            *in_chunks(
-                matrix,
-                self.vectors_at_once,
-                lambda rows: flatten(vmap(product)(unflatten(rows, self.params))),
-            )
-        ]
-        return torch.cat(products) if len(products) > 1 else products[0]
+        found = [*in_chunks(matrix, self.vectors_at_once, of_rows)]
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     def product(self, matrix: Tensor) -> Tensor:
         """Return the products (K, P) of K vectors (K, P) with the Hessian of the mean loss."""
@@ -96,8 +87,8 @@ class Hessian:
         """
         n = n_parameters(self.params)
         like = next(iter(self.params.values()))
-        # The matrix, the products it is made of, and the factors of a solve.
-        needed = 3 * n**2 * like.element_size()
+        # The matrix, its eigenvectors, and what computing them takes.
+        needed = 4 * n**2 * like.element_size()
         free = free_memory(like.device)
         if needed > free:
             raise UserError(

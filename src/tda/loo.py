@@ -19,10 +19,11 @@ from torch import Tensor
 
 from src.data.samples import Samples
 from src.draws import shuffled_epochs
+from src.errors import DivergedError
 from src.evaluation import evaluate
 from src.members import Params, PerSampleLoss, repeat, stack
 from src.memory import in_chunks
-from src.training import AdamSettings, Trainer
+from src.training import AdamSettings, Trainer, TrainingDivergedError
 
 NOTHING = -1  # the "left-out sample" of the member that leaves nothing out
 
@@ -83,16 +84,28 @@ def retrained_losses(
     batch_size: int,
     n_epochs: int,
 ) -> Iterator[Tensor]:
-    """Train one member per left-out sample; yield test losses (M, n_test) at compared epochs."""
+    """Train one member per left-out sample; yield test losses (M, n_test) at compared epochs.
+
+    Raises:
+        DivergedError: A member's training loss is not finite; the message says whose.
+    """
     members = repeat(retraining.start(), len(left_out))
     dtype = next(iter(members.values())).dtype
     weights = left_out_weights(left_out, len(train)).to(train.device, dtype)
     trainer = Trainer(loss, members, train, adam, weights)
     loss.model.train()
     schedule = shuffled_epochs(len(train), batch_size, n_epochs)
-    for epoch, _ in enumerate(trainer.epochs(schedule)):
-        if epoch in retraining.compared_epochs:
-            yield evaluate(loss, members, test)
+    try:
+        for epoch, _ in enumerate(trainer.epochs(schedule)):
+            if epoch in retraining.compared_epochs:
+                yield evaluate(loss, members, test)
+    except TrainingDivergedError as error:
+        first = left_out[error.members[0]]
+        whose = "nothing" if first == NOTHING else f"training sample {first}"
+        raise DivergedError(
+            f"{len(error.members)} of {len(left_out)} members trained together diverged, the "
+            f"first is the one without {whose}: {error}"
+        ) from error
 
 
 def leave_one_out(

@@ -7,6 +7,7 @@ one, so that an interrupted computation goes on from them; a method need only ha
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from src.checkpoints import Setup, environment
+from src.checkpoints import Setup
 from src.data.samples import Samples
+from src.errors import DivergedError
 from src.locks import HeldError, holder, lock
 from src.members import Params
 from src.messages import say
-from src.storage import check_settings, digest, is_finished, load, remove_leftovers, save
+from src.score_files import load_scores_of, score_command, score_identity
+from src.storage import check_finite, check_settings, digest, load, remove_leftovers, save
 
 # Of the time of a computation, what writing its partial file may take.
 SHARE_FOR_PARTIAL_FILE = 0.02
@@ -36,22 +39,31 @@ class Pieces:
 
     Args:
         path: The partial file.
+        identity: What it says that it is.
         settings: What decides the numbers in it.
         make: The command that starts anew, for error messages.
         overwrite: Whether to leave aside what is there.
 
     Raises:
-        UserError: The partial file has other settings, or is damaged, and `overwrite` is False.
+        UserError: The partial file is another, has other settings, is damaged, or holds a score
+            that is not finite, and `overwrite` is False.
     """
 
-    def __init__(self, path: Path, settings: dict, *, make: str, overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, identity: dict, settings: dict, *, make: str, overwrite: bool
+    ) -> None:
         self.path = path
+        self.identity = identity
         self.settings = settings
         self.done: list[Any] = []
         if path.exists() and not overwrite:
-            content = load(path, make)
-            check_settings(path, content.get("settings", {}), settings)
+            content = load(path, make, identity=identity, holds=("pieces", "settings"))
+            check_settings(path, content["settings"], settings, make)
             self.done = content["pieces"]
+            for number, piece in enumerate(self.done):
+                for part in [piece] if isinstance(piece, Tensor) else piece:
+                    if isinstance(part, Tensor):  # rather than what is known beside the scores
+                        check_finite(path, f"scores of piece {number}", part, make)
         self._n_written = len(self.done)
         self._next_write = 0.0
 
@@ -70,7 +82,7 @@ class Pieces:
         if self._n_written == len(self.done):
             return
         start = time.monotonic()
-        save(self.path, {"pieces": self.done, "settings": self.settings})
+        save(self.path, {"pieces": self.done, "settings": self.settings, **self.identity})
         end = time.monotonic()
         self._n_written = len(self.done)
         self._next_write = end + (end - start) / SHARE_FOR_PARTIAL_FILE
@@ -117,7 +129,6 @@ def score_seed(
     compute: Callable[[Draws], dict[str, Scores]],
     options: dict,
     *,
-    command: str,
     overwrite: bool,
 ) -> Iterator[str]:
     """Compute and save the scores of methods that are computed together; yield a line per file.
@@ -128,13 +139,13 @@ def score_seed(
         seed_id: Its number, for commands.
         methods: The methods that `compute` returns.
         compute: Computes the scores of all pairs at all checkpoints, by method.
-        options: Every option that changes the numbers.
-        command: The command that makes these files, for error messages.
+        options: Every option that changes the numbers, as the script's arguments name it.
         overwrite: Whether to compute files again that are there.
 
     Raises:
-        UserError: Checkpoints are missing, a file is there with other settings, or it cannot be
-            written.
+        UserError: Checkpoints are missing, a file is there that is another, is not sound or has
+            other settings, or it cannot be written.
+        DivergedError: A score is not finite, or a solver or a retraining diverged; nothing is kept.
         HeldError: Another process computes these files, or trains the seed.
     """
     experiment, at = setup.experiment, setup.paths
@@ -145,18 +156,23 @@ def score_seed(
     settings = {
         **options,
         **setup.network_settings(),
-        **environment(setup.device),
+        **setup.environment(),
         "checkpoints": digest(checkpoints),
-        "test_samples": digest([setup.test.images, setup.test.labels]),
+        "train_samples": setup.train.digest(),
+        "test_samples": setup.test.digest(),
     }
     paths = {method: at.scores(experiment, method, seed) for method in methods}
-    again = f"{command} --overwrite"
+    wanted = {**options, "device": setup.device}
+    make = score_command(at, experiment, methods[0], seed_id, wanted)
 
     def finished() -> bool:
-        found = [
-            is_finished(path, settings, make=again, overwrite=overwrite) for path in paths.values()
-        ]
-        return all(found)
+        if overwrite:
+            return False
+        there = {method: path for method, path in paths.items() if path.exists()}
+        for method, path in there.items():  # every one is checked, also behind one that is missing
+            found = load_scores_of(at, experiment, method, seed, seed_id, wanted)["settings"]
+            check_settings(path, found, settings, make)
+        return len(there) == len(paths)
 
     partial = at.partial_scores(experiment, methods[0], seed)
     if not finished() or partial.exists():
@@ -164,10 +180,18 @@ def score_seed(
             for path in paths.values():
                 remove_leftovers(path)
             if not finished():  # nor by a process that has let go of the lock just now
-                pieces = Pieces(partial, settings, make=again, overwrite=overwrite)
+                identity = score_identity(experiment, methods[0], seed)
+                pieces = Pieces(partial, identity, settings, make=make, overwrite=overwrite)
                 # For inputs that are random crops; without them nothing here depends on it.
                 torch.manual_seed(seed)
-                results = compute(Draws(setup, seed, checkpoints, pieces))
+                try:
+                    results = compute(Draws(setup, seed, checkpoints, pieces))
+                    for method, result in results.items():
+                        with _naming(f"{method} seed {seed}"):
+                            require_finite(result.scores.float())
+                except DivergedError:
+                    partial.unlink(missing_ok=True)  # other settings must not find it in their way
+                    raise
                 for method, result in results.items():
                     save(paths[method], _content(setup, method, seed, result, settings))
                     message = f": {result.message}" if result.message else ""
@@ -185,12 +209,29 @@ def _content(setup: Setup, method: str, seed: int, result: Scores, settings: dic
         "epochs": torch.tensor(setup.experiment.kept_epochs),
         "train_idx": setup.train.indices,
         "test_idx": setup.test.indices,
-        "experiment": setup.experiment.name,
-        "method": method,
-        "seed": seed,
+        **score_identity(setup.experiment, method, seed),
         "settings": settings,
         **result.extra,
     }
+
+
+def require_finite(scores: Tensor) -> None:
+    """Raise DivergedError if scores of any shape are not all finite."""
+    n_bad = scores.numel() - int(scores.isfinite().sum())
+    if n_bad:
+        raise DivergedError(
+            f"{n_bad:,} of {scores.numel():,} scores are not finite, so nothing is saved: "
+            "the network has diverged, or the numbers overflow; look at its training loss"
+        )
+
+
+@contextlib.contextmanager
+def _naming(whose: str) -> Iterator[None]:
+    """Say in a DivergedError whose scores they are."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"{whose}: {error}") from error
 
 
 def collect(
@@ -215,7 +256,7 @@ def collect(
     else:
         chunks = iter(())
     with _progress(description, "member", len(items), n_done) as bar:
-        for chunk in _kept(draws, chunks):
+        for chunk in _kept(draws, _checked(draws, chunks, description)):
             bar.update(chunk.shape[1])
     return torch.cat(pieces.done, 1)
 
@@ -225,11 +266,32 @@ def each_checkpoint(
 ) -> list[Piece]:
     """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
     n_done = len(draws.pieces.done)
-    remaining = draws.checkpoints[n_done:]
+    epochs = draws.setup.experiment.kept_epochs
+
+    def results() -> Iterator[Piece]:
+        for epoch, params in [*zip(epochs, draws.checkpoints, strict=True)][n_done:]:
+            with _naming(f"{description}, epoch {epoch}"):
+                piece = compute(params)
+                # What is known beside the scores is in a dictionary, and may be infinite.
+                for scores in piece if isinstance(piece, tuple) else (piece,):
+                    if isinstance(scores, Tensor):
+                        require_finite(scores)
+            yield piece
+
     with _progress(description, "checkpoint", len(draws.checkpoints), n_done) as bar:
-        for _ in _kept(draws, map(compute, remaining)):
+        for _ in _kept(draws, results()):
             bar.update()
     return draws.pieces.done
+
+
+def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterator[Tensor]:
+    """Yield chunks of scores (C, M, n_test), all of whose scores are finite."""
+    with _naming(description):
+        for chunk in chunks:
+            for epoch, scores in zip(draws.setup.experiment.kept_epochs, chunk, strict=True):
+                with _naming(f"epoch {epoch}"):
+                    require_finite(scores)
+            yield chunk
 
 
 def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:

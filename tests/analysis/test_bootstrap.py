@@ -3,14 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student_t
 
 from src.analysis import bootstrap
 from src.analysis.bootstrap import (
     LEAST_DRAWS,
     N_RESAMPLES,
+    Estimate,
+    clearly_largest,
     correlation_intervals,
-    interval,
-    mean_pvalue_errors,
+    difference_table,
+    pair_means,
     resampled_moments,
     seed_resamples,
 )
@@ -99,26 +102,78 @@ def test_resamples_without_spread(test, n_draws):
 @pytest.mark.parametrize("n_draws", [3, 10])
 def test_errors_are_those_of_repeated_seeds(rng, n_draws):
     samples = rng.normal(size=(n_draws, 6, 7)) + 0.3
-    errors = mean_pvalue_errors(samples, TESTS)
-    assert list(errors) == list(TESTS)
-    for test in TESTS:
-        means = [
-            pvalues(np.repeat(samples, count, axis=0), test).mean()
-            for count in seed_resamples(n_draws)
-        ]
-        assert errors[test] == pytest.approx(np.std(means, ddof=1), rel=1e-9)
+    found = pair_means(samples, TESTS)
+    of = {f"mean_pvalue_{test}": lambda s, t=test: pvalues(s, t) for test in TESTS} | {
+        "mean_std": lambda s: s.std(axis=0, ddof=1),
+        "mean_abs_mean": lambda s: np.abs(s.mean(axis=0)),
+    }
+    assert list(found) == list(of)
+    for name, function in of.items():
+        assert found[name].value == pytest.approx(function(samples).mean(), rel=1e-12)
+        repeated = [np.repeat(samples, count, axis=0) for count in seed_resamples(n_draws)]
+        expected = [function(again).mean() for again in repeated]
+        np.testing.assert_allclose(found[name].drawn, expected, rtol=1e-9)
+        reach = student_t.isf(0.025, n_draws - 1) * np.std(expected, ddof=1)
+        low, high = found[name].interval()
+        assert high - low == pytest.approx(2 * reach, rel=1e-6)
 
 
 def test_two_seeds_have_no_errors(rng):
     assert LEAST_DRAWS == 3
-    errors = mean_pvalue_errors(rng.normal(size=(2, 3, 4)), TESTS)
-    assert list(errors) == list(TESTS)
-    assert np.isnan(list(errors.values())).all()
+    for estimate in pair_means(rng.normal(size=(2, 3, 4)), TESTS).values():
+        assert np.isfinite(estimate.value)
+        assert np.isnan(estimate.interval()).all()
+        assert (estimate - Estimate(9.0, estimate.drawn, 2)).sign == 0
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.0])
 def test_constants_have_no_error(value):
-    assert mean_pvalue_errors(np.full((7, 2, 3), value), TESTS) == {"ttest": 0, "snr": 0}
+    found = pair_means(np.full((7, 2, 3), value), TESTS)
+    for test in TESTS:
+        estimate = found[f"mean_pvalue_{test}"]
+        assert estimate.interval() == (estimate.value, estimate.value)
+
+
+def test_seeds_shared_by_both_are_no_part_of_a_difference(rng):
+    """Two numbers that move together by what a seed does to both are told apart all the same."""
+    samples = rng.normal(size=(10, 20, 30)) + 3 * rng.normal(size=(10, 1, 1))
+    own = pair_means(samples, ("ttest",))["mean_pvalue_ttest"]
+    shifted = Estimate(own.value + 0.01, own.drawn + 0.01, 10)
+    assert (shifted - own).sign == 1
+    assert (own - shifted).sign == -1
+    assert (own - own).sign == 0
+    low, high = own.interval()
+    assert high - low > 0.1  # apart, their intervals would overlap
+    table = difference_table({("loo", "a", "b"): shifted - own}, ["method", "one", "less"])
+    assert table.index.names == ["method", "one", "less"]
+    assert table.iloc[0].tolist() == pytest.approx([0.01] * 3)
+
+
+@pytest.mark.parametrize("n_draws", [3, 10])
+def test_of_equal_methods_a_difference_is_seldom_told(rng, n_draws):
+    """Mean p-values of two sets of noise; pairs vary together by common factors."""
+    n_runs, wrong = 150, 0
+    loadings = rng.normal(size=(5, 100)) / 2
+    for _ in range(n_runs):
+        a, b = (
+            pair_means(
+                rng.normal(size=(n_draws, 5)) @ loadings + rng.normal(size=(n_draws, 100)),
+                ("ttest",),
+            )["mean_pvalue_ttest"]
+            for _ in range(2)
+        )
+        wrong += (a - b).sign != 0
+    # 5 %, with 4 standard errors of 150 runs.
+    assert wrong / n_runs <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n_runs)
+
+
+def test_the_largest_is_told_only_where_all_differences_are(rng):
+    noise = rng.normal(size=100)
+    a, b, c = (Estimate(v, v + s * noise, 10) for v, s in ((0.5, 0.01), (0.1, 0.01), (0.49, 0.05)))
+    assert clearly_largest({"a": a, "b": b}) == "a"
+    assert clearly_largest({"a": a, "b": b, "c": c}) is None
+    assert clearly_largest({"a": a, "b": a}) is None  # equal
+    assert clearly_largest({"a": a}) is None  # nothing to compare
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.9])
@@ -134,17 +189,19 @@ def test_normal_intervals_hold_the_mean_p_value_and_percentiles_do_not(rng, sign
 
     truth = 0.5 if signal == 0 else np.mean([pvalues(draw()).mean() for _ in range(1000)])
     counts = seed_resamples(n_draws)
-    estimates, errors, by_percentiles = [], [], []
+    estimates, held, errors, by_percentiles = [], [], [], []
     for _ in range(n_runs):
         samples = draw()
         estimates.append(pvalues(samples).mean())
-        errors.append(mean_pvalue_errors(samples, ("ttest",))["ttest"])
+        estimate = pair_means(samples, ("ttest",))["mean_pvalue_ttest"]
+        errors.append(np.std(estimate.drawn, ddof=1))
+        low, high = estimate.interval(0.0, 1.0)
+        held.append(low <= truth <= high)
         moments_of = resampled_moments(samples)
         resampled = [pvalues_of_moments(*moments_of(c), n_draws).mean() for c in counts]
         low, high = np.quantile(resampled, [0.025, 0.975])
         by_percentiles.append(low <= truth <= high)
-    limits = [interval(e, s, 0.0, 1.0) for e, s in zip(estimates, errors, strict=True)]
-    assert np.mean([low <= truth <= high for low, high in limits]) >= 0.88
+    assert np.mean(held) >= 0.88
     # Not by being wide: of 100 runs a standard deviation is known within 4 * 7 %.
     assert 0.72 < np.mean(errors) / np.std(estimates) < 2
     if signal == 0:
@@ -152,36 +209,42 @@ def test_normal_intervals_hold_the_mean_p_value_and_percentiles_do_not(rng, sign
 
 
 def test_interval_by_hand():
-    assert interval(0.5, 0.1, 0.0, 1.0) == pytest.approx((0.5 - 0.1959964, 0.5 + 0.1959964))
-    assert interval(0.5, 1.0, 0.0, 0.9) == (0, 0.9)
+    drawn = np.array([0.4, 0.6]) + np.array([1, -1]) * (0.1 - 0.1 / np.sqrt(2))  # deviation 0.1
+    estimate = Estimate(0.5, drawn, 10)
+    assert estimate.interval() == pytest.approx((0.5 - 0.2262157, 0.5 + 0.2262157))
+    assert estimate.interval(0.3, 0.6) == (0.3, 0.6)
 
 
-def test_interval_of_an_unknown_error_is_unknown():
-    for estimate, error in ((0.5, np.nan), (np.nan, 0.1), (np.nan, np.nan)):
-        assert np.isnan(interval(estimate, error, 0.0, 1.0)).all()
-        assert np.isnan(interval(estimate, error, -np.inf, np.inf)).all()
+def test_what_is_not_known_has_no_interval():
+    for value, drawn in ((0.5, [0.4, np.nan]), (np.nan, [0.4, 0.6])):
+        estimate = Estimate(value, np.array(drawn), 3)
+        assert np.isnan(estimate.interval(0.0, 1.0)).all()
+        assert estimate.sign == 0
+
+
+def test_another_number_of_seeds_is_not_compared(rng):
+    with pytest.raises(ValueError, match="10 seeds cannot be compared with 3"):
+        Estimate(0.5, rng.normal(size=5), 10) - Estimate(0.5, rng.normal(size=5), 3)
 
 
 def test_correlation_intervals_are_those_of_repeated_seeds(rng):
     common = rng.normal(size=(5, 6))
-    # Methods with as many seeds share each resample; one with fewer has its own.
-    samples = {
-        m: common + rng.normal(size=(n, 5, 6)) for m, n in (("loo", 10), ("gd", 10), ("if", 8))
-    }
+    samples = {m: common + rng.normal(size=(10, 5, 6)) for m in ("loo", "gd", "if")}
     estimates = estimates_of(samples)
     limits = correlation_intervals(samples, estimates)
     assert limits.keys() == estimates.keys()
     drawn = {key: [] for key in estimates}
-    for r in range(N_RESAMPLES):
-        repeated = {m: np.repeat(v, seed_resamples(len(v))[r], axis=0) for m, v in samples.items()}
+    for count in seed_resamples(10):
+        repeated = {m: np.repeat(v, count, axis=0) for m, v in samples.items()}
         for key, matrix in estimates_of(repeated).items():
             drawn[key].append(matrix)
     for key, (low, high) in limits.items():
         for a, b in (("loo", "gd"), ("gd", "if"), ("if", "loo")):
             error = np.std([np.arctanh(m.loc[a, b]) for m in drawn[key]], ddof=1)
             centre = np.arctanh(estimates[key].loc[a, b])
-            assert low.loc[a, b] == pytest.approx(np.tanh(centre - 1.959964 * error), abs=1e-6)
-            assert high.loc[a, b] == pytest.approx(np.tanh(centre + 1.959964 * error), abs=1e-6)
+            reach = 2.262157 * error  # Student's t of 9 degrees of freedom
+            assert low.loc[a, b] == pytest.approx(np.tanh(centre - reach), abs=1e-6)
+            assert high.loc[a, b] == pytest.approx(np.tanh(centre + reach), abs=1e-6)
 
 
 def test_correlation_limits_are_correlations(rng):
@@ -241,12 +304,12 @@ def test_correlation_intervals_hold_what_ten_seeds_show(rng, monkeypatch):
 
 
 def test_correlations_with_two_seeds_have_no_interval(rng):
-    samples = {m: rng.normal(size=(n, 4, 5)) for m, n in (("loo", 3), ("ats", 2), ("gc", 4))}
-    for low, high in correlation_intervals(samples, estimates_of(samples)).values():
-        for frame in (low, high):
-            assert frame.loc["ats"].isna().all()
-            assert frame["ats"].isna().all()
-            assert not frame.loc[["loo", "gc"], ["loo", "gc"]].isna().any(axis=None)
+    for n_draws in (2, 3):
+        samples = {m: rng.normal(size=(n_draws, 4, 5)) for m in ("loo", "ats")}
+        for limits in correlation_intervals(samples, estimates_of(samples)).values():
+            for frame in limits:
+                assert frame.isna().all(axis=None) == (n_draws == 2)
+                assert frame.isna().any(axis=None) == (n_draws == 2)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])

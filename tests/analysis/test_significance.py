@@ -9,6 +9,7 @@ from src.analysis import significance
 from src.analysis.significance import (
     expected_under_noise,
     false_discoveries_controlled,
+    least_sign_flip_pvalue,
     sign_flip_pvalues,
     significance_table,
 )
@@ -134,13 +135,13 @@ def test_sign_flip_equals_all_choices_of_signs(rng, n_draws):
 @pytest.mark.parametrize("n_pairs", [1, 7, 8, 15, 17])
 def test_pairs_taken_some_at_once(rng, monkeypatch, n_pairs):
     samples = rng.normal(size=(5, n_pairs))
-    monkeypatch.setattr(significance, "_PAIRS_AT_ONCE", 8)
+    monkeypatch.setattr(significance, "_PRODUCTS_AT_ONCE", 8 * 16)  # 16 choices
     expected = [naive_sign_flip(samples[:, i].tolist()) for i in range(n_pairs)]
     np.testing.assert_allclose(sign_flip_pvalues(samples), expected)
 
 
 def test_more_pairs_than_are_taken_at_once(rng):
-    n_pairs = significance._PAIRS_AT_ONCE + 903
+    n_pairs = significance._PRODUCTS_AT_ONCE // 8 + 903  # 8 choices
     samples = rng.normal(size=(4, n_pairs))
     p = sign_flip_pvalues(samples)
     np.testing.assert_array_equal(p[-903:], sign_flip_pvalues(samples[:, -903:]))
@@ -197,22 +198,47 @@ def test_table_on_noise_and_on_signal(rng):
 
 def test_table_of_the_published_formula(rng):
     samples = {"ats": rng.normal(size=(10, 20, 30))}
-    row = significance_table(samples, "snr", 0.05, 0.05).loc["ats"]
-    p, exact = pvalues(samples["ats"], "snr"), sign_flip_pvalues(samples["ats"])
-    assert row.expected_of_noise == expected_under_noise("snr", 0.05, 10)
-    assert row.significant == (p < 0.05).mean()
-    assert row.agreement == ((p < 0.05) == (exact < 0.05)).mean()
+    row = significance_table(samples, "snr", 0.3, 0.3).loc["ats"]
+    # Its values are no p-values: what needs p-values is not there.
+    assert list(row.index) == ["pairs", "draws", "expected_of_noise", "below_alpha"]
+    assert row.expected_of_noise == expected_under_noise("snr", 0.3, 10)
+    assert row.below_alpha == (pvalues(samples["ats"], "snr") < 0.3).mean()
 
 
 def test_four_draws_are_too_few_for_sign_flips(rng):
     samples = {"loo": rng.normal(size=(4, 10, 20)) + 9}
     row = significance_table(samples, "ttest", 0.05, 0.1).loc["loo"]
     assert row.benjamini_hochberg == 1
-    assert row.sign_flip == row.sign_flip_benjamini_hochberg == 0  # p is 2 / 2^4 at least
+    assert least_sign_flip_pvalue(4) == 2 / 2**4
+    assert np.isnan(row[["sign_flip", "agreement", "kappa"]]).all()
+    assert np.isnan(row.sign_flip_benjamini_hochberg)
+    # At a rate of 0.2 its smallest p-value is enough, if all pairs have it.
+    row = significance_table(samples, "ttest", 0.05, 0.2).loc["loo"]
+    assert np.isnan(row.sign_flip)
+    assert row.sign_flip_benjamini_hochberg == 1
+    # A p-value that is not below alpha is no answer either.
+    at = significance_table(samples, "ttest", 2 / 2**4, 0.01).loc["loo"]
+    assert np.isnan(at[["sign_flip", "agreement", "kappa", "sign_flip_benjamini_hochberg"]]).all()
+
+
+def test_many_draws_take_random_choices_of_signs(rng):
+    samples = rng.normal(size=(20, 3000)) + np.repeat([0, 5], [2000, 1000])
+    p = sign_flip_pvalues(samples)
+    assert p.min() == least_sign_flip_pvalue(20) == 1 / significance.MOST_SIGN_CHOICES
+    assert (p[2000:] == p.min()).all()
+    # Uniform under noise: 4 standard errors.
+    assert (p[:2000] < 0.1).mean() == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / 2000))
+    # As the t-test has it, to what 4,096 choices leave open.
+    assert np.abs(p[:2000] - pvalues(samples)[:2000]).mean() < 0.01
+
+
+def test_as_many_choices_as_are_taken_are_exact(rng):
+    assert least_sign_flip_pvalue(13) == 2 / 2**13 == 1 / significance.MOST_SIGN_CHOICES
+    assert sign_flip_pvalues(np.ones((13, 1))) == 2 / 2**13
 
 
 def test_table_of_one_pair_with_two_draws():
     table = significance_table({"gc": np.array([[[0.1]], [[0.1]]])}, "ttest", 0.05, 0.05)
     row = table.loc["gc"]
-    assert (row.pairs, row.draws, row.significant, row.sign_flip) == (1, 2, 1, 0)
-    assert row.agreement == 0
+    assert (row.pairs, row.draws, row.significant) == (1, 2, 1)
+    assert np.isnan(row[["sign_flip", "agreement", "kappa"]]).all()

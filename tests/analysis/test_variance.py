@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
 
 from src.analysis.bootstrap import seed_resamples
 from src.analysis.variance import (
@@ -10,7 +11,7 @@ from src.analysis.variance import (
     variance_components_table,
 )
 
-NAMES = ("between", "within", "share_between")
+NAMES = ("between", "residual", "epoch", "share_between")
 
 
 @pytest.fixture
@@ -18,50 +19,72 @@ def rng():
     return np.random.default_rng(0)
 
 
-def planted(rng, between, within, shape):
-    """Scores (T, C, n_train, n_test) with these variances, and a mean for each pair."""
+def planted(rng, between, residual, shape, epoch=1.0):
+    """Scores (T, C, n_train, n_test) of these variances, a trend over epochs and a mean a pair."""
     t, c, j, z = shape
     seeds = np.sqrt(between) * rng.normal(size=(t, 1, j, z))
-    return 5 * rng.normal(size=(j, z)) + seeds + np.sqrt(within) * rng.normal(size=(t, c, j, z))
+    trend = np.zeros(c) if c == 1 else np.arange(c) / np.arange(c).std(ddof=1)
+    noise = np.sqrt(residual) * rng.normal(size=(t, c, j, z))
+    common = 5 * rng.normal(size=(j, z)) + np.sqrt(epoch) * trend[:, None, None]
+    return common + seeds + noise
 
 
 def naive_components(scores):
-    """One-way analysis of variance by its sums of squares, pair by pair; averaged over pairs."""
+    """Two-way analysis of variance by its sums of squares, pair by pair; averaged over pairs."""
     n_draws, n_checkpoints = scores.shape[:2]
-    between, within = [], []
+    found = []
     for j, z in np.ndindex(scores.shape[2:]):
         table = scores[:, :, j, z].astype(np.float64)
         grand = sum(table[t, c] for t, c in np.ndindex(table.shape)) / table.size
-        ss_between = ss_within = 0.0
-        for t in range(n_draws):
-            mean = sum(table[t]) / n_checkpoints
-            ss_between += n_checkpoints * (mean - grand) ** 2
-            ss_within += sum((value - mean) ** 2 for value in table[t])
-        ms_within = ss_within / (n_draws * (n_checkpoints - 1))
-        within.append(ms_within)
-        between.append((ss_between / (n_draws - 1) - ms_within) / n_checkpoints)
-    return np.mean(between), np.mean(within)
+        of_seed = [sum(row) / n_checkpoints for row in table]
+        of_epoch = [sum(column) / n_draws for column in table.T]
+        ms_seed = n_checkpoints * sum((m - grand) ** 2 for m in of_seed) / (n_draws - 1)
+        ms_epoch = n_draws * sum((m - grand) ** 2 for m in of_epoch) / (n_checkpoints - 1)
+        ms_residual = sum(
+            (table[t, c] - of_seed[t] - of_epoch[c] + grand) ** 2
+            for t, c in np.ndindex(table.shape)
+        ) / ((n_draws - 1) * (n_checkpoints - 1))
+        found.append(
+            [
+                (ms_seed - ms_residual) / n_checkpoints,
+                ms_residual,
+                (ms_epoch - ms_residual) / n_draws,
+            ]
+        )
+    return np.mean(found, axis=0)
+
+
+def test_what_an_epoch_does_to_all_seeds_is_no_scatter(rng):
+    """Seeds of variance 1, a common trend of variance 1, noise 0.01: the share is 1 / 1.01."""
+    result = variance_components(planted(rng, 1, 0.01, (10, 5, 50, 60), epoch=1))
+    assert result["share_between"] == pytest.approx(1 / 1.01, abs=1e-3)
+    assert result["epoch"] == pytest.approx(1, abs=0.01)
+    assert result["residual"] == pytest.approx(0.01, rel=0.05)
+    without = variance_components(planted(rng, 1, 0.01, (10, 5, 50, 60), epoch=0))
+    assert without["share_between"] == pytest.approx(1 / 1.01, abs=1e-3)
+    assert without["epoch"] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(10, 5, 3, 4), (2, 2, 3, 1), (3, 4, 1, 1), (4, 3, 6, 5)])
 @pytest.mark.parametrize("offset", [0, 1e6])
 def test_components_equal_the_analysis_of_variance(rng, shape, offset):
     scores = planted(rng, 2, 3, shape) + offset
-    between, within = naive_components(scores)
-    assert between > 0
+    between, residual, epoch = naive_components(scores)
     result = variance_components(scores)
     rel = 1e-9 if offset == 0 else 1e-6
-    assert result["between"] == pytest.approx(between, rel=rel)
-    assert result["within"] == pytest.approx(within, rel=rel)
-    assert result["share_between"] == pytest.approx(between / (between + within), rel=rel)
+    assert result["between"] == pytest.approx(max(between, 0), rel=rel)
+    assert result["residual"] == pytest.approx(residual, rel=rel)
+    assert result["epoch"] == pytest.approx(max(epoch, 0), rel=rel)
+    share = max(between / (between + residual), 0)
+    assert result["share_between"] == pytest.approx(share, rel=rel)
 
 
 def test_float32_scores_are_computed_in_float64(rng):
     scores = (planted(rng, 1e-3, 1e-3, (10, 5, 4, 5)) + 100).astype(np.float32)
-    between, within = naive_components(scores)
+    between, residual, _ = naive_components(scores)
     result = variance_components(scores)
     assert result["between"] == pytest.approx(between, rel=1e-6)
-    assert result["within"] == pytest.approx(within, rel=1e-6)
+    assert result["residual"] == pytest.approx(residual, rel=1e-6)
 
 
 @pytest.mark.parametrize(("between", "within"), [(2, 3), (0.1, 4), (4, 0.1)])
@@ -72,11 +95,11 @@ def test_planted_components_are_found(rng, between, within, n_draws):
         planted(rng, between, within, (n_draws, n_checkpoints, 60, n_pairs // 60))
     )
     # Mean squares are independent multiples of chi-squares: variance 2 MS² / degrees of freedom.
-    ms_within, df_within = within, n_draws * (n_checkpoints - 1)
+    ms_within, df_within = within, (n_draws - 1) * (n_checkpoints - 1)
     ms_between, df_between = within + n_checkpoints * between, n_draws - 1
     var_within = 2 * ms_within**2 / df_within / n_pairs
     var_between = (2 * ms_between**2 / df_between / n_pairs + var_within) / n_checkpoints**2
-    assert result["within"] == pytest.approx(within, abs=4 * np.sqrt(var_within))
+    assert result["residual"] == pytest.approx(within, abs=4 * np.sqrt(var_within))
     assert result["between"] == pytest.approx(between, abs=4 * np.sqrt(var_between))
     share = between / (between + within)
     # To first order, and as if the two were fully dependent.
@@ -88,7 +111,7 @@ def test_noise_of_checkpoints_alone_is_within(rng):
     n_runs, clear = 40, 0
     for _ in range(n_runs):
         result = variance_components(planted(rng, 0, 1, (10, 5, 20, 25)))
-        # See above: 4 standard errors of `between` are 4 * sqrt((2 / 9 + 2 / 40) / 500) / 5.
+        # See above: 4 standard errors of `between` are 4 * sqrt((2 / 9 + 2 / 36) / 500) / 5.
         assert 0 <= result["between"] < 0.019
         assert 0 <= result["share_between"] < 0.019
         clear += result["between_low"] == result["share_between_low"] == 0
@@ -97,18 +120,20 @@ def test_noise_of_checkpoints_alone_is_within(rng):
 
 
 def test_a_negative_estimate_counts_as_zero():
-    # The means of both seeds are equal, so the plain estimate is -within / C.
+    # The means of all seeds are equal, so the plain estimate is -residual / C.
     scores = np.array([[1.0, -1.0], [-1.0, 1.0], [2.0, -2.0]])[..., None, None]
     result = variance_components(scores)
     assert result["between"] == result["share_between"] == 0
-    assert result["within"] == pytest.approx((2 + 2 + 8) / 3)
+    # Less the epochs' means of 2/3 and -2/3: deviations of 1/3, 5/3 and 4/3, each twice.
+    assert result["residual"] == pytest.approx(2 * (1 + 25 + 16) / 9 / 2)
 
 
 def test_equal_checkpoints_leave_all_between_seeds(rng):
     scores = np.repeat(rng.normal(size=(6, 1, 3, 4)), 5, axis=1)
     result = variance_components(scores)
     assert result["between"] == pytest.approx(scores[:, 0].var(axis=0, ddof=1).mean())
-    assert result["within"] == pytest.approx(0, abs=1e-25)
+    assert result["residual"] == pytest.approx(0, abs=1e-25)
+    assert result["epoch"] == pytest.approx(0, abs=1e-25)
     assert result["share_between"] == pytest.approx(1)
     assert result["share_between_high"] <= 1
 
@@ -118,7 +143,7 @@ def test_equal_checkpoints_leave_all_between_seeds(rng):
 def test_components_of_constants(value, dtype):
     # The mean of seven times 0.1 is not quite 0.1.
     result = variance_components(np.full((7, 7, 2, 3), value, dtype=dtype))
-    for name in ("between", "within"):
+    for name in ("between", "residual", "epoch"):
         assert result[name] == result[f"{name}_low"] == result[f"{name}_high"] == 0
     assert np.isnan([result[f"share_between{end}"] for end in ("", "_low", "_high")]).all()
 
@@ -129,24 +154,27 @@ def test_limits_are_those_of_repeated_seeds(rng, n_draws):
     result = variance_components(scores)
     drawn = []
     for count in seed_resamples(n_draws):
-        between, within = naive_components(np.repeat(scores, count, axis=0))
-        drawn.append([between, within, between / (between + within)])
-    for name, error, most in zip(NAMES, np.std(drawn, axis=0, ddof=1), (9e9, 9e9, 1), strict=True):
-        reach = 1.959964 * error
+        between, residual, epoch = naive_components(np.repeat(scores, count, axis=0))
+        drawn.append([between, residual, epoch, between / (between + residual)])
+    errors, limits = np.std(drawn, axis=0, ddof=1), (9e9, 9e9, 9e9, 1)
+    for name, error, most in zip(NAMES, errors, limits, strict=True):
+        reach = student_t.isf(0.025, n_draws - 1) * error
         assert result[f"{name}_low"] == pytest.approx(max(result[name] - reach, 0), abs=1e-6)
         assert result[f"{name}_high"] == pytest.approx(min(result[name] + reach, most), abs=1e-6)
 
 
 def test_limits_hold_the_planted_components(rng):
     """Five common factors make up half of the variance of the seeds' effects on pairs."""
-    n_runs, held = 100, np.zeros(3)
+    n_runs, held = 100, np.zeros(len(NAMES))
+    trend = np.linspace(-1, 1, 5)[:, None, None]
     loadings = rng.normal(size=(5, 60))
     loadings /= np.sqrt((loadings**2).sum(axis=0))
     for _ in range(n_runs):
         seeds = rng.normal(size=(10, 5)) @ loadings + rng.normal(size=(10, 60))
-        scores = seeds[:, None, None] + np.sqrt(3) * rng.normal(size=(10, 5, 1, 60))
+        scores = seeds[:, None, None] + trend + np.sqrt(3) * rng.normal(size=(10, 5, 1, 60))
         result = variance_components(scores)
-        for k, (name, truth) in enumerate(zip(NAMES, (2, 3, 0.4), strict=True)):
+        truths = (2, 3, trend.var(ddof=1), 0.4)
+        for k, (name, truth) in enumerate(zip(NAMES, truths, strict=True)):
             held[k] += result[f"{name}_low"] <= truth <= result[f"{name}_high"]
     assert (held / n_runs >= 0.86).all()  # 0.95 less 4 standard errors of 100 runs
 
@@ -170,7 +198,7 @@ def test_one_checkpoint_cannot_tell_the_two_apart(rng):
     # The sum of both, known within 4 * 5 * sqrt(2 / 9 / 2000).
     assert result["between"] == pytest.approx(5, abs=0.22)
     assert 0 < result["between_low"] < result["between"] < result["between_high"]
-    for name in ("within", "share_between"):
+    for name in ("residual", "epoch", "share_between"):
         assert np.isnan([result[f"{name}{end}"] for end in ("", "_low", "_high")]).all()
 
 
@@ -179,16 +207,17 @@ def test_table_has_a_row_per_method_whatever_its_seeds(rng):
     table = variance_components_table(scores)
     assert table.index.name == "method"
     assert list(table.index) == ["loo", "gc"]
-    assert list(table.columns) == [f"{n}{end}" for n in NAMES for end in ("", "_low", "_high")]
+    columns = [f"{n}{end}" for n in NAMES for end in ("", "_low", "_high")]
+    assert list(table.columns) == ["draws", *columns]
     for method, values in scores.items():
-        expected = variance_components(values)
+        expected = {"draws": len(values)} | variance_components(values)
         np.testing.assert_array_equal(table.loc[method], [expected[c] for c in table.columns])
 
 
 def test_planted_ratios_of_sources_are_found(rng):
     n_pairs = 2000
     variances = {"both": 4.0, "init": 3.0, "batch": 1.0}
-    seeds = {"both": 10, "init": 10, "batch": 7}
+    seeds = dict.fromkeys(variances, 10)
     samples = {
         s: {"loo": 7 + np.sqrt(v) * rng.normal(size=(seeds[s], 40, 50))}
         for s, v in variances.items()
@@ -203,20 +232,24 @@ def test_planted_ratios_of_sources_are_found(rng):
         assert row[f"{s}_to_both"] == pytest.approx(ratio, rel=rel)
         assert row[f"{s}_to_both_low"] < ratio < row[f"{s}_to_both_high"]
     assert "both_to_both" not in row
+    assert row.init_to_batch == pytest.approx(row.init_to_both / row.batch_to_both)
+    assert 1 < row.init_to_batch_low < row.init_to_batch < row.init_to_batch_high
 
 
 def test_limits_of_ratios_are_those_of_repeated_seeds(rng):
-    samples = {s: {"if": rng.normal(size=(n, 3, 4))} for s, n in (("both", 8), ("init", 5))}
+    both = rng.normal(size=(8, 3, 4))
+    samples = {"both": {"if": both}, "init": {"if": both + 0.5 * rng.normal(size=(8, 3, 4))}}
     row = variance_by_source(samples).loc["if"]
-    logs = {}
-    for s, by_method in samples.items():
-        drawn = [
-            np.log(np.repeat(by_method["if"], count, axis=0).var(axis=0, ddof=1).mean())
-            for count in seed_resamples(len(by_method["if"]))
-        ]
-        logs[s] = np.log(by_method["if"].var(axis=0, ddof=1).mean()), np.std(drawn, ddof=1)
-    ratio = logs["init"][0] - logs["both"][0]
-    reach = 1.959964 * np.hypot(logs["init"][1], logs["both"][1])
+
+    def log_ratio(count):
+        one, other = (np.repeat(samples[s]["if"], count, axis=0) for s in ("init", "both"))
+        return np.log(one.var(axis=0, ddof=1).mean() / other.var(axis=0, ddof=1).mean())
+
+    ratio = log_ratio(np.ones(8, dtype=int))
+    # What a seed does under both sources alike is no part of it.
+    reach = student_t.isf(0.025, 7) * np.std(
+        [log_ratio(count) for count in seed_resamples(8)], ddof=1
+    )
     assert row.init_to_both == pytest.approx(np.exp(ratio))
     assert row.init_to_both_low == pytest.approx(np.exp(ratio - reach), rel=1e-6)
     assert row.init_to_both_high == pytest.approx(np.exp(ratio + reach), rel=1e-6)
@@ -233,7 +266,7 @@ def test_sources_without_a_method_leave_it_out(rng):
 
 
 def test_sources_with_two_seeds_have_no_limits(rng):
-    samples = {s: {"gd": rng.normal(size=(n, 2, 3))} for s, n in (("both", 10), ("init", 2))}
+    samples = {s: {"gd": rng.normal(size=(2, 2, 3))} for s in ("both", "init")}
     row = variance_by_source(samples).loc["gd"]
     assert np.isfinite(row.init_to_both)
     assert np.isnan([row.init_to_both_low, row.init_to_both_high]).all()
@@ -242,7 +275,7 @@ def test_sources_with_two_seeds_have_no_limits(rng):
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_a_constant_source_has_no_ratio(rng, value):
     samples = {
-        "both": {"gd": rng.normal(size=(10, 2, 3))},
+        "both": {"gd": rng.normal(size=(7, 2, 3))},
         "init": {"gd": np.full((7, 2, 3), value)},
     }
     row = variance_by_source(samples).loc["gd"]

@@ -67,11 +67,17 @@ def test_samples_of_an_experiment(digits_root: Path):
         {"images": torch.zeros(2, 1, 28, 28)},
         {"images": torch.zeros(3, 1, 28, 28, dtype=torch.uint8)},
         {"indices": torch.arange(3)},
+        {"indices": torch.zeros(2, dtype=torch.int64)},
+        {"labels": torch.full((2,), 3)},
+        {"labels": torch.zeros(2)},
+        {"labels": [0, 0]},
         {"labels": torch.zeros(0, dtype=torch.int64)},
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, wrong: dict):
     content = {
+        "task": "digits3",
+        "split": "test",
         "images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8),
         "labels": torch.zeros(2, dtype=torch.int64),
         "indices": torch.arange(2),
@@ -80,5 +86,5 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, wrong: dict):
     save(path, content)
     assert load_tensors(Paths(tmp_path), TASKS["digits3"], "test").keys() == content.keys()
     save(path, {**content, **wrong})
-    with pytest.raises(UserError, match=r"test\.pt does not hold the images.*--task digits3"):
+    with pytest.raises(UserError, match=r"test\.pt does not hold images.*--task digits3"):
         load_tensors(Paths(tmp_path), TASKS["digits3"], "test")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from src.data.sources import load_split
+from src.data.sources import load_splits
 from src.errors import UserError
 from src.experiments import TASKS
 from tests.tools import run_script
@@ -44,7 +44,7 @@ def write_clone(folder: Path, n: int, mode: str = "L") -> np.ndarray:
 
 def test_digits():
     task, digits = TASKS["digits3"], load_digits()
-    split = load_split(task, "train", None)
+    split = load_splits(task, None)["train"]
     assert split.labels.tolist() == digits.target.tolist()
     images = split.images([0, 700, 3])
     assert (images.shape, images.dtype) == ((3, 1, 28, 28), torch.uint8)
@@ -65,7 +65,7 @@ def test_digits():
 def test_a_folder_in_the_layout_of_the_hub(tmp_path: Path, name: str, mode: str, layout: str):
     task = TASKS[name]
     pixels = write_clone(tmp_path / task.repository / layout, 23, mode)
-    train, test = (load_split(task, split, tmp_path) for split in ("train", "test"))
+    train, test = load_splits(task, tmp_path).values()
     assert train.labels.tolist() == [i % 10 for i in range(23)]
     assert test.labels.tolist() == [(i + 1) % 10 for i in range(23)]
     assert train.origin == str(tmp_path / task.repository)
@@ -80,9 +80,9 @@ def test_the_environment_variable_names_the_folder(tmp_path: Path, monkeypatch: 
     task = TASKS["mnist3"]
     write_clone(tmp_path / "a" / task.repository, 12)
     monkeypatch.setenv("TDA_DATASETS", str(tmp_path / "a"))
-    assert load_split(task, "test", None).origin == str(tmp_path / "a" / task.repository)
+    assert load_splits(task, None)["test"].origin == str(tmp_path / "a" / task.repository)
     with pytest.raises(UserError, match="does not exist: --source"):  # an option goes first
-        load_split(task, "test", tmp_path / "b")
+        load_splits(task, tmp_path / "b")
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path):
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path):
     folder.mkdir(parents=True)
     (folder / "train-00000-of-00001.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="cannot read"):
-        load_split(TASKS["mnist3"], "train", tmp_path)
+        load_splits(TASKS["mnist3"], tmp_path)
 
 
 def test_a_hub_that_is_not_reached_names_both_ways_out(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from src.data.sources import load_split
+from src.data.sources import load_splits
 from src.data.subsets import draw_indices, read_indices, split_names
 from src.errors import UserError
 from src.experiments import TASKS, Paths, Task
@@ -30,7 +30,7 @@ def indices_of(task: Task, split: str) -> list[int]:
 
 def full_labels(task: Task, split: str, source: Path | None = None) -> np.ndarray:
     """Return the labels of the full split that a subset's split is drawn from."""
-    return load_split(task, "test" if split == "test" else "train", source).labels
+    return load_splits(task, source)["test" if split == "test" else "train"].labels
 
 
 class TestCommitted:
@@ -185,14 +185,14 @@ class TestTensors:
         assert tensors["indices"].dtype == tensors["labels"].dtype == torch.int64
         assert tensors["labels"].tolist() == LABELS[indices].tolist()
         assert tensors["images"].dtype == torch.uint8
-        assert torch.equal(tensors["images"], load_split(DIGITS3, "train", None).images(indices))
+        assert torch.equal(tensors["images"], load_splits(DIGITS3, None)["train"].images(indices))
 
     def test_mnist(self, mnist_root: Path, datasets_folder: Path):
         task = TASKS["mnist3"]
         for split in ("test", "train_20pc"):
             tensors = torch.load(Paths(mnist_root).tensors("mnist3", split), weights_only=True)
             indices = indices_of(task, split)
-            whole = load_split(task, split.split("_")[0], datasets_folder)
+            whole = load_splits(task, datasets_folder)[split.split("_")[0]]
             assert tensors["labels"].tolist() == whole.labels[indices].tolist()
             assert torch.equal(tensors["images"], whole.images(indices))
 

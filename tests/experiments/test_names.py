@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from src.errors import UserError
-from src.experiments import Paths, paper_cnn_experiments, parse_experiment
+from src.experiments import (
+    REPOSITORY,
+    TASKS,
+    Paths,
+    compared_name,
+    paper_cnn_experiments,
+    parse_experiment,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +59,51 @@ def test_wrong_names_say_what_is_allowed(name: str, says: str):
         parse_experiment(name)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": "my_mnist"}, "task 'my_mnist': a name holds letters"),
+        ({"name": "../mnist3"}, "a name holds letters"),
+        ({"name": ""}, "a name holds letters"),
+        ({"repository": "../mnist"}, "not owner/name"),
+        ({"repository": "/data/mnist"}, "a folder of one's own is given as folder"),
+        ({"repository": None}, "bundled digits, which are one_pool"),
+        ({"repository": None, "one_pool": True, "input_shape": (3, 8, 8)}, r"in \(1,\)"),
+        ({"hyperparameters": {"epochs": 4}}, "epochs is 4, not 5 or more"),
+        ({"hyperparameters": {"epochs": 5.0}}, "epochs is 5.0"),
+        ({"classes": ()}, "not different labels from 0 on"),
+        ({"classes": (0, 0, 1)}, "not different labels"),
+        ({"classes": (0, 10)}, "not different labels from 0 to 9"),
+        ({"classes": (-1, 0)}, "not different labels"),
+        ({"n_per_class": ()}, "not different numbers of at least 1"),
+        ({"n_per_class": (10, 10)}, "not different numbers"),
+        ({"n_per_class": (0,)}, "not different numbers of at least 1"),
+        ({"n_test_per_class": 0}, "not a number of at least 1"),
+        ({"input_shape": (28, 28)}, r"not \(channels, height, width\)"),
+        ({"input_shape": (1, 0, 28)}, "not the numbers that"),
+        ({"input_shape": (4, 28, 28)}, r"in \(1, 3\)"),
+        ({"class_names": ("zero", "one")}, "no name for the label 2"),
+    ],
+)
+def test_tasks_that_experiments_cannot_be_run_with(changes: dict, says: str):
+    with pytest.raises(UserError, match=says):
+        replace(TASKS["mnist3"], **changes)
+
+
+def test_a_wrong_entry_of_the_table_is_one_line(tmp_path: Path):
+    """It is met while a script is imported."""
+    shutil.copytree(REPOSITORY / "src", tmp_path / "src")
+    shutil.copy(REPOSITORY / "run_subset_generation.py", tmp_path)
+    table = tmp_path / "src" / "experiments" / "tasks.py"
+    table.write_text(table.read_text().replace('"digits3",', '"digits_3",'))
+    command = [sys.executable, str(tmp_path / "run_subset_generation.py"), "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: task 'digits_3': a name holds letters")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
 def test_experiments_of_the_paper():
     names = [e.name for e in paper_cnn_experiments()]
     assert len(set(names)) == len(names) == 4 * 9
@@ -65,3 +122,15 @@ def test_paths():
         "r/tda_scores/cnn2_mnist3_10pc_init/loo/446.pt"
     )
     assert paths.results(experiment) == Path("r/results/cnn2_mnist3_10pc_init")
+
+
+def test_a_set_of_experiments_has_one_name_and_no_two_share_one():
+    every = paper_cnn_experiments()
+    pairs = [{a, b} for a, b in combinations(every, 2)]
+    names = {compared_name(pair) for pair in pairs}
+    assert len(names) == len(pairs)
+    assert compared_name([every[1], every[0], every[1]]) == compared_name(every[:2])
+    rest = [compared_name(set(every) - {e}) for e in every]
+    assert len({*rest, compared_name(every)}) == len(every) + 1
+    assert all(len(name) <= 100 for name in rest)
+    assert compared_name(every) == compared_name(reversed(every))

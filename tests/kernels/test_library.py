@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from src.experiments import REPOSITORY
-from src.kernels.library import SOURCE, are_there, build
+from src.kernels.library import BUILT, SOURCE, are_there, build
 
 needs_compiler = pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
 
@@ -72,7 +72,7 @@ def test_many_processes_build_at_once(tmp_path: Path):
     assert answers[0][1] == b""
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "'g++"])
 def test_without_a_compiler_it_goes_on(tmp_path: Path, compiler: str):
     """With one line that says so, and the same numbers."""
     found = run(tmp_path / "built", CXX=compiler)
@@ -81,7 +81,18 @@ def test_without_a_compiler_it_goes_on(tmp_path: Path, compiler: str):
     assert float(found.stdout) == pytest.approx(float(run(tmp_path / "built").stdout), rel=1e-5)
 
 
+@needs_compiler
 def test_a_folder_that_cannot_be_written(tmp_path: Path):
+    """As in a read-only clone: the kernels, and so the numbers, are the same."""
     (tmp_path / "file").touch()
-    found = run(tmp_path / "file" / "built")
-    assert len(found.stderr.splitlines()) == 1
+    found = run(tmp_path / "file" / "built", XDG_CACHE_HOME=str(tmp_path))
+    assert found.stderr == ""
+    assert len([*(tmp_path / "tda-kernels").glob("windows-*.so")]) == 1
+    nowhere = run(tmp_path / "file" / "built", XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert len(nowhere.stderr.splitlines()) == 1
+
+
+@needs_compiler
+def test_a_locale_that_is_not_utf8(tmp_path: Path):
+    found = run(BUILT, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert found.stderr == ""

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 from src.plots.heat_map import heat_map, make_room
 from src.plots.style import save_figure
+from tests.tools import contrast
 
 LABELS = ["a", "b", "c"]
 
@@ -24,12 +25,25 @@ def test_heat_map_is_seaborns():
     figure.canvas.draw()
     assert np.array_equal(*(mesh.get_facecolors() for mesh in meshes))
     assert own.get_ylim() == reference.get_ylim()
-    texts = [
-        [(t.get_text(), t.get_position(), to_rgb(t.get_color())) for t in a.texts]
-        for a in (own, reference)
-    ]
-    assert texts[0] == texts[1]
+    texts, expected = (
+        [(t.get_text(), t.get_position()) for t in a.texts] for a in (own, reference)
+    )
+    assert [text for text in texts if text[0] != "–"] == expected  # seaborn says nothing of NaN
+    assert len(texts) == matrix.size
     assert [t.get_text() for t in own.get_xticklabels()] == LABELS
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(("colours", "low"), [("vlag", -1), ("Blues", 0), ("gray", 0)])
+def test_numbers_stand_out_from_their_cells(colours, low):
+    """Over the whole colour map, its ends and a hole in it, by the ratio that WCAG 2 asks for."""
+    matrix = np.append(np.linspace(low, 1, 400), np.nan)[None]
+    figure, axis = plt.subplots()
+    mesh = heat_map(axis, matrix, (low, 1), colours, ".2f", 7, [], [""] * matrix.size)
+    for text, (*rgb, alpha) in zip(axis.texts, mesh.get_facecolors(), strict=True):
+        on_paper = alpha * np.array(rgb) + 1 - alpha
+        assert contrast(to_rgb(text.get_color()), on_paper) >= 4.5, text
+    assert axis.texts[-1].get_text() == "–"
     plt.close(figure)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from src.members import PerSampleLoss
 from src.tda.gradient_similarity import gradient_similarity
 from tests import reference
 from tests.conftest import Case
-from tests.tools import TOLERANCE, relative_error
+from tests.tools import TOLERANCE, relative_error, samples
 
 
 def test_all_pairs(case: Case, chunk_size: int):
@@ -39,3 +41,28 @@ def test_the_cosine_with_a_gradient_that_is_zero_is_zero():
     dot, cosine = gradient_similarity(case.loss(), params, case.train, case.test, chunk_size=3)
     assert (dot == 0).all()
     assert (cosine == 0).all()
+
+
+def test_cosines_of_confident_samples_keep_their_digits():
+    """Of logits twenty apart p − 1 has no digit in float32, and all cosines would be 0."""
+    params = {"weight": torch.eye(3), "bias": torch.zeros(3)}
+    images = torch.tensor([[20.0, 0, 1], [20, 2, 0], [2, 22, 0], [0, 0, 25]])
+
+    def cosines(dtype: torch.dtype) -> torch.Tensor:
+        data = samples((images.to(dtype), torch.tensor([0, 0, 1, 2])))
+        loss = PerSampleLoss(nn.Linear(3, 3).to(dtype))
+        converted = {name: p.to(dtype) for name, p in params.items()}
+        return gradient_similarity(loss, converted, data, data, chunk_size=3)[1]
+
+    assert relative_error(cosines(torch.float32), cosines(torch.float64)) < 1e-4
+
+
+def test_a_gradient_that_is_not_finite_has_no_cosine():
+    """Where a norm overflows the quotient is 0, and where it is NaN it is not above 0."""
+    params = {"weight": torch.eye(2), "bias": torch.zeros(2)}
+    loss = PerSampleLoss(nn.Linear(2, 2), lambda outputs, _: outputs.sum(1))
+    for value in (1e30, torch.nan):
+        train = samples((torch.tensor([[value, 0.0]]), torch.tensor([0])))
+        test = samples((torch.tensor([[0.0, 1.0]]), torch.tensor([0])))
+        _, cosine = gradient_similarity(loss, params, train, test, chunk_size=1)
+        assert cosine.isnan().all()

@@ -82,41 +82,6 @@ def test_layers_over_positions_frozen_layers_and_dilated_convolutions():
     assert relative_error(found.contract(unflatten(expected, params)), expected @ expected.T) < 1e-9
 
 
-class Twice(nn.Module):
-    """A layer that is called twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x through the layer twice."""
-        return self.layer(self.layer(x))
-
-
-@pytest.mark.parametrize(
-    ("model", "says"),
-    [
-        (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), "1.bias, 1.weight"),
-        (nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv1d(3, 3, 1)), "1.bias, 1.weight"),
-        (Twice(), "'layer' is called more than once"),
-    ],
-)
-def test_layers_that_are_not_supported_are_named(model: nn.Module, says: str):
-    loss = PerSampleLoss(model)
-    with pytest.raises(NotImplementedError, match=says):
-        per_sample_gradients(loss, trainable(model), torch.ones(2, 3), torch.tensor([0, 1]))
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_grouped_convolutions_are_refused():
-    model = nn.Sequential(nn.Conv2d(2, 4, 1, groups=2), nn.Flatten())
-    with pytest.raises(NotImplementedError, match="ungrouped"):
-        per_sample_gradients(
-            PerSampleLoss(model), trainable(model), torch.ones(1, 2, 1, 1), torch.tensor([0])
-        )
-
-
 def test_flatten_and_unflatten_are_inverse():
     case = Case(3, 2)
     stack = repeat(case.checkpoints[0], 2)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import src.tda.hessian
 from src.errors import UserError
@@ -16,6 +21,8 @@ from src.models import build
 from src.tda.hessian import Hessian
 from tests import reference
 from tests.conftest import Case
+from tests.tda.test_layers import DTYPES
+from tests.tda.test_ways import NETS, data_of
 from tests.tools import TOLERANCE, relative_error, samples
 
 
@@ -74,6 +81,89 @@ def test_a_matrix_that_does_not_fit_is_refused_with_its_size():
     experiment = parse_experiment("cnn2_mnist3_10pc")
     loss = PerSampleLoss(build(experiment))
     train = samples((torch.zeros(2, 1, 28, 28), torch.tensor([0, 1])))
-    says = r"225,034 parameters needs 565\.9 GiB.*are free: use --solver cg or lissa"
+    says = r"225,034 parameters needs 754\.6 GiB.*are free: use --solver cg or lissa"
     with pytest.raises(UserError, match=says):
         Hessian(loss, trainable(loss.model), train, 2).dense()
+
+
+@DTYPES
+@pytest.mark.parametrize("name", [name for name in NETS if name != "reentrant checkpoint"])
+def test_products_of_any_network(name: str, dtype: torch.dtype):
+    build, shape, _ = NETS[name]
+    model, data = build().to(dtype), data_of(shape, 5, dtype)
+    loss, params = PerSampleLoss(copy.deepcopy(model)), trainable(model)
+    hessian = Hessian(loss, params, samples(data), batch_size=3)
+    vectors = torch.randn(2, sum(p.numel() for p in params.values()), dtype=dtype)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        expected = torch.stack(
+            [reference.hessian_vector_product(model, data, vector) for vector in vectors]
+        )
+    assert relative_error(hessian.product(vectors), expected) < TOLERANCE[dtype]
+
+
+class SlowSine(torch.autograd.Function):
+    """A sine by numpy, which neither forward mode nor vmap has a rule for."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
+        """Return the sine."""
+        ctx.save_for_backward(x)
+        return torch.from_numpy(np.sin(x.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # noqa: ANN001
+        """Return the derivative, by this function again."""
+        (x,) = ctx.saved_tensors
+        return gradient * SlowSine.apply(x + math.pi / 2)
+
+
+class Sine(nn.Module):
+    """That function as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sine."""
+        return SlowSine.apply(x)
+
+
+class Opaque(torch.autograd.Function):
+    """The identity, with a derivative by numpy that is not differentiable itself."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
+        """Return x."""
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:  # noqa: ANN001
+        """Return the gradient."""
+        return gradient
+
+
+@pytest.mark.parametrize(
+    ("middle", "said"), [(nn.Tanh(), []), (Sine(), ["by a second backward pass"])]
+)
+def test_the_way_is_said_once(middle: nn.Module, said: list[str], capsys: pytest.CaptureFixture):
+    model = nn.Sequential(nn.Linear(6, 4), middle, nn.Linear(4, 3)).double()
+    data = data_of((6,), 5, torch.float64)
+    loss, params = PerSampleLoss(model), trainable(model)
+    vectors = torch.randn(2, sum(p.numel() for p in params.values()), dtype=torch.float64)
+    expected = torch.stack([reference.hessian_vector_product(model, data, v) for v in vectors])
+    for _ in range(2):  # of two checkpoints
+        hessian = Hessian(loss, params, samples(data), batch_size=3)
+        assert relative_error(hessian.product(vectors), expected) < 1e-9
+    lines = capsys.readouterr().err.splitlines()
+    assert [text in line for text, line in zip(said, lines, strict=True)] == [True] * len(said)
+
+
+def test_a_network_without_second_derivatives_is_refused():
+    class Net(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return Opaque.apply(super().forward(x))
+
+    model = Net(6, 3)
+    hessian = Hessian(
+        PerSampleLoss(model), trainable(model), samples(data_of((6,), 5, torch.float32)), 5
+    )
+    with pytest.raises(UserError, match="no second derivatives"):
+        hessian.product(torch.ones(2, 21))

@@ -43,12 +43,16 @@ def expected_exact(case: Case) -> Tensor:
     return reference.influence_exact(case.models[-1], *case.data, case.pairs, DAMP)
 
 
-@pytest.mark.parametrize("solver", [Lissa(), Lissa(damp=0.01, scale=10)], ids=str)
+@pytest.mark.parametrize("solver", [Lissa(), Lissa(damp=0.05, scale=10)], ids=str)
 def test_lissa(case: Case, solver: Lissa, chunk_size: int):
     """The reference runs LiSSA on every test gradient, whichever side is the smaller one."""
     expected = expected_lissa(case, solver.damp, solver.scale)
     found, known = scores_of(case, solver, chunk_size)
-    assert known == {}
+    n_solved = min(case.n_train, case.n_test)
+    assert {name: len(values) for name, values in known.items()} == {
+        "growth": n_solved,
+        "radius": n_solved,
+    }
     assert relative_error(found, case.matrix(expected)) < TOLERANCE[case.dtype]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from src.draws import Draw
+from src.errors import DivergedError
 from src.tda.loo import (
     NOTHING,
     Retraining,
@@ -19,7 +20,7 @@ from src.tda.loo import (
 )
 from tests import reference
 from tests.conftest import Case
-from tests.tools import TOLERANCE, relative_error
+from tests.tools import TOLERANCE, relative_error, samples
 
 
 def scores_of(
@@ -134,3 +135,27 @@ def test_members_with_dropout_share_the_masks_of_a_run_alone(together: bool, chu
     everyone = list(range(case.n_train))
     found = scores_of(case, retrained(case), everyone, chunk_size=chunk_size, together=together)
     assert relative_error(found, expected_scores(case)) < 1e-9
+
+
+def test_a_member_that_diverges_is_named():
+    case = Case(5, 3)
+    assert case.checkpoints  # trained before the image is spoilt
+    inputs, labels = case.data[0]
+    inputs[2] = torch.nan
+    found = leave_one_out(
+        case.loss(),
+        case.checkpoints,
+        retrained(case),
+        [3, NOTHING],
+        samples((inputs, labels)),
+        case.test,
+        adam=case.adam,
+        batch_size=case.batch_size,
+        n_epochs=case.n_epochs,
+        chunk_size=2,
+    )
+    says = (
+        "2 of 2 members trained together diverged, the first is the one without training sample 3"
+    )
+    with pytest.raises(DivergedError, match=says):
+        next(found)

@@ -1,0 +1,48 @@
+"""The report of `run_pvalues.py` on all pairs: one file with a row each, and pictures of them."""
+
+from __future__ import annotations
+
+from src.analysis.pair_table import pair_table, write_pairs
+from src.experiments import HELPFUL_SIGN
+from src.plots.score_matrix import ScoreMatrix, score_matrix
+from src.plots.style import METHOD_LABELS
+from src.report import Report
+from src.reports.draws import DrawsReport
+from src.results import ExperimentScores
+
+
+def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str, dict]) -> None:
+    """Write `pairs.csv` and, for each method, the matrix of mean scores.
+
+    Args:
+        report: Takes the file and the figures.
+        scores: The scores.
+        images: Tensors of the samples, as `src.results.load_images` returns them.
+    """
+    report = DrawsReport(report, scores.n_draws)
+    labels = images["train"]["labels"].numpy(), images["test"]["labels"].numpy()
+    n_pairs = len(scores.train_idx) * len(scores.test_idx)
+    report.file(
+        "pairs.csv",
+        lambda path: write_pairs(path, pair_table(scores, labels)),
+        "Every pair",
+        f"{n_pairs:,} rows: indices in the full splits and labels of both samples and, for each "
+        f"method, over its seeds ({scores.draws}): mean, standard deviation (std), p-value of the "
+        "t-test (p), the smallest false discovery rate at which Benjamini and Hochberg's procedure "
+        "keeps the pair (q), and the share of seeds whose score has the mean's sign (sign). Scores "
+        "are in each method's own sign.",
+    )
+    for method, samples in scores.samples().items():
+        matrix = ScoreMatrix.of(HELPFUL_SIGN[method] * samples.mean(axis=0), *labels)
+        report.figure(
+            f"{method}_matrix",
+            score_matrix(matrix, method, scores.experiment.task.name_of),
+            f"Mean score of every pair by {METHOD_LABELS[method]}",
+            f"Mean over {len(samples)} seeds, blue where the train sample helps and red where it "
+            "harms; ordered by class, within a class in stored order. Colours end at "
+            f"±{matrix.limit:.2g}; {_share(matrix.share_beyond)} of pairs lie beyond.",
+        )
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share else "none"

@@ -1,0 +1,253 @@
+"""What stands first on a page: what was run, how well it fits, and what computed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.analysis.fit import Fit
+from src.draws import load_seeds
+from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
+from src.plots.style import METHOD_LABELS
+from src.report import OVERVIEW, Report, check_output, library_versions
+from src.reports.reading import listed, reading_of_left_out
+from src.results import ExperimentScores
+from src.revision import revision
+from src.storage import digest
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of results: where it goes, its title, and what stands first on it.
+
+    Attributes:
+        folder: Where its files go.
+        title: What it is about.
+        source: Digest of the scores that are there now.
+        report_overview: Writes the tables of its first part.
+    """
+
+    folder: Path
+    title: str
+    source: str
+    report_overview: Callable[[Report], None]
+
+    @classmethod
+    def of_experiment(cls, paths: Paths, scores: ExperimentScores, output: Path | None) -> Page:
+        """Return the page of one experiment, in a folder that was asked for or its own."""
+        return cls(
+            output or paths.results(scores.experiment),
+            scores.experiment.name,
+            scores.digest,
+            lambda report: report_experiment(report, paths, scores),
+        )
+
+    @classmethod
+    def of_comparison(
+        cls,
+        paths: Paths,
+        load: Callable[[Experiment], ExperimentScores],
+        experiments: list[Experiment],
+        output: Path | None,
+    ) -> Page:
+        """Return the page of a comparison, in a folder that was asked for or its own."""
+        loaded = {experiment: _Compared.of(paths, load(experiment)) for experiment in experiments}
+        return cls(
+            output or paths.comparison / compared_name(experiments),
+            comparison_title(experiments),
+            digest({e.name: compared.source for e, compared in loaded.items()}),
+            lambda report: report_compared(report, loaded),
+        )
+
+    def part(self, key: str, heading: str, settings: dict[str, object]) -> Report:
+        """Begin a part of the page."""
+        return Report(self.folder, self.title, key, heading, settings, self.source)
+
+    def close(self, report: Report) -> Path:
+        """Write the first part anew and finish another one; return the page's path.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        overview = self.part(OVERVIEW, "What was run", {})
+        self.report_overview(overview)
+        overview.close()
+        return report.close()
+
+
+def comparison_title(experiments: list[Experiment]) -> str:
+    """Return what the page of a comparison is called, as unambiguous as its folder's name."""
+    return "Comparison of " + listed(
+        compared_name(experiments).replace("_more_", " more, ").split("+")
+    )
+
+
+def check_page(output: Path | None, experiments: list[Experiment]) -> None:
+    """Check, before anything is written, the folder that a page was asked to go to.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    if output is not None:
+        only = experiments[0].name if len(experiments) == 1 else comparison_title(experiments)
+        check_output(output, only)
+
+
+def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) -> None:
+    """Write what an experiment is, and accuracy and loss by seed.
+
+    Args:
+        report: Takes them.
+        paths: Every path below the root.
+        scores: The scores.
+    """
+    report.facts(
+        "experiment",
+        {
+            **_what_was_run(scores),
+            "numerical floor": _numerical_floor(scores),
+            "scores computed with": scores.machines,
+            **_what_makes_the_page(),
+        },
+        "Experiment",
+    )
+    fit = Fit.of(paths, scores)
+    if len(fit.by_seed):
+        report.table(
+            "fit",
+            fit.table(),
+            "Accuracy and loss of the models",
+            "After the last epoch, in eval mode: the share of samples whose class is predicted, "
+            "and the mean cross-entropy. " + _unknown(fit),
+        )
+    else:
+        report.facts("fit", {}, "Accuracy and loss of the models", _unknown(fit))
+
+
+def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
+    e = scores.experiment
+    names = [e.task.name_of(label) for label in e.task.classes]
+    facts = {
+        "model": e.model.name,
+        "task": f"{e.task.name}: {listed(names)}",
+        "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
+        "test samples": len(scores.test_idx),
+        "seeds": _seeds(scores.common_seeds),
+    }
+    missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
+    if missing:
+        facts["methods that are missing"] = listed(missing)
+    if scores.unused:
+        facts["seeds left out"] = reading_of_left_out(scores.unused)
+    return facts | {
+        "a seed drives": RANDOMNESS[e.randomness]
+        + ("; one batch holds all training samples" if e.has_one_batch else ""),
+        "epochs": e.epochs,
+        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{e.kept_epochs[0]} "
+        f"to ckpt_epoch_{e.kept_epochs[-1]}",
+        "optimiser": _optimiser(e),
+    }
+
+
+def _optimiser(experiment: Experiment) -> str:
+    chosen = experiment.hyperparameters
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[chosen.optimizer]
+    momentum = f", momentum {chosen.momentum:g}" if chosen.momentum else ""
+    decay = ", which falls to 0 linearly over all steps" if experiment.decays else ""
+    how = "decoupled from" if chosen.optimizer == "adamw" else "added to"
+    return (
+        f"{name}{momentum}, learning rate {chosen.learning_rate:g}{decay}, weight decay "
+        f"{chosen.weight_decay:g} {how} the gradient, batches of {chosen.batch_size}"
+    )
+
+
+def _seeds(seeds: list[int]) -> str:
+    """Return the seeds with their numbers."""
+    numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
+    numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
+    return f"{len(seeds)}: {numbered}"
+
+
+def _numerical_floor(scores: ExperimentScores) -> str:
+    if "loo" not in scores.scores:
+        return "not known: it belongs to LOO, which is missing"
+    floors = [np.median(np.abs(floor)) for floor in scores.floors.values()]
+    sizes = [np.median(np.abs(of_seed)) for of_seed in scores.scores["loo"]]
+    return (
+        f"median |τ| of a member that leaves nothing out {_span(floors)} by seed, where LOO's "
+        f"median |τ| is {_span(sizes)}"
+    )
+
+
+def _span(values: list[float]) -> str:
+    low, high = (f"{limit:.1e}" if limit else "0" for limit in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _what_makes_the_page() -> dict[str, object]:
+    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
+    commit = revision()
+    return {"page made with": versions} | ({} if commit is None else {"commit": commit})
+
+
+def _unknown(fit: Fit) -> str:
+    parts = [
+        f"They are not known of seed{'s' if len(seeds) > 1 else ''} {listed(map(str, seeds))}: "
+        f"{reason}."
+        for reason, seeds in fit.unknown.items()
+    ]
+    return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What a comparison says first of one experiment."""
+
+    source: str
+    machines: list[str]
+    row: dict[str, object]
+
+    @classmethod
+    def of(cls, paths: Paths, scores: ExperimentScores) -> _Compared:
+        by_seed = Fit.of(paths, scores).by_seed
+        row = {
+            "train_samples": len(scores.train_idx),
+            "test_samples": len(scores.test_idx),
+            **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
+            "epochs": scores.experiment.epochs,
+            "a_seed_drives": RANDOMNESS[scores.experiment.randomness],
+            "models_evaluated": len(by_seed),
+        }
+        for name in by_seed:
+            row |= {f"{name}_mean": by_seed[name].mean(), f"{name}_std": by_seed[name].std()}
+        return cls(scores.digest, scores.machines, row)
+
+
+def report_compared(report: Report, compared: dict[Experiment, _Compared]) -> None:
+    """Write what the experiments of a comparison are.
+
+    Args:
+        report: Takes the table.
+        compared: What is said of each.
+    """
+    rows = {experiment.name: one.row for experiment, one in compared.items()}
+    report.table(
+        "experiments",
+        pd.DataFrame.from_dict(rows, orient="index").rename_axis("experiment"),
+        "Experiments",
+        "Samples, seeds that all methods which are there have, and accuracy (a share) and mean "
+        "loss after the last epoch: mean and standard deviation over the models whose checkpoints "
+        "say them (`models_evaluated`).",
+    )
+    report.facts(
+        "computed",
+        {
+            "scores computed with": sorted({m for one in compared.values() for m in one.machines}),
+            **_what_makes_the_page(),
+        },
+        "Versions",
+    )

@@ -1,0 +1,37 @@
+"""Which commit of the code is running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from src.experiments import REPOSITORY
+
+
+def revision() -> str | None:
+    """Return the commit of this clone, with a word where files were changed since.
+
+    Returns:
+        None where this is no clone of its own, or git is not there or does not answer.
+    """
+    # Of a caller that is git itself, such as a hook.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments],
+            env={**inherited, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout
+
+    try:
+        # Empty at the top of a work tree; a copy within somebody else's clone is a folder in it.
+        if git("rev-parse", "--show-prefix").strip():
+            return None
+        commit = git("rev-parse", "HEAD").strip()[:12]
+        return f"{commit} with changes" if git("status", "--porcelain").strip() else commit
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,81 @@
+"""Gradients with respect to layers that have a rule, from one forward and one backward pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from src.members import Params, PerSampleLoss
+from src.tda.general import within
+from src.tda.layers.parts import Part
+from src.tda.layers.rules import rule_of
+
+
+def layers_with_rules(model: nn.Module, params: Params) -> dict[str, frozenset[str]]:
+    """Return the names of layers that have a rule, with the names in them of `params`."""
+    layers = {}
+    for name, module in model.named_modules():
+        local = frozenset(p for p in ("weight", "bias") if prefix_of(name) + p in params)
+        if local and rule_of(module) is not None:
+            layers[name] = local
+    return layers
+
+
+def prefix_of(layer: str) -> str:
+    """Return what precedes the names of a layer's parameters."""
+    return f"{layer}." if layer else ""
+
+
+def by_layers(
+    loss: PerSampleLoss,
+    params: Params,
+    layers: dict[str, frozenset[str]],
+    inputs: Tensor,
+    labels: Tensor,
+) -> dict[str, Part]:
+    """Return the gradients of layers by their rules, without those that were not called once."""
+    if not layers:
+        return {}
+    modules = {name: loss.model.get_submodule(name) for name in layers}
+    n_calls: Counter[str] = Counter()
+    calls: dict[str, tuple[Tensor, GradientEdge]] = {}
+
+    def recorder(name: str):  # noqa: ANN202
+        def record(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+            n_calls[name] += 1
+            x = args[0] if args else next(iter(kwargs.values()))
+            if output.requires_grad and len(x) == len(output) == len(labels):
+                # Not the tensor but where it was computed, lest it be changed in place afterwards.
+                calls[name] = x.detach(), get_gradient_edge(output)
+
+        return record
+
+    def backward() -> tuple[Tensor | None, ...]:
+        handles = [
+            module.register_forward_hook(recorder(name), with_kwargs=True)
+            for name, module in modules.items()
+        ]
+        try:
+            total = loss(leaves, inputs, labels).sum()
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in {name for name, n in n_calls.items() if n > 1} & calls.keys():
+            del calls[name]
+        edges = [edge for _, edge in calls.values()]
+        return torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
+
+    with torch.enable_grad():
+        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+        output_gradients = within(loss, leaves, backward)
+    parts = {}
+    for (name, (x, _)), gradient in zip(calls.items(), output_gradients, strict=True):
+        if gradient is not None:
+            part = rule_of(modules[name])(modules[name], layers[name], x, gradient)
+            if part is not None:
+                parts[prefix_of(name)] = part
+    return parts

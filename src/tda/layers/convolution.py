@@ -1,0 +1,69 @@
+"""Convolutions: the gradient of the weight is Σ_p b_p a_pᵀ, a_p the patch under the kernel at p."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.kernels import windows
+from src.tda.layers.parts import Formed
+from src.tda.layers.rules import rule
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+@rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def convolution(
+    layer: Convolution, wanted: frozenset[str], inputs: Tensor, gradient: Tensor
+) -> Formed | None:
+    """Return the gradients; inputs (N, C, ...), gradient (N, O, ...)."""
+    if inputs.ndim != 2 + len(layer.kernel_size):
+        return None  # one sample without a dimension for the batch
+    formed = {}
+    if "weight" in wanted:
+        by_kernel = _of_pooled_maps(layer, inputs, gradient)
+        formed["weight"] = _by_patches(layer, inputs, gradient) if by_kernel is None else by_kernel
+    if "bias" in wanted:
+        formed["bias"] = gradient.sum([*range(2, gradient.ndim)])
+    return Formed(formed)
+
+
+def _of_pooled_maps(layer: Convolution, inputs: Tensor, gradient: Tensor) -> Tensor | None:
+    """Return the gradient of the weight where there is a kernel for it, of maps that are pooled."""
+    options = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    if options != ((1, 1), (0, 0), (1, 1), 1):
+        return None
+    weight = windows.per_image_weight_gradients(
+        inputs.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), layer.kernel_size
+    )  # (N, O, kH, kW, C)
+    return None if weight is None else weight.permute(0, 1, 4, 2, 3)
+
+
+def _by_patches(layer: Convolution, inputs: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of the weight (N, O, C / groups, k...) as one matrix product a group."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    patches = F.pad(inputs, _padding(layer), mode)
+    for d, (size, stride, dilation) in enumerate(
+        zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
+    ):
+        patches = patches.unfold(d, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    n_dims = len(layer.kernel_size)
+    positions, kernel = range(2, 2 + n_dims), range(2 + n_dims, 2 + 2 * n_dims)
+    patches = patches.permute(0, 1, *kernel, *positions).flatten(2 + n_dims).flatten(1, 1 + n_dims)
+    a = patches.unflatten(1, (layer.groups, -1))  # (N, groups, C / groups * k..., positions)
+    b = gradient.flatten(2).unflatten(1, (layer.groups, -1))  # (N, groups, O / groups, positions)
+    return (b @ a.mT).reshape(len(inputs), *layer.weight.shape)
+
+
+def _padding(layer: Convolution) -> list[int]:
+    """Return how much is added before and after each dimension, the last one first."""
+    padding = []
+    for d in reversed(range(len(layer.kernel_size))):
+        if layer.padding == "valid":
+            padding += [0, 0]
+        elif layer.padding == "same":
+            total = layer.dilation[d] * (layer.kernel_size[d] - 1)
+            padding += [total // 2, total - total // 2]
+        else:
+            padding += [layer.padding[d]] * 2
+    return padding

@@ -1,6 +1,7 @@
 """Additional training step: one more step on each training sample, and what it does to the test."""
 
-from src.cli import ArgumentParser, run, score_seeds
+from src.cli import ArgumentParser, run
+from src.steps import score_seeds
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
     from torch import Tensor
 
     from src.data.samples import Samples
-    from src.memory import steps_at_once
+    from src.ensemble.memory import steps_at_once
     from src.tda.ats import additional_step
     from src.tda.scores import Draws, Scores, collect
 

@@ -1,7 +1,8 @@
 """Train the CNN ensembles: one model per seed, the last five epochs kept as checkpoints."""
 
-from src.cli import ArgumentParser, run, train_seeds
+from src.cli import ArgumentParser, run
 from src.experiments import paper_cnn_experiments
+from src.steps import train_seeds
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from src.cli import ArgumentParser, number, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.results import ExperimentScores
+    from src.reports.scores import ExperimentScores
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     from src.reports.comparison import report_correlation_comparison
     from src.reports.correlations import report_agreement, report_correlations
     from src.reports.overview import Page, check_page
-    from src.results import check_scores, load_scores
+    from src.reports.scores import check_scores, load_scores
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))

@@ -1,6 +1,7 @@
 """Grad-dot and grad-cos: how alike the loss gradients of train and test samples are."""
 
-from src.cli import ArgumentParser, run, score_seeds
+from src.cli import ArgumentParser, run
+from src.steps import score_seeds
 
 
 def main() -> None:
@@ -12,8 +13,8 @@ def main() -> None:
 
     import torch
 
-    from src.members import Params
-    from src.memory import vectors_at_once
+    from src.ensemble.members import Params
+    from src.ensemble.memory import vectors_at_once
     from src.tda.gradient_similarity import gradient_similarity
     from src.tda.scores import Draws, Scores, each_checkpoint
 

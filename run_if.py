@@ -1,7 +1,8 @@
 """Influence functions: test gradient times inverse Hessian times training gradient."""
 
-from src.cli import ArgumentParser, number, positive_int, run, score_seeds
+from src.cli import ArgumentParser, number, positive_int, run
 from src.errors import UserError
+from src.steps import score_seeds
 
 
 def main() -> None:
@@ -47,8 +48,8 @@ def main() -> None:
 
     import torch
 
-    from src.members import Params
-    from src.memory import vectors_at_once
+    from src.ensemble.members import Params
+    from src.ensemble.memory import vectors_at_once
     from src.tda.influence import influence
     from src.tda.scores import Draws, Scores, each_checkpoint
     from src.tda.solvers import ConjugateGradient, Exact, Lissa

@@ -1,6 +1,7 @@
 """Leave-one-out: retrain without each training sample and compare the test losses."""
 
-from src.cli import ArgumentParser, run, score_seeds
+from src.cli import ArgumentParser, run
+from src.steps import score_seeds
 
 
 def main() -> None:
@@ -21,8 +22,8 @@ def main() -> None:
 
     from torch import Tensor
 
-    from src.draws import Draw
-    from src.memory import members_at_once
+    from src.ensemble.draws import Draw
+    from src.ensemble.memory import members_at_once
     from src.tda.loo import NOTHING, continue_training, leave_one_out, retrain
     from src.tda.scores import Draws, Scores, collect
 

@@ -17,12 +17,12 @@ from src.cli import (
     positive_int,
     run,
     seed_ids,
-    seeds,
 )
 from src.errors import UserError
 from src.experiments import DEFAULT_BACKBONE, STEPS
-from src.jobs import Job, check_samples, plan
-from src.processes import fork_server
+from src.launch.jobs import Job, check_samples, plan
+from src.launch.processes import fork_server
+from src.steps import seeds
 
 SLURM_OPTIONS = ("partition", "gpus_per_task", "cpus_per_task", "mem_gb", "time", "sbatch")
 
@@ -101,7 +101,7 @@ def vit_options(args: Namespace) -> list[str]:
 
 def launch(jobs: list[Job], args: Namespace) -> None:
     """Run the jobs on this machine."""
-    from src.parallel import Launcher, make_slots, n_cores
+    from src.launch.parallel import Launcher, make_slots, n_cores
 
     launcher = Launcher(jobs, make_slots(gpus_to_use(args), args.workers or n_cores()))
     end_at_hangup()
@@ -123,7 +123,7 @@ def gpus_to_use(args: Namespace) -> list[str]:
 
     n_gpus = torch.cuda.device_count()
     if args.gpus is None:
-        from src.parallel import all_gpus
+        from src.launch.parallel import all_gpus
 
         with_backbone = any(experiment.has_backbone for experiment in args.experiment)
         return all_gpus(n_gpus, one_seed_fills_one=with_backbone)
@@ -135,7 +135,7 @@ def gpus_to_use(args: Namespace) -> list[str]:
 
 def submit(jobs: list[Job], args: Namespace) -> None:
     """Submit the jobs to Slurm."""
-    from src.slurm import Resources, submit
+    from src.launch.slurm import Resources, submit
 
     resources = Resources(
         args.partition,

@@ -8,7 +8,7 @@ from src.cli import ArgumentParser, index, number, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.results import ExperimentScores
+    from src.reports.scores import ExperimentScores
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     from src.reports.comparison import report_pvalue_comparison
     from src.reports.overview import Page, check_page
     from src.reports.pvalues import report_draws, report_pairs, report_pvalues
-    from src.results import check_scores, load_images, load_scores
+    from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
     experiments = list(dict.fromkeys(args.experiment))

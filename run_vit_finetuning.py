@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from src.cli import ArgumentParser, choose_device, run, train_seeds
+from src.cli import ArgumentParser, run
 from src.experiments import TINY_BACKBONE, Paths, paper_vit_experiments
+from src.steps import choose_device, train_seeds
 
 
 def main() -> None:
@@ -13,8 +14,8 @@ def main() -> None:
     parser.add_vit_training()
     args = parser.parse_experiments(paper_vit_experiments)
     if args.backbone == TINY_BACKBONE:
-        from src.locks import wait_for_lock
         from src.models.pretraining import pretrain_tiny
+        from src.storage.locks import wait_for_lock
 
         paths = Paths(args.root)
         for experiment in {e.task.name: e for e in args.experiment}.values():

@@ -21,16 +21,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.checkpoints import Setup  # noqa: E402
-from src.evaluation import evaluate  # noqa: E402
+from src.ensemble.checkpoints import Setup  # noqa: E402
+from src.ensemble.evaluation import evaluate  # noqa: E402
+from src.ensemble.members import repeat  # noqa: E402
+from src.ensemble.memory import members_at_once  # noqa: E402
+from src.ensemble.training import Trainer  # noqa: E402
 from src.experiments import REPOSITORY, Paths, parse_experiment  # noqa: E402
-from src.members import repeat  # noqa: E402
-from src.memory import members_at_once  # noqa: E402
 from src.models.backbones import quiet_transformers  # noqa: E402
 from src.tda.ats import additional_step  # noqa: E402
 from src.tda.gradient_similarity import gradient_similarity  # noqa: E402
 from src.tda.hessian import Hessian, flatten  # noqa: E402
-from src.training import Trainer  # noqa: E402
 
 N_STEPS = 2
 N_TEST = 32

@@ -46,10 +46,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.checkpoints import Setup, train  # noqa: E402
-from src.draws import load_seeds  # noqa: E402
+from src.ensemble.checkpoints import Setup, train  # noqa: E402
+from src.ensemble.draws import load_seeds  # noqa: E402
+from src.ensemble.evaluation import evaluate  # noqa: E402
+from src.ensemble.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
+from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.evaluation import evaluate  # noqa: E402
 from src.experiments import (  # noqa: E402
     REPOSITORY,
     TINY_BACKBONE,
@@ -57,8 +59,6 @@ from src.experiments import (  # noqa: E402
     parse_experiment,
 )
 from src.kernels.library import without_kernels  # noqa: E402
-from src.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
-from src.memory import members_at_once, steps_at_once, vectors_at_once  # noqa: E402
 from src.models import build  # noqa: E402
 from src.models.cnn import CNN2  # noqa: E402
 from src.tda.ats import additional_step  # noqa: E402
@@ -474,7 +474,7 @@ def growth(bench: Bench) -> pd.DataFrame:
     sizes = []
     for width in (128, 512, 2048):
         torch.manual_seed(0)
-        loss = PerSampleLoss(CNN2(in_channels=1, width=width).to(bench.device))
+        loss = PerSampleLoss(CNN2((1, 28, 28), 10, width=width).to(bench.device))
         params = trainable(loss.model)
         sizes.append(sum(p.numel() for p in params.values()))
         s, chunk = work.setup, vectors_at_once(params, work.setup.train)

@@ -16,17 +16,16 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.checkpoints import Setup, train  # noqa: E402
-from src.draws import Draw, load_seeds  # noqa: E402
-from src.evaluation import accuracy_and_loss  # noqa: E402
+from src.ensemble.checkpoints import Setup, train  # noqa: E402
+from src.ensemble.draws import Draw, load_seeds  # noqa: E402
+from src.ensemble.evaluation import accuracy_and_loss  # noqa: E402
+from src.ensemble.members import PerSampleLoss  # noqa: E402
 from src.experiments import (  # noqa: E402
-    N_CLASSES,
     REPOSITORY,
     TINY_BACKBONE,
     Paths,
     parse_experiment,
 )
-from src.members import PerSampleLoss  # noqa: E402
 from src.models import build  # noqa: E402
 from src.models.pretraining import RECIPES, tiny_vit  # noqa: E402
 
@@ -39,7 +38,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return logits (B, N_CLASSES)."""
+        """Return logits (B, n_classes)."""
         return self.model(pixel_values=pixel_values).logits
 
 
@@ -64,7 +63,7 @@ def main() -> None:
     recipe, size = RECIPES[experiment.task.source], experiment.task.input_shape[1]
     for name, new_model in {
         "LoRA": lambda: build(experiment, setup.backbone),
-        "from scratch": lambda: Logits(tiny_vit(recipe, size, N_CLASSES)),
+        "from scratch": lambda: Logits(tiny_vit(recipe, size, experiment.task.n_classes)),
     }.items():
         found = accuracies(setup, new_model)
         print(f"{experiment.name} {name}: {found.mean():.1%} (std {found.std():.1%}) on test")

@@ -25,9 +25,9 @@ _CACHE = tempfile.TemporaryDirectory(prefix="tests-hf-")
 os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 from src.data.samples import Samples  # noqa: E402
+from src.ensemble.members import Params, PerSampleLoss, trainable  # noqa: E402
+from src.ensemble.training import AdamSettings  # noqa: E402
 from src.experiments import REPOSITORY  # noqa: E402
-from src.members import Params, PerSampleLoss, trainable  # noqa: E402
-from src.training import AdamSettings  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.tools import call_well, samples  # noqa: E402
 

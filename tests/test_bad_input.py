@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.experiments import REPOSITORY, Paths, parse_experiment
-from src.storage import load, save
+from src.storage.files import load, save
 from tests.conftest import DIGITS
 from tests.tools import call, run_script, tree
 
@@ -165,7 +165,7 @@ def test_a_file_that_is_gone_while_it_is_read(digits_root: Path, monkeypatch: py
     def gone(path: Path, **_: object) -> None:
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr("src.storage.torch.load", gone)
+    monkeypatch.setattr("src.storage.files.torch.load", gone)
     result = call("run_gd_and_gc", "--root", digits_root, "--experiment", DIGITS)
     result.check_refused("random_seeds.pt does not exist")
 

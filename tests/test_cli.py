@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import src.cli
-import src.storage
+import src.storage.files
 from src.experiments import REPOSITORY, Experiment, Paths, parse_experiment
 from tests.conftest import DIGITS
 from tests.tools import call, call_well, relative_error, run_script, tree
@@ -212,7 +212,7 @@ def test_scores_of_other_checkpoints(root: Path, script: str):
         content = torch.load(path, weights_only=True)
         content.pop("checksum")
         content["model_state_dict"]["fc2.bias"] += 1e-3
-        src.storage.save(path, content)
+        src.storage.files.save(path, content)
     before = tree(root)
     result = call(script, "--root", root, "--experiment", DIGITS, "--seed_id", 0)
     result.check_refused("made with other settings", "checkpoints is ")
@@ -294,8 +294,8 @@ def test_a_second_call_computes_nothing(
     def compute(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("src.training.Trainer.step", compute)
-    monkeypatch.setattr("src.members.PerSampleLoss.__call__", compute)
+    monkeypatch.setattr("src.ensemble.training.Trainer.step", compute)
+    monkeypatch.setattr("src.ensemble.members.PerSampleLoss.__call__", compute)
     before = inodes(digits_root, "")
     out = call_well(script, "--root", digits_root, "--experiment", DIGITS, "--seed_id", 0)
     assert all(line.endswith(": finished before") for line in out.splitlines())

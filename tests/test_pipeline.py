@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.draws import Draw, load_seeds
+from src.ensemble.draws import Draw, load_seeds
+from src.ensemble.members import PerSampleLoss, trainable
+from src.ensemble.training import AdamSettings
 from src.experiments import METHODS, Experiment, Paths, parse_experiment
-from src.members import PerSampleLoss, trainable
 from src.models import build
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
 from src.tda.loo import leave_one_out, retrain
 from src.tda.solvers import Lissa
-from src.training import AdamSettings
 from tests import reference
 from tests.conftest import DIGITS, MNIST
 from tests.tools import relative_error, samples, with_parameters

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from src.cli import run
 from src.data.samples import Samples, to_samples
 from src.experiments import REPOSITORY, Paths, parse_experiment
-from src.storage import save
+from src.storage.files import save
 
 FIRST_TEST_INDEX = 100  # of the splits of noise
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from src.analysis.stats import COEFFICIENTS, correlation, kappa, pvalues
 from src.experiments import HELPFUL_SIGN
-from src.stats import COEFFICIENTS, correlation, kappa, pvalues
 
 ANSWERS = ("harmful", "not significant", "helpful")
 
@@ -67,7 +67,7 @@ class Agreement:
         overlap_same: After dealing out at random.
         confusion: Fraction of pairs, (3, 3): rows are leave-one-out's ANSWERS, columns the
             estimator's.
-        kappa: Cohen's kappa of the two answers, see `src.stats.kappa`.
+        kappa: Cohen's kappa of the two answers, see `src.analysis.stats.kappa`.
         of_seeds: Correlation over pairs of single seeds, (T,), by coefficient.
         of_means: Correlation over pairs of the means over seeds, by coefficient.
     """

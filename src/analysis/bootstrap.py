@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from src.stats import correlation_matrices, moments, pvalues, pvalues_of_moments
+from src.analysis.stats import correlation_matrices, moments, pvalues, pvalues_of_moments
 
 N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
 LEVEL = 0.95
@@ -151,7 +151,7 @@ def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimat
 
     Args:
         samples: Samples (T, n_train, n_test).
-        tests: Of `src.stats.TESTS`.
+        tests: Of `src.analysis.stats.TESTS`.
 
     Returns:
         `mean_pvalue_<test>` of each test, `mean_std` and `mean_abs_mean`.
@@ -198,8 +198,8 @@ def correlation_intervals(
 
     Args:
         samples: Samples (T, n_train, n_test), by method, all of the same seeds.
-        estimates: The correlations, as `src.stats.correlation_matrices` returns them of means,
-            standard deviations and the t-test's p-values.
+        estimates: The correlations, as `src.analysis.stats.correlation_matrices` returns them of
+            means, standard deviations and the t-test's p-values.
 
     Returns:
         Frames of lower and of upper limits, method by method, by (statistic, coefficient). They are

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtr, ncfdtr
 from scipy.stats import t as student_t
 
-from src.stats import correlation, draw_samples, moments, pvalues, ranks
+from src.analysis.stats import correlation, draw_samples, moments, pvalues, ranks
 
 POWER = 0.8
 MOST_DRAWS = 10_000  # a pair that needs more is counted as one that needs these

@@ -8,8 +8,8 @@ import pandas as pd
 
 from src.errors import UserError
 from src.experiments import Paths
-from src.results import ExperimentScores
-from src.storage import digest, load
+from src.reports.scores import ExperimentScores
+from src.storage.files import digest, load
 
 QUANTITIES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 

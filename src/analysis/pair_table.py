@@ -10,9 +10,9 @@ import pyarrow as pa
 from pyarrow import csv
 from scipy.stats import false_discovery_control
 
-from src.results import ExperimentScores
-from src.stats import moments, pvalues
-from src.storage import write_atomically
+from src.analysis.stats import moments, pvalues
+from src.reports.scores import ExperimentScores
+from src.storage.files import write_atomically
 
 
 def pair_table(scores: ExperimentScores, labels: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:

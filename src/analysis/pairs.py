@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student_t
 
+from src.analysis.stats import moments, pvalues
 from src.experiments import HELPFUL_SIGN
-from src.stats import moments, pvalues
 
 
 def distinct_pairs(order: np.ndarray, shape: tuple[int, ...], n_pairs: int) -> list[tuple]:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control, norm
 from scipy.stats import t as student_t
 
-from src.stats import kappa, pvalues
+from src.analysis.stats import kappa, pvalues
 
 MOST_SIGN_CHOICES = 4096  # all there are up to 13 samples
 _PRODUCTS_AT_ONCE = 2**21  # 16 MB
@@ -22,7 +22,7 @@ def expected_under_noise(test: str, alpha: float, n_draws: int) -> float:
     """Return the fraction of pairs of pure Gaussian noise whose p-value is below alpha.
 
     Args:
-        test: "ttest" or "snr", see `src.stats.pvalues`.
+        test: "ttest" or "snr", see `src.analysis.stats.pvalues`.
         alpha: Significance level.
         n_draws: T, the number of samples of each pair.
     """

@@ -7,8 +7,8 @@ import pandas as pd
 
 from src.analysis.bootstrap import Estimate
 from src.analysis.significance import false_discoveries_controlled
+from src.analysis.stats import TESTS, pvalues
 from src.experiments import Experiment
-from src.stats import TESTS, pvalues
 
 
 def identity(experiment: Experiment) -> dict[str, object]:

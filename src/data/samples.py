@@ -9,7 +9,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
-from src.storage import digest, load
+from src.storage.files import digest, load
 
 
 class Samples:

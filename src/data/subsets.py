@@ -12,7 +12,7 @@ import torch
 from src.data.sources import Split, load_splits
 from src.errors import UserError
 from src.experiments import Paths, Task
-from src.storage import digest, load, save, write_atomically
+from src.storage.files import digest, load, save, write_atomically
 
 SUBSET_SEED = 2023  # of the committed index files
 

@@ -27,7 +27,6 @@ from src.experiments.paths import REPOSITORY, Paths
 from src.experiments.tasks import TASKS, Task, register_task
 
 N_SEEDS = 10
-N_CLASSES = 10
 SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source does not
 
 __all__ = [

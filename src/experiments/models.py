@@ -57,13 +57,13 @@ class Model:
 def _cnn2(task: Task) -> nn.Module:
     from src.models.cnn import CNN2  # torch is slow to import
 
-    return CNN2(task.input_shape[0])
+    return CNN2(task.input_shape, task.n_classes)
 
 
 def _cnn3(task: Task) -> nn.Module:
     from src.models.cnn import CNN3
 
-    return CNN3(task.input_shape[0])
+    return CNN3(task.input_shape, task.n_classes)
 
 
 MODELS: dict[str, Model] = {

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import jvp
 
 from src.kernels import selected
 from src.kernels.library import are_there, call, pointer
@@ -49,6 +50,25 @@ def take(channels: int) -> bool:
     return channels % CHANNELS_AT_ONCE == 0
 
 
+def take_convolution(weight: Tensor) -> bool:
+    """Say whether kernels take a convolution's weight (O, C, k, k).
+
+    Where the channels do not fill the kernels' blocks, zeros do: half of them at most.
+    """
+    n_outputs = len(weight)
+    return -n_outputs % CHANNELS_AT_ONCE <= n_outputs
+
+
+def gelu_and_pool(maps: Tensor) -> Tensor:
+    """Return the GELU of maps (B, C, H, W), max-pooled over windows of 2x2.
+
+    H and W are even. The result (B, C, H / 2, W / 2) is in memory channels last.
+    """
+    maps = maps.permute(0, 2, 3, 1)
+    by_kernels = are_for(maps) and take(maps.shape[3])
+    return (pool if by_kernels else pool_by_torch)(maps).permute(0, 3, 1, 2)
+
+
 def pool(maps: Tensor) -> Tensor:
     """Return GELU of maps (B, H, W, C), max-pooled: (B, H / 2, W / 2, C)."""
     if not have_memory(maps):
@@ -65,28 +85,28 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return GELU of a convolution, max-pooled.
 
     Args:
-        images: (B, H, W, C), with any C; of K convolutions all the same or (K, B, H, W, C).
-        weight: (O, C, k, k), or (K, O, C, k, k).
-        bias: (O,), or (K, O).
+        images: (B, H, W, C), with any C.
+        weight: (O, C, k, k).
+        bias: (O,).
 
     Returns:
-        (B, (H - k + 1) / 2, (W - k + 1) / 2, O), of K convolutions with a first dimension of K.
+        (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
     """
-    many = weight.ndim == 5
-    images = images if images.ndim == 5 else images[None]
-    if not many:
-        weight, bias = weight[None], bias[None]
-    if torch.is_grad_enabled() or not have_memory(images, weight, bias):
-        row_images, rows = selected.as_rows(images, weight)
-        elements, _ = _LargestOfConvolution.apply(
-            images.detach(), weight.detach(), row_images, rows, bias
-        )
-        pooled = F.gelu(elements)
-    else:
-        of = _Convolution(images, weight, bias)
-        pooled = images.new_empty(of.pooled_shape)
-        call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
-    return pooled if many else pooled[0]
+    n_outputs = len(weight)
+    missing = -n_outputs % CHANNELS_AT_ONCE
+    if missing > 0:
+        weight, bias = F.pad(weight, (*[0] * 7, missing)), F.pad(bias, (0, missing))
+    of_many = _differentiable if torch.is_grad_enabled() else _Pooled.apply
+    return of_many(images[None], weight[None], bias[None])[0, ..., :n_outputs]
+
+
+def _differentiable(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return what K convolutions give, with derivatives of any order."""
+    row_images, rows = selected.as_rows(images, weight)
+    elements, _ = _LargestOfConvolution.apply(
+        images.detach(), weight.detach(), row_images, rows, bias
+    )
+    return F.gelu(elements)
 
 
 def pool_by_torch(maps: Tensor) -> Tensor:
@@ -149,6 +169,44 @@ def _scatter_by_torch(gradient: Tensor, positions: Tensor) -> Tensor:
     a, b, c, d = (gradient * (positions == i) for i in range(4))
     above, below = torch.stack((a, b), 3), torch.stack((c, d), 3)  # (B, h, w, 2, C)
     return torch.stack((above, below), 2).flatten(3, 4).flatten(1, 2)
+
+
+class _Pooled(torch.autograd.Function):
+    """What K convolutions give where no gradient is asked for."""
+
+    @staticmethod
+    def forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return GELU of the convolutions, max-pooled, (K, B, h, w, O)."""
+        of = _Convolution(images, weight, bias)
+        pooled = images.new_empty(of.pooled_shape)
+        call("convolve_and_pool", images.dtype, *of.arguments, pointer(pooled))
+        return pooled
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep what the tangent needs."""
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        """Return the tangent."""
+        operands = ctx.saved_tensors
+        moving = [i for i, tangent in enumerate(tangents) if tangent is not None]
+
+        def of_moving(*moved: Tensor) -> Tensor:
+            at = [*operands]
+            for i, operand in zip(moving, moved, strict=True):
+                at[i] = operand
+            return _differentiable(*at)
+
+        primals = tuple(operands[i] for i in moving)
+        return jvp(of_moving, primals, tuple(tangents[i] for i in moving))[1]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor) -> tuple[Tensor, int]:
+        """Return what batches of operands give, by one call for all."""
+        merged, n = selected.merge(info.batch_size, in_dims, operands)
+        return _Pooled.apply(*merged).unflatten(0, (info.batch_size, n)), 0
 
 
 class _LargestOfConvolution(torch.autograd.Function):

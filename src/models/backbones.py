@@ -16,9 +16,8 @@ from src.data.pixel_values import PixelValues
 from src.data.samples import load_tensors
 from src.errors import UserError
 from src.experiments import TINY_BACKBONE, Experiment, Paths
-from src.models.linear import replace_linear_layers
 from src.models.seen import RECORD, check_unseen, read_record
-from src.storage import digest
+from src.storage.files import digest
 
 WAYS_OUT = (
     "give --backbone DIR, a folder in transformers' format (config.json, model.safetensors, "
@@ -46,7 +45,6 @@ class Backbone:
     def of(cls, model: nn.Module, pixel_values: PixelValues) -> Backbone:
         """Return a backbone that is in memory already."""
         weights_hash = digest(list(model.base_model.parameters()))
-        replace_linear_layers(model)
         return cls(model.eval().requires_grad_(False), pixel_values, weights_hash)
 
 

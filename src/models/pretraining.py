@@ -23,7 +23,7 @@ from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
 from src.models.backbones import is_there, load_tiny, quiet_transformers, tiny_command
 from src.models.seen import RECORD, fingerprints
-from src.storage import check_settings, digest, save, write_atomically
+from src.storage.files import check_settings, digest, save, write_atomically
 
 SEED = 0
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
-from src.storage import load
+from src.storage.files import load
 
 RECORD = "pretraining.pt"  # in the backbone's folder
 

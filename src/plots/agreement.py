@@ -8,9 +8,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.agreement import ANSWERS, Agreement
+from src.analysis.stats import COEFFICIENTS
 from src.plots.heat_map import heat_map, make_room
 from src.plots.style import COLOURS, COLUMN, MARKERS, METHOD_LABELS, PAGE, legend_above
-from src.stats import COEFFICIENTS
 
 
 def distances(by_method: dict[str, Agreement]) -> Figure:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 from src.analysis.bootstrap import LEVEL
+from src.analysis.stats import moments
 from src.plots.style import (
     COLOURS,
     COLUMN,
@@ -22,7 +23,6 @@ from src.plots.style import (
     nice_tick,
     scale_ticks,
 )
-from src.stats import moments
 
 
 def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from src.experiments import METHODS
-from src.storage import write_atomically
+from src.storage.files import write_atomically
 
 COLUMN, PAGE = 3.25, 6.75  # widths in inches
 _SUBJECT_SIZE = 6  # points

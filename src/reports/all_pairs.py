@@ -6,9 +6,9 @@ from src.analysis.pair_table import pair_table, write_pairs
 from src.experiments import HELPFUL_SIGN
 from src.plots.score_matrix import ScoreMatrix, score_matrix
 from src.plots.style import METHOD_LABELS
-from src.report import Report
 from src.reports.draws import DrawsReport
-from src.results import ExperimentScores
+from src.reports.page import Report
+from src.reports.scores import ExperimentScores
 
 
 def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str, dict]) -> None:
@@ -17,7 +17,7 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
     Args:
         report: Takes the file and the figures.
         scores: The scores.
-        images: Tensors of the samples, as `src.results.load_images` returns them.
+        images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
     """
     report = DrawsReport(report, scores.n_draws)
     labels = images["train"]["labels"].numpy(), images["test"]["labels"].numpy()

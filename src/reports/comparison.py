@@ -23,6 +23,7 @@ from src.analysis.bootstrap import (
     pair_means,
 )
 from src.analysis.significance import expected_under_noise
+from src.analysis.stats import TESTS
 from src.analysis.summary import identity, pvalue_summary
 from src.analysis.variance import variance_by_source, variance_components_table
 from src.errors import UserError
@@ -31,9 +32,9 @@ from src.plots.comparison import by_model, by_size
 from src.plots.correlations import correlations_by_experiment
 from src.plots.style import METHOD_LABELS
 from src.plots.variance import variance_ratio
-from src.report import Report
 from src.reports.correlations import correlations_of
 from src.reports.draws import DrawsReport
+from src.reports.page import Report
 from src.reports.pvalues import VARIANCE_TITLE, reading_of_variance
 from src.reports.reading import (
     counted,
@@ -45,8 +46,7 @@ from src.reports.reading import (
     told,
     words_of_intervals,
 )
-from src.results import ExperimentScores
-from src.stats import TESTS
+from src.reports.scores import ExperimentScores
 
 FORMATS = ("csv", "md", "tex")
 _LEVELS = ["task", "model", "n_per_class", "randomness"]

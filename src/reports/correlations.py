@@ -11,12 +11,13 @@ from src.analysis.agreement import (
     confusion_table,
 )
 from src.analysis.bootstrap import correlation_intervals
+from src.analysis.stats import correlation_matrices
 from src.experiments import HELPFUL_SIGN
 from src.plots.agreement import confusions, distances, seeds_against_means
 from src.plots.correlations import correlation_heatmaps
 from src.plots.style import METHOD_LABELS
-from src.report import Report
 from src.reports.draws import DrawsReport
+from src.reports.page import Report
 from src.reports.reading import (
     decimals,
     listed,
@@ -25,8 +26,7 @@ from src.reports.reading import (
     reading_of_left_out,
     words_of_intervals,
 )
-from src.results import ExperimentScores, correlation_table, pair_statistics
-from src.stats import correlation_matrices
+from src.reports.scores import ExperimentScores, correlation_table, pair_statistics
 
 
 def correlations_of(

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.report import Report
+from src.reports.page import Report
 from src.reports.reading import counted
 
 

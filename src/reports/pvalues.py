@@ -19,7 +19,9 @@ from src.analysis.significance import (
     least_sign_flip_pvalue,
     significance_table,
 )
+from src.analysis.stats import mean_under_noise
 from src.analysis.variance import variance_components_table
+from src.ensemble.predictions import load_predictions
 from src.errors import UserError
 from src.experiments import Experiment, Paths
 from src.plots.draws import stability_by_draws
@@ -27,9 +29,8 @@ from src.plots.pairs import Pictures, influence_sheet, pair_sheet
 from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
 from src.plots.style import METHOD_LABELS, pvalue_text
 from src.plots.variance import share_between_seeds
-from src.predictions import load_predictions
-from src.report import Report
 from src.reports.draws import DrawsReport
+from src.reports.page import Report
 from src.reports.reading import (
     counted,
     decimals,
@@ -39,8 +40,7 @@ from src.reports.reading import (
     told,
     words_of_intervals,
 )
-from src.results import ExperimentScores, pvalue_tables, save_pvalues
-from src.stats import mean_under_noise
+from src.reports.scores import ExperimentScores, pvalue_tables, save_pvalues
 
 N_PAIRS = 5  # on each side of a sheet
 N_INFLUENCES = 5  # proponents, and opponents
@@ -295,7 +295,7 @@ def report_pairs(
         report: Takes the figures.
         scores: The scores.
         p: P-values (n_train, n_test), by method.
-        images: Tensors of the samples, as `src.results.load_images` returns them.
+        images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
         paths: Every path below the root.
         alpha: Significance level.
         test_index: Index, in its full split, of a test sample whose proponents and opponents are

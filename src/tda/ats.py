@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.evaluation import evaluate
-from src.members import Params, PerSampleLoss, stack
-from src.memory import in_chunks
+from src.ensemble.evaluation import evaluate
+from src.ensemble.members import Params, PerSampleLoss, stack
+from src.ensemble.memory import in_chunks
+from src.ensemble.training import AdamSettings
 from src.tda.gradients import per_sample_gradients
-from src.training import AdamSettings
 
 
 def additional_step(

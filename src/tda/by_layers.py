@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from src.members import Params, PerSampleLoss
+from src.ensemble.members import Params, PerSampleLoss
 from src.tda.general import within
 from src.tda.layers.parts import Part
 from src.tda.layers.rules import rule_of

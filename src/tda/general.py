@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from src.members import Params, PerSampleLoss, Stack
+from src.ensemble.members import Params, PerSampleLoss, Stack
 
 Result = TypeVar("Result")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from src.members import Params, PerSampleLoss, Stack
+from src.ensemble.members import Params, PerSampleLoss, Stack
 from src.tda.layers.parts import Formed, Part
 from src.tda.ways import compute, way_for
 

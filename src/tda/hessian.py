@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.func import jvp
 
 from src.data.samples import Samples
+from src.ensemble.members import Params, PerSampleLoss, Stack, n_parameters
+from src.ensemble.memory import free_memory, hessian_vectors, in_chunks
 from src.errors import UserError
-from src.members import Params, PerSampleLoss, Stack, n_parameters
-from src.memory import free_memory, hessian_vectors, in_chunks
 from src.tda.hessian_products import products
 
 

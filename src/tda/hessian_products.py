@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from src.ensemble.members import Params, PerSampleLoss, Stack, size
+from src.ensemble.memory import is_out_of_memory
 from src.errors import UserError
-from src.members import Params, PerSampleLoss, Stack, size
-from src.memory import is_out_of_memory
 from src.messages import say
 from src.tda.general import within
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.members import Params, PerSampleLoss
-from src.memory import gradient_batch, in_chunks
+from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.memory import gradient_batch, in_chunks
 from src.tda.gradients import PerSampleGradients, per_sample_gradients
 from src.tda.hessian import Hessian, flatten, unflatten
 from src.tda.solvers import Solver

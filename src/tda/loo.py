@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.draws import shuffled_epochs
+from src.ensemble.draws import shuffled_epochs
+from src.ensemble.evaluation import evaluate
+from src.ensemble.members import Params, PerSampleLoss, repeat, stack
+from src.ensemble.memory import in_chunks
+from src.ensemble.training import AdamSettings, Trainer, TrainingDivergedError
 from src.errors import DivergedError
-from src.evaluation import evaluate
-from src.members import Params, PerSampleLoss, repeat, stack
-from src.memory import in_chunks
-from src.training import AdamSettings, Trainer, TrainingDivergedError
 
 NOTHING = -1  # the "left-out sample" of the member that leaves nothing out
 

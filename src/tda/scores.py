@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from src.checkpoints import Setup
 from src.data.samples import Samples
+from src.ensemble.checkpoints import Setup
+from src.ensemble.members import Params
 from src.errors import DivergedError
-from src.locks import HeldError, holder, lock
-from src.members import Params
 from src.messages import say
-from src.score_files import load_scores_of, score_command, score_identity
-from src.storage import check_finite, check_settings, digest, load, remove_leftovers, save
+from src.storage.files import check_finite, check_settings, digest, load, remove_leftovers, save
+from src.storage.locks import HeldError, holder, lock
+from src.tda.score_files import load_scores_of, score_command, score_identity
 
 # Of the time of a computation, what writing its partial file may take.
 SHARE_FOR_PARTIAL_FILE = 0.02

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.independence import few, move, require_independence
-from src.members import Params, PerSampleLoss
-from src.memory import is_out_of_memory
+from src.ensemble.independence import few, move, require_independence
+from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.memory import is_out_of_memory
 from src.messages import say
 from src.tda.by_layers import by_layers, layers_with_rules, prefix_of
 from src.tda.general import batched, gradient, one_by_one

@@ -17,7 +17,7 @@ from src.analysis.bootstrap import (
     resampled_moments,
     seed_resamples,
 )
-from src.stats import TESTS, correlation_matrices, moments, pvalues, pvalues_of_moments
+from src.analysis.stats import TESTS, correlation_matrices, moments, pvalues, pvalues_of_moments
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from src.analysis.draws_needed import (
     power_table,
     stability,
 )
-from src.stats import draw_samples, pvalues
+from src.analysis.stats import draw_samples, pvalues
 
 
 @pytest.fixture

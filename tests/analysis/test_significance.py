@@ -13,7 +13,7 @@ from src.analysis.significance import (
     sign_flip_pvalues,
     significance_table,
 )
-from src.stats import TESTS, pvalues
+from src.analysis.stats import TESTS, pvalues
 
 # Benjamini and Hochberg 1995, section 3.2: fifteen comparisons of two treatments after infarction.
 # At 0.05 the first four are significant; Bonferroni's limit 0.0033 would keep three.

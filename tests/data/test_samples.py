@@ -10,7 +10,7 @@ import torch
 from src.data.samples import Samples, load_samples, load_tensors, network_inputs
 from src.errors import UserError
 from src.experiments import TASKS, Paths, parse_experiment
-from src.storage import save
+from src.storage.files import save
 
 
 def test_inputs_lie_between_0_and_1():

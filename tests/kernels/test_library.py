@@ -20,10 +20,11 @@ SCRIPT = """
 import torch
 from src.kernels import library
 library.BUILT = library.Path({folder!r})
+from src.kernels.fuse import fuse
 from src.models.cnn import CNN2
 torch.manual_seed(0)
 with torch.no_grad():
-    print(CNN2(1)(torch.rand(2, 1, 28, 28)).sum().item())
+    print(fuse(CNN2((1, 28, 28), 10))(torch.rand(2, 1, 28, 28)).sum().item())
 """
 
 

@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from src.experiments import parse_experiment
+from src.kernels.blocks import Block, used_sizes
+from src.kernels.fuse import fuse
+from src.kernels.patches import convolve_patches
+from src.kernels.windows import gelu_and_pool
 from src.models import build
-from src.models.cnn import convolve_patches, gelu_and_pool
 from tests.tools import relative_error
 
 SHAPES = {
@@ -94,7 +97,7 @@ def test_last_map(name: str, shape: tuple[int, ...]):
 def test_by_hand(name: str):
     """The order convolution, GELU, pooling, by torch's own layers with the model's weights."""
     experiment = parse_experiment(name)
-    model = build(experiment).double()
+    model = fuse(build(experiment).double())
     paddings = {"cnn3_mnist3_10pc": (0, 2, 2), "cnn3_cifar10_10pc": (0, 0, 2)}.get(name, (0, 0))
     images = torch.rand(2, *experiment.task.input_shape, dtype=torch.float64)
 
@@ -131,18 +134,15 @@ def test_used_sizes(name: str, sizes: list[int]):
     experiment = parse_experiment(name)
     model = build(experiment)
     images = torch.rand(1, *experiment.task.input_shape)
-    assert model.used_sizes(images.shape[2]) == sizes
+    fuse(model)
     images.requires_grad_()
     (gradient,) = torch.autograd.grad(model(images).square().sum(), images)
     rows = gradient.abs().amax((0, 1, 3))
     assert (rows[: sizes[0]] > 0).all()
     assert (rows[sizes[0] :] == 0).all()
-    convolved = []
-    for i in range(1, len(sizes)):
-        layer = model.get_submodule(f"conv{i}")
-        layer.register_forward_hook(lambda *call: convolved.append(call[-1].shape[2:]))
-    model(images)
-    assert convolved == [(2 * size, 2 * size) for size in sizes[1:]]
+    n = len(sizes) - 1
+    blocks = [Block(model.get_submodule(f"conv{i}"), None, None) for i in range(1, n + 1)]
+    assert used_sizes(images.shape[2], blocks, 0) == sizes
 
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(1, 3), (3, 5)])

@@ -13,7 +13,7 @@ import torch
 from src.experiments import TASKS, Paths
 from src.models.pretraining import RECIPES
 from src.models.seen import RECORD, fingerprints
-from src.storage import load, save
+from src.storage.files import load, save
 from tests.tools import Result, call, call_well, tree
 
 # Of all classes, so that its backbone is pre-trained on the images outside of its subsets.

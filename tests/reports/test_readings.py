@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from src.draws import load_seeds
+from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import HELPFUL_SIGN, METHODS, Paths, parse_experiment
 from src.plots.style import METHOD_LABELS, pvalue_text
@@ -16,7 +16,7 @@ from src.reports.comparison import report_correlation_comparison, report_pvalue_
 from src.reports.correlations import report_agreement, report_correlations
 from src.reports.pvalues import report_draws, report_pairs, report_pvalues
 from src.reports.reading import decimals, percent
-from src.results import ExperimentScores, load_images
+from src.reports.scores import ExperimentScores, load_images
 from tests.tools import noise_digest, save_images
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.members import PerSampleLoss
+from src.ensemble.members import PerSampleLoss
 from src.tda.gradient_similarity import gradient_similarity
 from tests import reference
 from tests.conftest import Case

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.members import PerSampleLoss, repeat, trainable
+from src.ensemble.members import PerSampleLoss, repeat, trainable
 from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import flatten, unflatten
 from tests import reference

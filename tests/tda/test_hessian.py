@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import src.tda.hessian
+from src.ensemble.members import PerSampleLoss, trainable
 from src.errors import UserError
 from src.experiments import REPOSITORY, parse_experiment
-from src.members import PerSampleLoss, trainable
 from src.models import build
 from src.tda.hessian import Hessian
 from tests import reference

@@ -14,7 +14,7 @@ from scipy.stats import linregress, pearsonr
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from src.members import PerSampleLoss, trainable
+from src.ensemble.members import PerSampleLoss, trainable
 from src.tda.influence import influence
 from src.tda.solvers import ConjugateGradient, Exact, Lissa, Solver
 from tests import reference

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.members import PerSampleLoss, trainable
+from src.ensemble.members import PerSampleLoss, trainable
 from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import flatten, unflatten
 from src.tda.layers.parts import OuterProducts

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.draws import Draw
+from src.ensemble.draws import Draw
 from src.errors import DivergedError
 from src.tda.loo import (
     NOTHING,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.ensemble.members import n_parameters
 from src.errors import DivergedError, UserError
-from src.members import n_parameters
 from src.tda.hessian import Hessian
 from src.tda.solvers import ConjugateGradient, Exact, Lissa, Solver, conjugate_gradient
 from tests import reference

@@ -13,15 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
+from src.ensemble.members import PerSampleLoss, trainable
+from src.ensemble.training import AdamSettings
 from src.errors import UserError
-from src.members import PerSampleLoss, trainable
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.gradients import per_sample_gradients
 from src.tda.influence import influence
 from src.tda.solvers import Exact, Lissa
 from src.tda.ways import way_for
-from src.training import AdamSettings
 from tests import reference
 from tests.tda.test_layers import DTYPES, N_CLASSES, check
 from tests.tools import relative_error, samples

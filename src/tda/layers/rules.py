@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from src.models import cnn
+from src.kernels.fuse import LAYERS
 from src.tda.layers.parts import Part
 
 # Of a layer, the names of its trainable parameters, its input (N, ...) and the gradient (N, ...) of
@@ -16,8 +16,8 @@ from src.tda.layers.parts import Part
 Rule = Callable[[nn.Module, frozenset[str], Tensor, Tensor], Part | None]
 R = TypeVar("R", bound=Rule)
 
-# Layers that compute by a `forward` of their own what the layer they derive from does.
-SAME_AS = {cnn.Conv2d: nn.Conv2d, cnn.Linear: nn.Linear}
+# Layers that a pass made faster compute by a `forward` of their own what their base does.
+SAME_AS = {faster: faster.__base__ for faster in LAYERS}
 
 _rules: dict[type[nn.Module], tuple[Rule, Callable[[nn.Module], bool]]] = {}
 

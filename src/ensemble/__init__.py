@@ -1,0 +1,1 @@
+"""Ensembles: draws of the training randomness, stacks of members, their training and evaluation."""

@@ -1,0 +1,69 @@
+"""Losses and predictions of trained members on a set of samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from src.data.samples import Samples
+from src.ensemble.draws import without_drawing
+from src.ensemble.members import Params, PerSampleLoss, Stack, size, unstack
+from src.ensemble.memory import evaluation_batch, in_chunks
+
+
+@torch.no_grad()
+def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
+    """Return the loss (M, n_samples) of every member on every sample, in eval mode.
+
+    The state of torch's generators is left as it was, so that a training goes on with the same
+    draws whether it is evaluated in between or not, also where the inputs are random crops.
+    """
+    was_training = loss.model.training
+    loss.model.eval()
+    together, batch_size = evaluation_batch(loss, unstack(members)[0], samples, size(members))
+    groups = [
+        {name: tensor[first : first + together] for name, tensor in members.items()}
+        for first in range(0, size(members), together)
+    ]
+
+    def of_chunk(chunk: range) -> Tensor:
+        batch = samples[chunk.start : chunk.stop]
+        return torch.cat([loss.of_members(group, *batch) for group in groups])
+
+    with without_drawing(samples.device):
+        losses = [*in_chunks(range(len(samples)), batch_size, of_chunk)]
+    loss.model.train(was_training)
+    return torch.cat(losses, dim=1)
+
+
+@torch.no_grad()
+def _outputs(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
+    """Return one member's outputs (n_samples, K) on every sample, in eval mode."""
+    loss.model.eval()
+
+    def of_chunk(chunk: range) -> Tensor:
+        inputs, _ = samples[chunk.start : chunk.stop]
+        return functional_call(loss.model, params, (inputs,))
+
+    _, batch_size = evaluation_batch(loss, params, samples, n_members=1)
+    return torch.cat([*in_chunks(range(len(samples)), batch_size, of_chunk)])
+
+
+def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
+    """Return the predicted label of every sample, int64 (n_samples,), in eval mode."""
+    return _outputs(loss, params, samples).argmax(1)
+
+
+def accuracy_and_loss(loss: PerSampleLoss, params: Params, samples: Samples) -> tuple[float, float]:
+    """Return the share of samples whose class is predicted and the mean loss, in eval mode.
+
+    Random crops are the same ones in every call, and the state of torch's generators is left as it
+    was.
+    """
+    with without_drawing(samples.device):
+        torch.default_generator.manual_seed(0)
+        outputs = _outputs(loss, params, samples)
+    right = outputs.argmax(1) == samples.labels
+    losses = loss.criterion(outputs, samples.labels)
+    return right.double().mean().item(), losses.double().mean().item()

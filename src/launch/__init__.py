@@ -1,0 +1,1 @@
+"""Many processes: jobs, on this machine or on a cluster."""

@@ -1,0 +1,400 @@
+"""Locks, and which jobs the launcher runs in what order."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from src.cli import seed_ids
+from src.errors import UserError
+from src.experiments import STEPS, Paths, parse_experiment
+from src.launch.jobs import plan
+from src.launch.parallel import all_gpus, make_slots
+from src.storage import locks
+from src.storage.locks import HeldError, Holder, holder, lock, wait_for_lock
+from tests.conftest import DIGITS
+from tests.tools import Result, call, call_well
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a lock is made."""
+    return tmp_path / "folder" / ".446.lock"
+
+
+def put(path: Path, owner: Holder, age: float = 0) -> Holder:
+    """Make a lock as `owner` would have made it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(owner)))
+    os.utime(path, (time.time() - age,) * 2)
+    return owner
+
+
+def ended() -> Holder:
+    """Return a holder whose process has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return replace(Holder.this(), pid=process.pid, started="1")
+
+
+def forbid(path: Path, *_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def hide_processes(monkeypatch: pytest.MonkeyPatch, signalled: type[OSError]) -> None:
+    """Show no other process in /proc; a signal to one raises an error."""
+
+    def kill(pid: int, number: int) -> None:
+        raise signalled
+
+    opened = io.open
+
+    def open_(path: object, *args: object, **options: object) -> io.IOBase:
+        if re.fullmatch(r"/proc/\d+/stat", str(path)) and f"/{os.getpid()}/" not in str(path):
+            raise FileNotFoundError(str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(io, "open", open_)  # which Path opens with
+    monkeypatch.setattr(os, "kill", kill)
+
+
+class TestLock:
+    def test_the_second_sees_who_is_first(self, path: Path):
+        with lock(path):
+            assert holder(path).pid == os.getpid()
+            with (
+                pytest.raises(HeldError, match=f"{socket.gethostname()}:{os.getpid()}"),
+                lock(path),
+            ):
+                pass
+        assert holder(path) is None
+        assert list(path.parent.iterdir()) == []
+
+    def test_an_error_releases_it(self, path: Path):
+        with pytest.raises(ZeroDivisionError), lock(path):
+            raise ZeroDivisionError
+        assert not path.exists()
+
+    def test_a_process_that_ended(self, path: Path):
+        put(path, ended())
+        assert holder(path) is None
+        with lock(path):
+            assert holder(path).pid == os.getpid()
+
+    def test_a_process_id_that_was_used_again(self, path: Path):
+        put(path, replace(Holder.this(), started="1"))
+        with lock(path):
+            pass
+
+    def test_another_process_of_this_machine(self, path: Path):
+        """However old its lock is: that it lives can be seen."""
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        pid = process.pid
+        put(path, replace(Holder.this(), pid=pid, started=locks._started(pid)), age=1e6)
+        with pytest.raises(HeldError), lock(path):
+            pass
+        process.kill()
+        process.communicate()
+        with lock(path):
+            pass
+
+    @pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"machine": "before the reboot"}])
+    def test_another_machine(self, path: Path, other: dict):
+        elsewhere = put(path, replace(ended(), **other), age=locks.STALE_AFTER - 20)
+        with pytest.raises(HeldError, match=str(elsewhere)), lock(path):
+            pass
+        put(path, elsewhere, age=locks.STALE_AFTER + 20)
+        with lock(path):
+            pass
+
+    def test_a_process_that_is_hidden(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        """As another person's are where /proc is mounted with hidepid: its lock's age decides."""
+        hide_processes(monkeypatch, PermissionError)
+        hidden = put(path, replace(Holder.this(), pid=os.getppid()))
+        assert holder(path) == hidden
+        with pytest.raises(HeldError, match=str(hidden)), lock(path):
+            pass
+        put(path, hidden, age=locks.STALE_AFTER + 20)
+        with lock(path):
+            pass
+
+    def test_a_process_that_ended_where_others_are_hidden(self, path: Path, monkeypatch):
+        hide_processes(monkeypatch, ProcessLookupError)
+        put(path, replace(Holder.this(), pid=os.getppid()))
+        with lock(path):
+            pass
+
+    def test_a_lock_that_cannot_be_read(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        put(path, Holder.this())
+        monkeypatch.setattr(Path, "read_text", forbid)
+        says = f"{path.owner()} .whose lock {path} cannot be read"
+        assert re.search(says, str(holder(path)))
+        with pytest.raises(HeldError, match=says), lock(path):
+            pass
+        os.utime(path, (time.time() - locks.STALE_AFTER - 20,) * 2)
+        assert holder(path) is None
+        locks._break(path, locks._read(path))
+        assert not path.exists()
+
+    def test_everybody_may_see_who_holds_it(self, path: Path):
+        before = os.umask(0o077)
+        try:
+            with lock(path):
+                assert path.stat().st_mode & 0o777 == 0o644
+        finally:
+            os.umask(before)
+
+    def test_it_is_renewed(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(locks, "RENEWED_EVERY", 0.02)
+        with lock(path):
+            os.utime(path, (0, 0))
+            deadline = time.monotonic() + 10
+            while path.stat().st_mtime == 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    @pytest.mark.parametrize("text", ["", '{"host"', "{}"])
+    def test_a_crash_before_its_content_was_written(self, path: Path, text: str):
+        path.parent.mkdir()
+        path.write_text(text)
+        os.utime(path, (time.time() - locks.EMPTY_FOR - 5,) * 2)
+        with lock(path):
+            pass
+
+    def test_what_another_made_is_left(self, path: Path):
+        with lock(path):
+            other = put(path, replace(Holder.this(), token="other"))
+        assert holder(path) == other
+
+    def test_a_crash_while_a_stale_lock_was_broken(self, path: Path):
+        stale = put(path, ended())
+        put(path.with_name(f"{path.name}.{stale.token}"), replace(ended(), token="breaker"))
+        with lock(path):
+            pass
+        assert list(path.parent.iterdir()) == []
+
+    def test_a_late_breaker_spares_the_fresh_lock(self, path: Path):
+        """Two see a stale lock; one breaks it and locks before the other does anything."""
+        stale = put(path, ended())
+        with lock(path):
+            locks._break(path, stale)
+            assert holder(path).pid == os.getpid()
+
+    def test_who_breaks_a_stale_lock_breaks_it_alone(self, path: Path):
+        stale = put(path, ended())
+        breaker = put(path.with_name(f"{path.name}.{stale.token}"), Holder.this())
+        locks._break(path, stale)
+        assert path.exists()
+        assert holder(path.with_name(f"{path.name}.{stale.token}")) == breaker
+
+    @pytest.mark.parametrize("_repetition", range(20))
+    def test_one_of_many_gets_a_stale_one(self, path: Path, _repetition: int):
+        put(path, ended_once())
+        start, counting = threading.Barrier(8), threading.Lock()
+        inside, most, n_got = 0, 0, 0
+
+        def attempt() -> None:
+            nonlocal inside, most, n_got
+            start.wait()
+            try:
+                with lock(path):
+                    with counting:
+                        inside, n_got = inside + 1, n_got + 1
+                        most = max(most, inside)
+                    time.sleep(0.005)
+                    with counting:
+                        inside -= 1
+            except HeldError:
+                pass
+
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == 1
+        assert n_got >= 1
+        assert list(path.parent.iterdir()) == []
+
+    def test_waiting(self, path: Path, monkeypatch, capsys):
+        monkeypatch.setattr(locks, "WAITED_SILENTLY", 0)
+        release = threading.Event()
+
+        def hold() -> None:
+            with lock(path):
+                release.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        while holder(path) is None:
+            time.sleep(0.01)
+        threading.Timer(0.2, release.set).start()
+        with wait_for_lock(path):
+            assert release.is_set()
+        thread.join()
+        assert capsys.readouterr().err.startswith(f"waiting for {socket.gethostname()}:")
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="cannot write"), lock(tmp_path / "file" / ".446.lock"):
+            pass
+
+
+_ENDED: list[Holder] = []
+
+
+def ended_once() -> Holder:
+    """Return the holder of another lock of a process that has ended."""
+    if not _ENDED:
+        _ENDED.append(ended())
+    return replace(_ENDED[0], token=Holder.this().token)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with the samples of digits3."""
+    call_well("run_subset_generation", "--root", tmp_path, "--task", "digits3")
+    return tmp_path
+
+
+class TestTwoOnOneJob:
+    """A script leaves a job to the process that is at it, says so and goes on with other seeds."""
+
+    def test_training(self, root: Path):
+        with lock(Paths(root).training_lock(parse_experiment(DIGITS), 446)):
+            result = call("run_cnn_training", "--root", root, "--experiment", DIGITS)
+        assert result.code == 3
+        assert result.err.splitlines() == [
+            f"{root}/models/{DIGITS}/446: {Holder.this()} is at work on it"
+        ]
+        assert len(result.out.splitlines()) == 9
+
+    def test_scores(self, digits_root: Path, copy_of: Callable[[Path], Path]):
+        root = copy_of(digits_root)
+        with lock(Paths(root).scores_lock(parse_experiment(DIGITS), "gd", 724)):
+            arguments = ("--root", root, "--experiment", DIGITS, "--seed_id")
+            first, second = (call("run_gd_and_gc", *arguments, k) for k in (0, 1))
+        assert (first.code, first.err) == (0, "")
+        assert (second.code, second.out) == (3, "")
+        assert "is at work on it" in second.err
+
+    def test_scores_of_a_seed_that_is_being_trained(self, digits_root, copy_of):
+        root = copy_of(digits_root)
+        with lock(Paths(root).training_lock(parse_experiment(DIGITS), 724)):
+            result = call("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 1)
+        assert result.code == 3
+        assert "is at work on it" in result.err
+
+
+class TestPlan:
+    def test_every_job_stands_behind_its_training(self, root: Path):
+        experiments = [parse_experiment(n) for n in (DIGITS, "cnn3_digits3_20pc")]
+        jobs = plan(experiments, list(STEPS), [(0, 446), (5, 968)], root, [])
+        assert len(jobs) == 2 * 2 * 5
+        for i, job in enumerate(jobs):
+            assert (job.step == "training") == (job.training is None)
+            assert job.training is None or job.training in jobs[:i]
+            assert str(job.seed_id) in job.arguments
+
+    def test_what_is_run_makes_what_is_waited_for(self, digits_root: Path):
+        for job in plan([parse_experiment(DIGITS)], list(STEPS), [(0, 446)], digits_root, []):
+            assert job.is_done(), job
+
+    def test_options_of_a_vit_go_to_its_training_alone(self, root: Path):
+        jobs = plan(
+            [parse_experiment("vit_digits3_10pc")], ["ats"], [(0, 446)], root, ["--random_crop"]
+        )
+        assert [job.arguments[0] for job in jobs] == ["run_vit_finetuning.py", "run_ats.py"]
+        assert ["--random_crop" in job.arguments for job in jobs] == [True, False]
+
+    @pytest.mark.parametrize(
+        ("text", "numbers"),
+        [("3", [3]), ("0-9", [*range(10)]), ("7,0-2,2", [0, 1, 2, 7]), ("4-4", [4])],
+    )
+    def test_seed_ids(self, text: str, numbers: list[int]):
+        assert seed_ids(text) == numbers
+
+    def test_slots(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr("src.launch.parallel.n_cores", lambda: 16)
+        assert [s.environment for s in make_slots(["0", "3"], 1)] == [
+            {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "8"},
+            {"CUDA_VISIBLE_DEVICES": "3", "OMP_NUM_THREADS": "8"},
+        ]
+        assert [s.environment for s in make_slots([], 4)] == [{"OMP_NUM_THREADS": "4"}] * 4
+        assert make_slots([], 99)[0].environment == {"OMP_NUM_THREADS": "1"}
+
+    @pytest.mark.parametrize(
+        ("given", "n_threads", "says"),
+        [
+            ("3", "3", ""),
+            (" 3, 2", "3", ""),
+            ("", "4", ""),
+            (" ", "4", ""),
+            *((given, "4", given) for given in ("auto", "0", "-1", "2.5", "${UNSET}")),
+        ],
+    )
+    def test_threads_asked_for(self, monkeypatch, capsys, given: str, n_threads: str, says: str):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        monkeypatch.setattr("src.launch.parallel.n_cores", lambda: 16)
+        assert make_slots([], 4)[0].environment == {"OMP_NUM_THREADS": n_threads}
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == bool(says)
+        assert all(line.startswith(f"OMP_NUM_THREADS={given} is no number") for line in lines)
+
+    def test_gpus_are_those_that_may_be_seen(self, monkeypatch: pytest.MonkeyPatch):
+        """Not the first ones of the machine, which are others' where a cluster gave out some."""
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5b1e")
+        slots = make_slots(["0", "1", "0"], 1)
+        assert [s.environment["CUDA_VISIBLE_DEVICES"] for s in slots] == ["2", "GPU-5b1e", "2"]
+
+    def test_gpus(self, monkeypatch: pytest.MonkeyPatch):
+        """As many seeds on each as there are cores for; the first jobs go to GPUs of their own."""
+        monkeypatch.setattr("src.launch.parallel.n_cores", lambda: 6)
+        assert all_gpus(2, one_seed_fills_one=False) == ["0", "1"] * 3
+        assert all_gpus(1, one_seed_fills_one=False) == ["0"] * 4
+        assert all_gpus(8, one_seed_fills_one=False) == [str(k) for k in range(8)]
+        assert all_gpus(2, one_seed_fills_one=True) == ["0", "1"]
+        assert all_gpus(0, one_seed_fills_one=False) == []
+
+
+def launch(root: Path, *arguments: object) -> Result:
+    return call("run_parallel", "--root", root, "--experiment", DIGITS, "--workers", 2, *arguments)
+
+
+def test_what_is_there_is_not_run(digits_root: Path):
+    result = launch(digits_root, "--seed_id", 0)
+    assert result.code == 0
+    assert result.out == "5 of 5 jobs were done before\n"
+    assert not (digits_root / "logs").exists()
+
+
+def test_a_failure_is_reported_and_the_others_go_on(digits_root, copy_of):
+    root = copy_of(digits_root)
+    damaged = Paths(root).checkpoint(parse_experiment(DIGITS), 724, 12)
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    missing = Paths(root).checkpoint(parse_experiment(DIGITS), 296, 12)
+    missing.write_bytes(b"damaged")
+    missing.with_name("ckpt_epoch_14.pt").unlink()
+    result = launch(root, "--seed_id", "1-3", "--methods", "gd_and_gc")
+    assert result.code == 1, result
+    job, log = f"gd_and_gc of {DIGITS}, seed_id", f"{root}/logs/{DIGITS}"
+    assert f"FAILED           {job} 1 (exit code 2), log {log}/gd_and_gc/724.log" in result.out
+    assert f"    error: {damaged} is damaged" in result.out
+    assert f" s {job} 2\n" in result.out
+    assert f"skipped          {job} 3: its training failed" in result.out
+    assert "2 failed, 1 skipped; what is missing is run by: python run_parallel" in result.out

@@ -1,0 +1,253 @@
+"""Loading the scores of all seeds, and the tables, figures and scripts made of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+import run_correlations
+import run_pvalues
+from src.analysis.stats import pvalues
+from src.ensemble.draws import load_seeds
+from src.errors import UserError
+from src.experiments import METHODS, Paths, parse_experiment
+from src.reports.scores import load_scores, pvalue_tables
+from src.storage.files import load, save
+from tests.tools import save_images, score_content
+
+EXPERIMENT = parse_experiment("cnn2_digits3_10pc")
+N_TRAIN, N_TEST = 6, 8
+
+
+def score_file(method, seed, **changes):
+    generator = torch.Generator().manual_seed(seed * 10 + METHODS.index(method))
+    pair = torch.arange(N_TRAIN * N_TEST).reshape(N_TRAIN, N_TEST) / 10
+    noise = torch.randn(5, N_TRAIN, N_TEST, generator=generator)
+    return score_content(EXPERIMENT.name, method, seed, pair + noise) | changes
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root folder with scores of all methods and seeds, and images of the pairs."""
+    paths = Paths(tmp_path)
+    for seed in load_seeds():
+        for method in METHODS:
+            save(paths.scores(EXPERIMENT, method, seed), score_file(method, seed))
+    save_images(paths, "train_10pc", N_TRAIN)
+    save_images(paths, "test", N_TEST)
+    return tmp_path
+
+
+def scores_path(root, method, seed_id):
+    return Paths(root).scores(EXPERIMENT, method, load_seeds()[seed_id])
+
+
+def run_script(script, monkeypatch, root, *arguments):
+    command = [f"{script.__name__}.py", "--root", str(root), "--experiment", EXPERIMENT.name]
+    monkeypatch.setattr("sys.argv", [*command, *arguments])
+    script.main()
+
+
+def test_load_scores_stacks_seeds_in_order(root):
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=False)
+    assert list(scores.scores) == list(METHODS)
+    for method in METHODS:
+        assert scores.seeds[method] == load_seeds()
+        for t, seed in enumerate(load_seeds()):
+            expected = score_file(method, seed)["scores"].numpy()
+            np.testing.assert_array_equal(scores.scores[method][t], expected)
+
+
+def test_missing_scores_are_listed_with_their_commands(root):
+    scores_path(root, "loo", 3).unlink()
+    scores_path(root, "gd", 7).unlink()
+    scores_path(root, "gc", 7).unlink()
+    for seed_id in range(10):
+        scores_path(root, "if", seed_id).unlink()
+    with pytest.raises(UserError) as caught:
+        load_scores(Paths(root), EXPERIMENT, allow_missing=False)
+    message = str(caught.value)
+    assert "loo of seed_id 3; if of all seeds; gd of seed_id 7; gc of seed_id 7" in message
+    assert (
+        f"python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3 --root {root}"
+        f" && python run_if.py --experiment cnn2_digits3_10pc --root {root}"
+        f" && python run_gd_and_gc.py --experiment cnn2_digits3_10pc --seed_id 7 --root {root} ("
+        in message
+    )
+
+
+def test_allow_missing_goes_on_with_two_seeds_at_least(root):
+    for seed_id in range(8):
+        scores_path(root, "ats", seed_id).unlink()
+    for seed_id in range(9):
+        scores_path(root, "if", seed_id).unlink()
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=True)
+    assert list(scores.scores) == ["loo", "ats", "gd", "gc"]
+    # All methods are compared by the seeds that all of them have.
+    assert all(seeds == load_seeds()[8:] for seeds in scores.seeds.values())
+    assert scores.unused == {m: load_seeds()[:8] for m in ("loo", "gd", "gc")}
+    for t, seed in enumerate(load_seeds()[8:]):
+        expected = score_file("loo", seed)["scores"].numpy()
+        np.testing.assert_array_equal(scores.scores["loo"][t], expected)
+    assert scores.draws == "2 seeds, those that all have; left out: 8 of loo, 8 of gd, 8 of gc"
+
+
+def test_a_method_that_shares_no_two_seeds_is_left_out(root):
+    for seed_id in range(10):
+        scores_path(root, "ats" if seed_id > 2 else "if", seed_id).unlink()
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=True)
+    assert list(scores.scores) == ["loo", "if", "gd", "gc"]
+    assert scores.common_seeds == load_seeds()[3:]
+    assert scores.unused["ats"] == load_seeds()[:3]
+    assert scores.settings()["seeds left out"] == scores.unused
+
+
+def test_allow_missing_with_one_seed_is_an_error(tmp_path):
+    save(scores_path(tmp_path, "loo", 0), score_file("loo", load_seeds()[0]))
+    with pytest.raises(UserError, match="no method has scores of two seeds"):
+        load_scores(Paths(tmp_path), EXPERIMENT, allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_idx": torch.arange(N_TRAIN) + 1}, "another train_idx"),
+        ({"train_samples": "of another source"}, "another train_samples"),
+        ({"test_samples": "of another source"}, "another test_samples"),
+        ({"checkpoints": "of others"}, "other checkpoints than .*/loo/854.pt: make both again"),
+        ({"damp": 1}, "not computed alike: damp is 1"),
+    ],
+)
+def test_scores_that_do_not_belong_together(root, changes, message):
+    content = score_file("if", 854)
+    if "train_idx" not in changes:
+        changes = {"settings": content["settings"] | changes}
+    save(scores_path(root, "if", load_seeds().index(854)), content | changes)
+    again = f"python run_if.py --experiment {EXPERIMENT.name} --seed_id 4( --damp 1)? --root {root}"
+    with pytest.raises(UserError, match=f"{message}.*{again} --overwrite$"):
+        load_scores(Paths(root), EXPERIMENT, allow_missing=False)
+
+
+def test_pvalue_tables_have_a_row_per_number_of_checkpoints(root):
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=False)
+    means, fractions, p = pvalue_tables(scores, "ttest", 0.05)
+    assert list(means.index) == [1, 2, 3, 4, 5]
+    for k in means.index:
+        for method in METHODS:
+            expected = pvalues(scores.scores[method][:, -k:].mean(1, dtype=np.float64))
+            assert means.loc[k, method] == pytest.approx(expected.mean())
+            assert fractions.loc[k, method] == pytest.approx((expected < 0.05).mean())
+    np.testing.assert_allclose(p["loo"], expected_at_all_checkpoints(scores, "loo"))
+
+
+def expected_at_all_checkpoints(scores, method):
+    return pvalues(scores.scores[method].mean(1, dtype=np.float64))
+
+
+@pytest.mark.parametrize("test", ["ttest", "snr"])
+def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
+    run_script(run_pvalues, monkeypatch, root, "--test", test)
+    folder = Paths(root).results(EXPERIMENT)
+    suffix = "" if test == "ttest" else "_snr"
+    table = pd.read_csv(folder / f"mean_pvalues{suffix}.csv", index_col="checkpoints")
+    assert list(table.columns) == ["draws", *METHODS]
+    assert (table["draws"] == 10).all()
+    assert list(table.index) == [1, 2, 3, 4, 5]
+    content = load(folder / f"pvalues{suffix}.pt", make="")
+    for method in METHODS:
+        assert content[method].shape == content["mean"][method].shape == (N_TRAIN, N_TEST)
+        assert content[method].mean().item() == pytest.approx(table.loc[5, method])
+        scores = torch.stack([score_file(method, seed)["scores"] for seed in load_seeds()])
+        torch.testing.assert_close(content["std"][method].float(), scores.mean(1).std(0))
+    for name in (
+        "pvalue_histograms",
+        "mean_pvalue_by_checkpoints",
+        "mean_against_std",
+        *(f"{method}_pairs" for method in METHODS),
+    ):
+        for ending in ("pdf", "png"):
+            assert (folder / "figures" / f"{name}{suffix}.{ending}").stat().st_size > 1000
+    output = capsys.readouterr().out
+    assert "mean p-value" in output
+    assert "pairs are shown without predictions" in output  # no checkpoints here
+    limits = pd.read_csv(folder / f"mean_pvalue_intervals{suffix}.csv", index_col="checkpoints")
+    assert (limits["loo, low"] < table["loo"]).all()
+    assert (limits["loo, high"] > table["loo"]).all()
+    fractions = pd.read_csv(folder / f"significance{suffix}.csv", index_col="method")
+    if test == "ttest":
+        assert (fractions["benjamini_hochberg"] <= fractions["significant"]).all()
+    else:  # no p-values, and no tests that need them
+        assert list(fractions.columns) == ["pairs", "draws", "expected_of_noise", "below_alpha"]
+    page = (folder / "index.html").read_text()
+    assert "pure noise would give" in page
+    assert ("Seeds for 80% power" in page) == (test == "ttest")
+    assert "torch 2 (cpu)" in page
+    assert "learning_rate 0.001" in page
+
+
+def test_run_pvalues_draws_the_influences_on_a_test_sample(root, monkeypatch):
+    run_script(run_pvalues, monkeypatch, root, "--test_index", "103")
+    folder = Paths(root).results(EXPERIMENT)
+    assert (folder / "figures" / "influences_103.png").stat().st_size > 1000
+    assert "Proponents and opponents of test sample 103" in (folder / "index.html").read_text()
+
+
+def test_a_test_index_that_is_not_in_the_subset(root, monkeypatch):
+    with pytest.raises(UserError, match="test sample 7 is not in the test subset of digits3"):
+        run_script(run_pvalues, monkeypatch, root, "--test_index", "7")
+    assert not Paths(root).results(EXPERIMENT).exists()
+
+
+def test_run_correlations_writes_table_and_figure(root, monkeypatch, capsys):
+    run_script(run_correlations, monkeypatch, root)
+    folder = Paths(root).results(EXPERIMENT)
+    table = pd.read_csv(folder / "correlations.csv")
+    assert len(table) == 3 * 2 * 10
+    assert set(table.statistic) == {"mean", "std", "pvalue"}
+    assert not table.duplicated(["statistic", "coefficient", "method_a", "method_b"]).any()
+    row = table.query(
+        "statistic == 'std' and coefficient == 'spearman'"
+        " and method_a == 'ats' and method_b == 'gc'"
+    )
+    std = {
+        m: np.stack([score_file(m, seed)["scores"].numpy() for seed in load_seeds()])
+        .mean(1, dtype=np.float64)
+        .std(0, ddof=1)
+        for m in ("ats", "gc")
+    }
+    expected = spearmanr(std["ats"].ravel(), std["gc"].ravel()).statistic
+    assert row.value.item() == pytest.approx(expected)
+    assert (table.low < table.value).all()
+    assert (table.value < table.high).all()
+    assert list(pd.read_csv(folder / "agreement.csv").method) == ["ats", "if", "gd", "gc"]
+    for name in (
+        "correlations",
+        "agreement_distances",
+        "agreement_confusions",
+        "agreement_of_seeds",
+    ):
+        assert (folder / "figures" / f"{name}.pdf").stat().st_size > 1000
+    assert "spearman of std" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [run_pvalues, run_correlations])
+def test_nothing_is_written_when_one_of_several_experiments_lacks_scores(root, monkeypatch, script):
+    with pytest.raises(UserError, match="scores of cnn3_digits3_10pc are missing"):
+        run_script(script, monkeypatch, root, "cnn3_digits3_10pc")
+    assert not (root / "results").exists()
+
+
+def test_both_scripts_share_a_page(root, monkeypatch):
+    for script in (run_correlations, run_pvalues):
+        run_script(script, monkeypatch, root)
+    page = (Paths(root).results(EXPERIMENT) / "index.html").read_text()
+    assert 0 < page.index("Reliability of the scores") < page.index("Agreement between methods")
+
+
+def test_scripts_do_with_a_method_missing(root, monkeypatch, capsys):
+    for seed_id in range(10):
+        scores_path(root, "loo", seed_id).unlink()
+    for script in (run_pvalues, run_correlations):
+        run_script(script, monkeypatch, root, "--allow_missing")
+    assert "loo" not in capsys.readouterr().out.replace("loo_pairs", "")

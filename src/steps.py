@@ -72,8 +72,7 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
 
 
 def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
-    from tqdm import tqdm
-
+    from src.progress import progress
     from src.storage.files import remove_leftovers
     from src.storage.locks import lock
 
@@ -87,16 +86,10 @@ def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
         # By a process that has let go of the lock just now.
         if setup.is_trained(seed, seed_id, overwrite=overwrite):
             return f"{folder}: finished before"
-        epochs = tqdm(
-            setup.train_seed(seed),
-            desc=f"{experiment.name} seed {seed}",
-            total=experiment.epochs,
-            unit="epoch",
-            leave=False,
-            disable=None,
-        )
-        for state in epochs:
-            last = state
+        with progress(f"{experiment.name} seed {seed}", "epochs", experiment.epochs) as advance:
+            for state in setup.train_seed(seed):
+                last = state
+                advance(1)
     fit = setup.fit(last.params)
     return (
         f"{folder}: loss {last.loss:.4f}, accuracy on train {fit['train_accuracy']:.1%}, "

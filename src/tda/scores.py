@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.data.samples import Samples
 from src.ensemble.checkpoints import Setup
 from src.ensemble.members import Params
 from src.errors import DivergedError
-from src.messages import say
+from src.progress import progress
 from src.storage.files import check_finite, check_settings, digest, load, remove_leftovers, save
 from src.storage.locks import HeldError, holder, lock
 from src.tda.score_files import load_scores_of, score_command, score_identity
@@ -240,13 +239,13 @@ def collect(
     compute: Callable[[Items], Iterator[Tensor]],
     description: str,
 ) -> Tensor:
-    """Return the scores (C, n_items, n_test) of items, such as left-out samples, under a bar.
+    """Return the scores (C, n_items, n_test) of items, such as left-out samples.
 
     Args:
         draws: What the scores are computed from; its pieces are chunks of items.
         items: What is scored one by one.
         compute: Yields the scores (C, M, n_test) of one chunk after another of the given items.
-        description: What the progress bar says.
+        description: What is computed, for people.
     """
     pieces = draws.pieces
     n_done = sum(chunk.shape[1] for chunk in pieces.done)
@@ -255,16 +254,16 @@ def collect(
         chunks = compute(remaining)
     else:
         chunks = iter(())
-    with _progress(description, "member", len(items), n_done) as bar:
+    with progress(description, "members", len(items), n_done) as advance:
         for chunk in _kept(draws, _checked(draws, chunks, description)):
-            bar.update(chunk.shape[1])
+            advance(chunk.shape[1])
     return torch.cat(pieces.done, 1)
 
 
 def each_checkpoint(
     draws: Draws, compute: Callable[[Params], Piece], description: str
 ) -> list[Piece]:
-    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
+    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints."""
     n_done = len(draws.pieces.done)
     epochs = draws.setup.experiment.kept_epochs
 
@@ -278,9 +277,9 @@ def each_checkpoint(
                         require_finite(scores)
             yield piece
 
-    with _progress(description, "checkpoint", len(draws.checkpoints), n_done) as bar:
+    with progress(description, "checkpoints", len(draws.checkpoints), n_done) as advance:
         for _ in _kept(draws, results()):
-            bar.update()
+            advance(1)
     return draws.pieces.done
 
 
@@ -309,9 +308,3 @@ def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
         if in_file:
             draws.pieces.write()
         raise
-
-
-def _progress(description: str, unit: str, total: int, done: int) -> tqdm:
-    if done:
-        say(f"{description}: going on from {done} of {total} {unit}s")
-    return tqdm(total=total, initial=done, desc=description, unit=unit, leave=False, disable=None)

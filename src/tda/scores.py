@@ -1,4 +1,4 @@
-"""One method's scores of one seed: computed, or found computed, and saved.
+"""What computes one seed's scores is given and returns, and the pieces that it works in.
 
 What takes long is computed in pieces. Finished pieces are kept in a partial file beside the final
 one, so that an interrupted computation goes on from them; a method need only hand its pieces to
@@ -22,9 +22,7 @@ from src.ensemble.checkpoints import Setup
 from src.ensemble.members import Params
 from src.errors import DivergedError
 from src.progress import progress
-from src.storage.files import check_finite, check_settings, digest, load, remove_leftovers, save
-from src.storage.locks import HeldError, holder, lock
-from src.tda.score_files import load_scores_of, score_command, score_identity
+from src.storage.files import check_finite, check_settings, load, save
 
 # Of the time of a computation, what writing its partial file may take.
 SHARE_FOR_PARTIAL_FILE = 0.02
@@ -120,100 +118,6 @@ class Scores:
     message: str = ""
 
 
-def score_seed(
-    setup: Setup,
-    seed: int,
-    seed_id: int,
-    methods: tuple[str, ...],
-    compute: Callable[[Draws], dict[str, Scores]],
-    options: dict,
-    *,
-    overwrite: bool,
-) -> Iterator[str]:
-    """Compute and save the scores of methods that are computed together; yield a line per file.
-
-    Args:
-        setup: The experiment.
-        seed: The seed, for names.
-        seed_id: Its number, for commands.
-        methods: The methods that `compute` returns.
-        compute: Computes the scores of all pairs at all checkpoints, by method.
-        options: Every option that changes the numbers, as the script's arguments name it.
-        overwrite: Whether to compute files again that are there.
-
-    Raises:
-        UserError: Checkpoints are missing, a file is there that is another, is not sound or has
-            other settings, or it cannot be written.
-        DivergedError: A score is not finite, or a solver or a retraining diverged; nothing is kept.
-        HeldError: Another process computes these files, or trains the seed.
-    """
-    experiment, at = setup.experiment, setup.paths
-    trainer = holder(at.training_lock(experiment, seed))
-    if trainer is not None:
-        raise HeldError(str(trainer))
-    checkpoints = setup.load_checkpoints(seed, seed_id)
-    settings = {
-        **options,
-        **setup.network_settings(),
-        **setup.environment(),
-        "checkpoints": digest(checkpoints),
-        "train_samples": setup.train.digest(),
-        "test_samples": setup.test.digest(),
-    }
-    paths = {method: at.scores(experiment, method, seed) for method in methods}
-    wanted = {**options, "device": setup.device}
-    make = score_command(at, experiment, methods[0], seed_id, wanted)
-
-    def finished() -> bool:
-        if overwrite:
-            return False
-        there = {method: path for method, path in paths.items() if path.exists()}
-        for method, path in there.items():  # every one is checked, also behind one that is missing
-            found = load_scores_of(at, experiment, method, seed, seed_id, wanted)["settings"]
-            check_settings(path, found, settings, make)
-        return len(there) == len(paths)
-
-    partial = at.partial_scores(experiment, methods[0], seed)
-    if not finished() or partial.exists():
-        with lock(at.scores_lock(experiment, methods[0], seed)):
-            for path in paths.values():
-                remove_leftovers(path)
-            if not finished():  # nor by a process that has let go of the lock just now
-                identity = score_identity(experiment, methods[0], seed)
-                pieces = Pieces(partial, identity, settings, make=make, overwrite=overwrite)
-                # For inputs that are random crops; without them nothing here depends on it.
-                torch.manual_seed(seed)
-                try:
-                    results = compute(Draws(setup, seed, checkpoints, pieces))
-                    for method, result in results.items():
-                        with _naming(f"{method} seed {seed}"):
-                            require_finite(result.scores.float())
-                except DivergedError:
-                    partial.unlink(missing_ok=True)  # other settings must not find it in their way
-                    raise
-                for method, result in results.items():
-                    save(paths[method], _content(setup, method, seed, result, settings))
-                    message = f": {result.message}" if result.message else ""
-                    yield f"{paths[method]}{message}"
-                partial.unlink(missing_ok=True)
-                return
-            partial.unlink(missing_ok=True)  # of a process killed just before it did so itself
-    for path in paths.values():
-        yield f"{path}: finished before"
-
-
-def _content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:
-    return {
-        "scores": result.scores.float().cpu(),
-        "epochs": torch.tensor(setup.experiment.kept_epochs),
-        "train_idx": setup.train.indices,
-        "test_idx": setup.test.indices,
-        **score_identity(setup.experiment, method, seed),
-        "settings": settings,
-        **result.extra,
-    }
-
-
 def require_finite(scores: Tensor) -> None:
     """Raise DivergedError if scores of any shape are not all finite."""
     n_bad = scores.numel() - int(scores.isfinite().sum())
@@ -225,7 +129,7 @@ def require_finite(scores: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _naming(whose: str) -> Iterator[None]:
+def naming(whose: str) -> Iterator[None]:
     """Say in a DivergedError whose scores they are."""
     try:
         yield
@@ -269,7 +173,7 @@ def each_checkpoint(
 
     def results() -> Iterator[Piece]:
         for epoch, params in [*zip(epochs, draws.checkpoints, strict=True)][n_done:]:
-            with _naming(f"{description}, epoch {epoch}"):
+            with naming(f"{description}, epoch {epoch}"):
                 piece = compute(params)
                 # What is known beside the scores is in a dictionary, and may be infinite.
                 for scores in piece if isinstance(piece, tuple) else (piece,):
@@ -285,10 +189,10 @@ def each_checkpoint(
 
 def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterator[Tensor]:
     """Yield chunks of scores (C, M, n_test), all of whose scores are finite."""
-    with _naming(description):
+    with naming(description):
         for chunk in chunks:
             for epoch, scores in zip(draws.setup.experiment.kept_epochs, chunk, strict=True):
-                with _naming(f"epoch {epoch}"):
+                with naming(f"epoch {epoch}"):
                     require_finite(scores)
             yield chunk
 

@@ -618,7 +618,8 @@ def test_random_crop_training_equals_its_retraining(
     """Evaluating in between must not move the crops and masks of the training."""
     root = copy_of(vit_root)
     finetune(root, backbone_folder, "--random_crop", "--overwrite")
-    from src.ensemble.checkpoints import Setup, as_trained, train
+    from src.ensemble.checkpoint_files import as_trained
+    from src.ensemble.checkpoints import Setup, train
     from src.ensemble.evaluation import evaluate
     from src.ensemble.members import stack
     from src.experiments import Paths, parse_experiment

@@ -9,7 +9,7 @@ from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_page()
     args = parser.parse_args()
 
-    from src.reports.comparison import report_correlation_comparison
+    from src.reports.comparison.correlations import report_correlation_comparison
     from src.reports.correlations import report_agreement, report_correlations
     from src.reports.overview import Page, check_page
     from src.reports.scores import check_scores, load_scores

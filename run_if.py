@@ -53,7 +53,9 @@ def main() -> None:
     from src.ensemble.memory import vectors_at_once
     from src.tda.influence import influence
     from src.tda.scores import Draws, Scores, each_checkpoint
-    from src.tda.solvers import ConjugateGradient, Exact, Lissa
+    from src.tda.solvers.conjugate_gradient import ConjugateGradient
+    from src.tda.solvers.exact import Exact
+    from src.tda.solvers.lissa import Lissa
 
     solver = {"lissa": Lissa, "cg": ConjugateGradient, "exact": Exact}[args.solver](
         damp=args.damp, **{option: getattr(args, option) for option in used}

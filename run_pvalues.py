@@ -9,7 +9,7 @@ from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
@@ -39,10 +39,12 @@ def main() -> None:
     args = parser.parse_args()
 
     from src.reports.all_pairs import report_all_pairs
-    from src.reports.comparison import report_pvalue_comparison
+    from src.reports.comparison.pvalues import report_pvalue_comparison
     from src.reports.overview import Page, check_page
-    from src.reports.pvalues import report_draws, report_pairs, report_pvalues
+    from src.reports.pairs import report_pairs
+    from src.reports.pvalues import report_pvalues
     from src.reports.scores import check_scores, load_images, load_scores
+    from src.reports.variance import report_draws
 
     paths = Paths(args.root)
     experiments = args.experiment

@@ -38,7 +38,8 @@ from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import Hessian, flatten
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import ConjugateGradient, Lissa
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.tools import TOLERANCE, call, call_well, relative_error, run_script
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, number, run
+from src.argument_types import number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--alpha",
         type=number(above=0, below=1),
@@ -30,7 +31,7 @@ def main() -> None:
     from src.reports.scores import check_scores, load_scores
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = args.experiment
     compares = len(experiments) > 1
     heading = "Agreement between methods"
     settings = {"alpha": args.alpha}

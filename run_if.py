@@ -1,6 +1,7 @@
 """Influence functions: test gradient times inverse Hessian times training gradient."""
 
-from src.cli import ArgumentParser, number, positive_int, run
+from src.argument_types import number, positive_int
+from src.cli import ArgumentParser, run
 from src.errors import UserError
 from src.steps import score_seeds
 

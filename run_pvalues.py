@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, index, number, run
+from src.argument_types import index, number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--test",
         choices=("ttest", "snr"),
@@ -46,7 +47,7 @@ def main() -> None:
     from src.reports.variance import report_draws
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = args.experiment
     compares = len(experiments) > 1
     suffix = "" if args.test == "ttest" else f"_{args.test}"
     heading = "Reliability of the scores"

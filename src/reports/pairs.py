@@ -142,4 +142,4 @@ def _pictures(
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(images, experiment.task.class_names, predictions)
+    return Pictures(images, experiment.task.name_of, predictions)

@@ -10,7 +10,7 @@ import torch
 
 from src.analysis.scores import ExperimentScores
 from src.data.samples import load_tensors, to_samples
-from src.ensemble.checkpoints import MACHINE, training_command
+from src.ensemble.checkpoint_files import MACHINE, training_command
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths

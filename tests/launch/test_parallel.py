@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from src.cli import seed_ids
+from src.argument_types import seed_ids
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import STEPS, Paths, parse_experiment
@@ -276,10 +276,10 @@ def root(tmp_path: Path) -> Path:
 class TestTwoOnOneJob:
     """A script leaves a job to the process that is at it, says so and goes on with other seeds."""
 
-    def test_training(self, root: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("src.ensemble.draws.load_seeds", lambda: load_seeds()[:3])
+    def test_training(self, root: Path):
         with lock(Paths(root).training_lock(EXPERIMENT, 446)):
-            result = call("run_cnn_training", "--root", root, "--experiment", DIGITS)
+            arguments = ("--root", root, "--experiment", DIGITS, "--seed_id", "0-2")
+            result = call("run_cnn_training", *arguments)
         assert result.code == 3
         assert result.err.splitlines() == [
             f"{root}/models/{DIGITS}/446: {Holder.this()} is at work on it"

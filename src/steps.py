@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ from src.experiments import Experiment, Paths
 if TYPE_CHECKING:
     import torch
 
-    from src.ensemble.checkpoints import Setup
-    from src.tda.scores import Draws, Scores
+    from src.ensemble.checkpoints import Checkpoints
+    from src.tda.estimator import Estimator
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -52,9 +52,10 @@ def seeds(seed_id: int | None) -> list[tuple[int, int]]:
 
 def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None:
     """Train one seed or all of each experiment and save the checkpoints, one line for each seed."""
-    from src.ensemble.checkpoints import Setup
+    from src.ensemble.checkpoints import Checkpoints
+    from src.ensemble.setup import Setup
 
-    device, skipped = choose_device(args.device), Skipped()
+    paths, device, skipped = Paths(args.root), choose_device(args.device), Skipped()
     for experiment in experiments:
         if experiment.randomness == "batch" and experiment.has_one_batch:
             print(
@@ -64,31 +65,32 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
                 file=sys.stderr,
                 flush=True,
             )
-        setup = Setup.load(experiment, Paths(args.root), device)
+        checkpoints = Checkpoints(Setup.load(experiment, paths, device), paths)
         for seed_id, seed in seeds(args.seed_id):
-            with skipped.if_held(setup.paths.checkpoint(experiment, seed, 0).parent):
-                print(_train_seed(setup, seed, seed_id, args.overwrite), flush=True)
+            with skipped.if_held(paths.checkpoint(experiment, seed, 0).parent):
+                print(_train_seed(checkpoints, seed, seed_id, args.overwrite), flush=True)
     skipped.exit_if_any()
 
 
-def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
+def _train_seed(checkpoints: Checkpoints, seed: int, seed_id: int, overwrite: bool) -> str:
     from tqdm import tqdm
 
     from src.storage.files import remove_leftovers
     from src.storage.locks import lock
 
-    experiment, at = setup.experiment, setup.paths
+    setup, at = checkpoints.setup, checkpoints.paths
+    experiment = setup.experiment
     folder = at.checkpoint(experiment, seed, 0).parent
-    if setup.is_trained(seed, seed_id, overwrite=overwrite):
+    if checkpoints.is_trained(seed, seed_id, overwrite=overwrite):
         return f"{folder}: finished before"
     with lock(at.training_lock(experiment, seed)):
         for epoch in experiment.kept_epochs:
             remove_leftovers(at.checkpoint(experiment, seed, epoch))
         # By a process that has let go of the lock just now.
-        if setup.is_trained(seed, seed_id, overwrite=overwrite):
+        if checkpoints.is_trained(seed, seed_id, overwrite=overwrite):
             return f"{folder}: finished before"
         epochs = tqdm(
-            setup.train_seed(seed),
+            checkpoints.train(seed),
             desc=f"{experiment.name} seed {seed}",
             total=experiment.epochs,
             unit="epoch",
@@ -106,12 +108,11 @@ def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
 
 def score_seeds(
     args: argparse.Namespace,
-    methods: tuple[str, ...],
-    compute: Callable[[Draws], dict[str, Scores]],
-    options: dict,
+    estimator: Estimator,
 ) -> None:
     """Compute and save the scores of one seed or all, one line for each file."""
-    from src.ensemble.checkpoints import Setup, as_trained
+    from src.ensemble.checkpoints import Checkpoints, as_trained
+    from src.ensemble.setup import Setup
     from src.tda.scores import score_seed
 
     paths, device, setup, skipped = Paths(args.root), choose_device(args.device), None, Skipped()
@@ -119,17 +120,9 @@ def score_seeds(
         experiment = as_trained(args.experiment, paths, seed, seed_id)
         if setup is None or setup.experiment != experiment:
             setup = Setup.load(experiment, paths, device)
-        # Which crops are drawn depends on how many samples are taken at once.
-        crops = {"chunk_size": args.chunk_size} if experiment.random_crop else {}
-        with skipped.if_held(paths.scores(experiment, methods[0], seed)):
+        with skipped.if_held(paths.scores(experiment, estimator.methods[0], seed)):
             for line in score_seed(
-                setup,
-                seed,
-                seed_id,
-                methods,
-                compute,
-                {**options, **crops},
-                overwrite=args.overwrite,
+                Checkpoints(setup, paths), seed, seed_id, estimator, overwrite=args.overwrite
             ):
                 print(line, flush=True)
     skipped.exit_if_any()

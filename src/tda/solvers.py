@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ class Solver(Protocol):
     """Applies (an approximation of) the inverse Hessian.
 
     Attributes:
+        name: What `run_if.py --solver` calls it.
         batch_size: Samples in a batch of the Hessian that it is given.
     """
 
+    name: ClassVar[str]
     batch_size: int
 
     def solve(
@@ -67,6 +69,8 @@ class Lissa:
     Raises:
         UserError: The damping is 1 or more: every A_b turns the sign of every positive curvature.
     """
+
+    name: ClassVar[str] = "lissa"
 
     damp: float = 5e-3
     scale: float = 1e4
@@ -203,6 +207,8 @@ class ConjugateGradient:
     exceed for every system to be positive definite.
     """
 
+    name: ClassVar[str] = "cg"
+
     damp: float = 5e-3
     tolerance: float = 1e-3
     max_iterations: int = 200
@@ -308,6 +314,8 @@ def conjugate_gradient(
 class Exact:
     """Eigenvalues and eigenvectors of the dense H + damp I, for models that are small enough."""
 
+    name: ClassVar[str] = "exact"
+
     damp: float = 5e-3
     batch_size: int = 32
 
@@ -349,3 +357,6 @@ class Exact:
                 f"{-curvature:.2g} is it positive definite"
             )
         return message
+
+
+SOLVERS = {solver.name: solver for solver in (Lissa, ConjugateGradient, Exact)}

@@ -166,7 +166,7 @@ def pretrain_tiny(
             return
     used = torch.cat([load_tensors(paths, task, s)["images"] for s in split_names(task)])
     train, held_out = unused(task, used, source)
-    size = task.image_shape[1:]
+    size = task.input_shape[1:]
     pixel_values = PixelValues(size)
     torch.manual_seed(SEED)
     model = tiny_vit(recipe, size[0], int(train.labels.max()) + 1).to(device)

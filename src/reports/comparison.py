@@ -318,7 +318,7 @@ def _way(signs: list[int]) -> str:
 
 def _reading_of_models(means: Means, members: list[Experiment], n_draws: int) -> str:
     largest = {
-        m: clearly_largest({e.model: means[e][m]["mean_pvalue_ttest"] for e in members})
+        m: clearly_largest({e.model.name: means[e][m]["mean_pvalue_ttest"] for e in members})
         for m in _shared(means, members)
     }
     words = {m: model or "cannot be told" for m, model in largest.items()}

@@ -400,4 +400,4 @@ def _pictures(
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(images, scores.experiment.task.class_names, predictions)
+    return Pictures(images, scores.experiment.task.name_of, predictions)

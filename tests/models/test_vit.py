@@ -136,7 +136,7 @@ class VitCase:
 
     def build(self) -> nn.Module:
         """Return a freshly drawn model of src."""
-        return LoraViT(self.backbone, rank=4, alpha=4, dropout=0.1).to(self.dtype)
+        return LoraViT(self.backbone, 10, rank=4, alpha=4, dropout=0.1).to(self.dtype)
 
     def loss(self, *, together: bool = False) -> PerSampleLoss:
         """Return the per-sample loss."""
@@ -244,7 +244,7 @@ def test_draw_is_that_of_plain_peft(vit: VitCase) -> None:
 
 
 def test_only_adapters_and_head_are_trainable_and_the_backbone_is_shared(vit: VitCase) -> None:
-    models = [LoraViT(vit.backbone, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
+    models = [LoraViT(vit.backbone, 10, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
     assert len(trainable(models[0])) == 2 * 2 * 2 + 2
     frozen = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in models]
     assert {p.data_ptr() for p in vit.backbone.model.base_model.parameters()} <= frozen[0]

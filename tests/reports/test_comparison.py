@@ -68,7 +68,7 @@ def samples(root, name, method):
 def key(name):
     experiment = parse_experiment(name)
     randomness = experiment.randomness or "both"
-    return experiment.task.name, experiment.model, experiment.n_per_class, randomness
+    return experiment.task.name, experiment.model.name, experiment.n_per_class, randomness
 
 
 def test_a_row_for_each_experiment_with_both_tests(root):

@@ -71,6 +71,21 @@ class Estimator(Protocol):
         """Return the scores of all pairs at all checkpoints, by method."""
 
 
+def compute(estimator: Estimator, draws: Draws) -> dict[str, Scores]:
+    """Return an estimator's scores by method, all of them finite.
+
+    Raises:
+        DivergedError: One is not, or a solver or a retraining diverged.
+    """
+    # For inputs that are random crops; without them nothing here depends on it.
+    torch.manual_seed(draws.seed)
+    results = estimator(draws)
+    for method, result in results.items():
+        with naming(f"{method} seed {draws.seed}"):
+            require_finite(result.scores.float())
+    return results
+
+
 def require_finite(scores: Tensor) -> None:
     """Raise DivergedError if scores of any shape are not all finite."""
     n_bad = scores.numel() - int(scores.isfinite().sum())

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from src.ensemble.checkpoints import Checkpoints
+from src.ensemble.members import Params
 from src.ensemble.setup import Setup
 from src.errors import DivergedError
 from src.storage.files import check_settings, digest, remove_leftovers, save
 from src.storage.locks import HeldError, holder, lock
-from src.tda.estimator import Draws, Estimator, Scores, naming, require_finite
+from src.tda.estimator import Draws, Estimator, Scores, compute
 from src.tda.pieces import PartialFile, Pieces
 from src.tda.score_files import load_scores_of, score_command, score_identity
 
@@ -40,21 +41,12 @@ def score_seed(
         HeldError: Another process computes these files, or trains the seed.
     """
     setup, at, methods = trained.setup, trained.paths, estimator.methods
-    experiment, options = setup.experiment, estimator.settings()
-    if experiment.random_crop:  # which crops are drawn depends on how much is computed at once
-        options["chunk_size"] = estimator.chunk_size
+    experiment, options = setup.experiment, options_of(estimator, setup)
     trainer = holder(at.training_lock(experiment, seed))
     if trainer is not None:
         raise HeldError(str(trainer))
     checkpoints = trained.load(seed, seed_id)
-    settings = {
-        **options,
-        **setup.network_settings(),
-        **setup.environment(),
-        "checkpoints": digest(checkpoints),
-        "train_samples": setup.train.digest(),
-        "test_samples": setup.test.digest(),
-    }
+    settings = score_settings(estimator, setup, checkpoints)
     paths = {method: at.scores(experiment, method, seed) for method in methods}
     wanted = {**options, "device": setup.device}
     make = score_command(at, experiment, methods[0], seed_id, wanted)
@@ -87,18 +79,13 @@ def score_seed(
                         overwrite=overwrite,
                     )
                 )
-                # For inputs that are random crops; without them nothing here depends on it.
-                torch.manual_seed(seed)
                 try:
-                    results = estimator(Draws(setup, seed, checkpoints, pieces))
-                    for method, result in results.items():
-                        with naming(f"{method} seed {seed}"):
-                            require_finite(result.scores.float())
+                    results = compute(estimator, Draws(setup, seed, checkpoints, pieces))
                 except DivergedError:
                     partial.unlink(missing_ok=True)  # other settings must not find it in their way
                     raise
                 for method, result in results.items():
-                    save(paths[method], _content(setup, method, seed, result, settings))
+                    save(paths[method], score_content(setup, method, seed, result, settings))
                     message = f": {result.message}" if result.message else ""
                     yield f"{paths[method]}{message}"
                 partial.unlink(missing_ok=True)
@@ -108,7 +95,30 @@ def score_seed(
         yield f"{path}: finished before"
 
 
-def _content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:
+def options_of(estimator: Estimator, setup: Setup) -> dict:
+    """Return every option that changes the numbers, as the script's arguments name it."""
+    options = estimator.settings()
+    if (
+        setup.experiment.random_crop
+    ):  # which crops are drawn depends on how much is computed at once
+        options["chunk_size"] = estimator.chunk_size
+    return options
+
+
+def score_settings(estimator: Estimator, setup: Setup, checkpoints: list[Params]) -> dict:
+    """Return what decides the numbers of scores, and what computed them."""
+    return {
+        **options_of(estimator, setup),
+        **setup.network_settings(),
+        **setup.environment(),
+        "checkpoints": digest(checkpoints),
+        "train_samples": setup.train.digest(),
+        "test_samples": setup.test.digest(),
+    }
+
+
+def score_content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:
+    """Return what a score file holds."""
     return {
         "scores": result.scores.float().cpu(),
         "epochs": torch.tensor(setup.experiment.kept_epochs),

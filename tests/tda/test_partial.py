@@ -182,8 +182,7 @@ def test_not_finite_scores_of_an_earlier_partial_file_are_not_saved(
     paths = [Paths(root).scores(EXPERIMENT, method, 446) for method in ("gd", "gc")]
     for path in paths:
         path.unlink()
-    for module in (estimator, scores):
-        monkeypatch.setattr(module, "require_finite", lambda _: None)
+    monkeypatch.setattr(estimator, "require_finite", lambda _: None)
     monkeypatch.setattr(
         "src.tda.gradient_similarity.gradient_similarity",
         lambda *_, **__: (torch.zeros(30, 300), torch.full((30, 300), torch.nan)),
@@ -192,7 +191,7 @@ def test_not_finite_scores_of_an_earlier_partial_file_are_not_saved(
         patch.setattr(
             PartialFile, "add", lambda self, piece: (self.done.append(piece), self.write())
         )
-        patch.setattr(scores, "_content", None)  # so that it fails after the last piece
+        patch.setattr(scores, "score_content", None)  # so that it fails after the last piece
         with pytest.raises(TypeError):
             call("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
     monkeypatch.undo()

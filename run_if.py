@@ -1,6 +1,7 @@
 """Influence functions: test gradient times inverse Hessian times training gradient."""
 
-from src.cli import ArgumentParser, number, positive_int, run
+from src.argument_types import number, positive_int
+from src.cli import ArgumentParser, run
 from src.errors import UserError
 from src.steps import score_seeds
 
@@ -44,8 +45,7 @@ def main() -> None:
         if getattr(args, option) != parser.get_default(option):
             raise UserError(f"--{option} has no effect with --solver {args.solver}")
 
-    from src.tda.influence import InfluenceFunction
-    from src.tda.solvers import SOLVERS
+    from src.tda.influence import SOLVERS, InfluenceFunction
 
     options = {option: getattr(args, option) for option in used}
     solver = SOLVERS[args.solver](damp=args.damp, **options)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, index, number, run
+from src.argument_types import index, number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--test",
         choices=("ttest", "snr"),
@@ -41,13 +42,13 @@ def main() -> None:
 
     from src.analysis.fit import Fit
     from src.ensemble.predictions import load_predictions
-    from src.reports.comparison import report_pvalue_comparison
+    from src.reports.comparison.pvalues import report_pvalue_comparison
+    from src.reports.experiment import RELIABILITY, write_reliability
     from src.reports.overview import Page, check_page
-    from src.reports.parts import RELIABILITY, write_reliability
     from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = args.experiment
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from src.data.samples import Samples
-from src.ensemble.checkpoints import Checkpoints, as_trained
+from src.ensemble.checkpoint_files import as_trained
+from src.ensemble.checkpoints import Checkpoints
 from src.ensemble.draws import load_seeds
 from src.ensemble.evaluation import predict
 from src.ensemble.members import Params

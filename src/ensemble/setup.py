@@ -118,6 +118,15 @@ class Setup:
         """Settings of the optimiser."""
         return AdamSettings.of(self.experiment, len(self.train))
 
+    @property
+    def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of all that a checkpoint's `model_state_dict` holds, by name."""
+        return {
+            name: (p.shape, p.dtype)
+            for name, p in self.loss.model.named_parameters()
+            if p.requires_grad
+        }
+
     def start(self, seed: int) -> Params:
         """Return the initial parameters of a seed's draw, ready for its batch order."""
         params = Draw.of(self.experiment, seed).start(

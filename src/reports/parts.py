@@ -1,81 +1,88 @@
-"""The two parts of an experiment's page: reliability of the scores, and agreement of methods."""
+"""The parts of a page as they are saved beside it: what each script wrote, and its files."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+from src.errors import UserError
+from src.storage.files import digest, write_atomically
 
-from src.reports.all_pairs import report_all_pairs
-from src.reports.correlations import report_agreement, report_correlations
-from src.reports.overview import Page
-from src.reports.pvalues import Predict, report_draws, report_pairs, report_pvalues
-from src.reports.scores import ExperimentScores
+OVERVIEW = "overview"  # the part that stands before the contents
+# What writes each part, in the order of the page; other parts come after these.
+SCRIPTS = {
+    OVERVIEW: "run_pvalues.py or run_correlations.py",
+    "pvalues": "run_pvalues.py",
+    "pvalues_snr": "run_pvalues.py --test snr",
+    "correlations": "run_correlations.py",
+}
+_FORMAT = 2  # of the saved parts; parts of another format cannot be shown
 
-RELIABILITY = "Reliability of the scores"
-AGREEMENT = "Agreement between methods"
+
+def load_parts(folder: Path) -> dict[str, dict[str, Any] | None]:
+    """Return all parts of the page in a folder by key, in its order; None for a damaged one."""
+    # A name that begins with a point is a temporary file's.
+    found = [p for p in _parts_folder(folder).glob("*.json") if not p.name.startswith(".")]
+    order = list(SCRIPTS)
+    found.sort(key=lambda p: (order.index(p.stem) if p.stem in order else math.inf, p.stem))
+    return {path.stem: _load_part(path) for path in found}
 
 
-def write_reliability(
-    page: Page,
-    scores: ExperimentScores,
-    images: dict[str, dict],
-    predict: Predict,
-    *,
-    test: str,
-    alpha: float,
-    test_index: int | None = None,
-) -> tuple[pd.DataFrame, Path]:
-    """Write the part on p-values.
-
-    Args:
-        page: The page.
-        scores: The scores.
-        images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
-        predict: Computes predictions.
-        test: "ttest", or "snr": the published code's formula, which gets a part of its own.
-        alpha: Significance level, and false discovery rate.
-        test_index: Index, in its full split, of a test sample whose proponents and opponents are
-            wanted.
-
-    Returns:
-        The mean p-values, a row for each number of checkpoints and a column for each method, and
-        the page's path.
+def save_part(folder: Path, key: str, content: dict[str, Any]) -> None:
+    """Save a part of the page in a folder.
 
     Raises:
-        UserError: A file cannot be written.
+        UserError: It cannot be written.
     """
-    suffix = "" if test == "ttest" else f"_{test}"
-    report = page.part(
-        f"pvalues{suffix}",
-        RELIABILITY + (", by the published formula" if suffix else ""),
-        {"test": test, "alpha": alpha, **scores.settings()},
-    )
-    means, p = report_pvalues(report, scores, test, alpha)
-    if test == "ttest":
-        report_draws(report, scores, alpha)
-        report_all_pairs(report, scores, images)
-    report_pairs(report, scores, p, images, predict, alpha, test_index, suffix)
-    return means, page.close(report)
+    text = json.dumps({**content, "checksum": _checksum(content)}, indent=1)
+    path = _parts_folder(folder) / f"{key}.json"
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def write_agreement(
-    page: Page, scores: ExperimentScores, alpha: float
-) -> tuple[dict[tuple[str, str], pd.DataFrame], Path]:
-    """Write the part on correlations.
+def check_output(folder: Path, title: str) -> None:
+    """Raise UserError unless a folder that was asked for can take a page of this title.
 
-    Args:
-        page: The page.
-        scores: The scores.
-        alpha: Significance level of the t-tests whose answers are compared.
-
-    Returns:
-        Frames of method by method, by (statistic, coefficient), and the page's path.
-
-    Raises:
-        UserError: A file cannot be written.
+    It is new or empty, or holds that page: nobody's files are written over.
     """
-    report = page.part("correlations", AGREEMENT, {"alpha": alpha, **scores.settings()})
-    matrices = report_correlations(report, scores)
-    report_agreement(report, scores, alpha)
-    return matrices, page.close(report)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"--output {folder} is a file: name a folder")
+    others = {record["title"] for record in load_parts(folder).values() if record} - {title}
+    if others:
+        raise UserError(
+            f"--output {folder} holds the page of {', '.join(sorted(others))}, not of {title}: "
+            "name another folder"
+        )
+    if not _parts_folder(folder).exists() and any(folder.iterdir()):
+        raise UserError(f"--output {folder} holds other files: name a new or an empty folder")
+
+
+def file_digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _load_part(path: Path) -> dict[str, Any] | None:
+    """Return a part as it was saved; None if it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        checksum = content.pop("checksum")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
+    return content if checksum == _checksum(content) else None
+
+
+def _parts_folder(folder: Path) -> Path:
+    return folder / ".report"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return digest([_FORMAT, content])

@@ -13,13 +13,12 @@ from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.data.samples import Samples
 from src.ensemble.members import Params
 from src.ensemble.setup import Setup
 from src.errors import DivergedError
-from src.messages import say
+from src.progress import progress
 from src.tda.pieces import Pieces
 
 Items = TypeVar("Items", Samples, Sequence)
@@ -56,13 +55,15 @@ class Estimator(Protocol):
 
     Attributes:
         methods: Their names.
-        retrains: Whether it trains models of its own, beside the checkpoints that it is given.
+        retrains: Whether it repeats the training of the checkpoints.
         chunk_size: How much it computes at once; None: what fits.
     """
 
     methods: ClassVar[tuple[str, ...]]
-    retrains: ClassVar[bool]
     chunk_size: int | None
+
+    @property
+    def retrains(self) -> bool: ...
 
     def settings(self) -> dict:
         """Return every option that changes the numbers, as its script's arguments name it."""
@@ -111,13 +112,13 @@ def collect(
     compute: Callable[[Items], Iterator[Tensor]],
     description: str,
 ) -> Tensor:
-    """Return the scores (C, n_items, n_test) of items, such as left-out samples, under a bar.
+    """Return the scores (C, n_items, n_test) of items, such as left-out samples.
 
     Args:
         draws: What the scores are computed from; its pieces are chunks of items.
         items: What is scored one by one.
         compute: Yields the scores (C, M, n_test) of one chunk after another of the given items.
-        description: What the progress bar says.
+        description: What is computed, for people.
     """
     pieces = draws.pieces
     n_done = sum(chunk.shape[1] for chunk in pieces.done)
@@ -126,16 +127,16 @@ def collect(
         chunks = compute(remaining)
     else:
         chunks = iter(())
-    with _progress(description, "member", len(items), n_done) as bar:
+    with progress(description, "members", len(items), n_done) as advance:
         for chunk in _kept(draws, _checked(draws, chunks, description)):
-            bar.update(chunk.shape[1])
+            advance(chunk.shape[1])
     return torch.cat(pieces.done, 1)
 
 
 def each_checkpoint(
     draws: Draws, compute: Callable[[Params], Piece], description: str
 ) -> list[Piece]:
-    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
+    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints."""
     n_done = len(draws.pieces.done)
     epochs = draws.setup.experiment.kept_epochs
 
@@ -149,9 +150,9 @@ def each_checkpoint(
                         require_finite(scores)
             yield piece
 
-    with _progress(description, "checkpoint", len(draws.checkpoints), n_done) as bar:
+    with progress(description, "checkpoints", len(draws.checkpoints), n_done) as advance:
         for _ in _kept(draws, results()):
-            bar.update()
+            advance(1)
     return draws.pieces.done
 
 
@@ -174,9 +175,3 @@ def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
     except (KeyboardInterrupt, SystemExit):
         draws.pieces.write()
         raise
-
-
-def _progress(description: str, unit: str, total: int, done: int) -> tqdm:
-    if done:
-        say(f"{description}: going on from {done} of {total} {unit}s")
-    return tqdm(total=total, initial=done, desc=description, unit=unit, leave=False, disable=None)

@@ -19,7 +19,12 @@ from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.tda.estimator import Draws, Scores, each_checkpoint
 from src.tda.gradients import PerSampleGradients, per_sample_gradients
 from src.tda.hessian import Hessian, flatten, unflatten
-from src.tda.solvers import Lissa, Solver
+from src.tda.solvers import Solver
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
+
+SOLVERS = {solver.name: solver for solver in (Lissa, ConjugateGradient, Exact)}
 
 
 @dataclass(frozen=True)

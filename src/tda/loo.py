@@ -45,7 +45,6 @@ class LeaveOneOut:
     """
 
     methods: ClassVar[tuple[str, ...]] = ("loo",)
-    retrains: ClassVar[bool] = True
 
     protocol: str = "retrain"
     chunk_size: int | None = None
@@ -54,6 +53,11 @@ class LeaveOneOut:
         """Check the protocol."""
         if self.protocol not in PROTOCOLS:
             raise UserError(f"protocol is {self.protocol!r}: choose from {', '.join(PROTOCOLS)}")
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the training of the checkpoints is repeated."""
+        return self.protocol == "retrain"
 
     def settings(self) -> dict:
         """Return every option that changes the numbers."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from src.errors import DivergedError, UserError
 from src.experiments import Paths, parse_experiment
 from src.storage.files import load, save_together
-from src.tda import estimator, scores
+from src.tda import estimator, scoring
 from src.tda import pieces as partial_files
 from src.tda.estimator import Draws, collect, each_checkpoint
 from src.tda.pieces import PartialFile, Pieces
@@ -191,7 +191,7 @@ def test_not_finite_scores_of_an_earlier_partial_file_are_not_saved(
         patch.setattr(
             PartialFile, "add", lambda self, piece: (self.done.append(piece), self.write())
         )
-        patch.setattr(scores, "score_content", None)  # so that it fails after the last piece
+        patch.setattr(scoring, "score_content", None)  # so that it fails after the last piece
         with pytest.raises(TypeError):
             call("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
     monkeypatch.undo()

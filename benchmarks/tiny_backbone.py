@@ -21,7 +21,6 @@ from src.ensemble.draws import Draw, load_seeds  # noqa: E402
 from src.ensemble.evaluation import accuracy_and_loss  # noqa: E402
 from src.ensemble.members import PerSampleLoss  # noqa: E402
 from src.experiments import (  # noqa: E402
-    N_CLASSES,
     REPOSITORY,
     TINY_BACKBONE,
     Paths,
@@ -39,7 +38,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return logits (B, N_CLASSES)."""
+        """Return logits (B, n_classes)."""
         return self.model(pixel_values=pixel_values).logits
 
 
@@ -61,10 +60,10 @@ def main() -> None:
     """Print mean and standard deviation over the ten seeds of both."""
     experiment = replace(parse_experiment(sys.argv[1]), backbone=TINY_BACKBONE)
     setup = Setup.load(experiment, Paths(REPOSITORY), torch.device("cpu"))
-    recipe, size = RECIPES[experiment.task.source], experiment.task.image_shape[1]
+    recipe, size = RECIPES[experiment.task.source], experiment.task.input_shape[1]
     for name, new_model in {
         "LoRA": lambda: build(experiment, setup.backbone),
-        "from scratch": lambda: Logits(tiny_vit(recipe, size, N_CLASSES)),
+        "from scratch": lambda: Logits(tiny_vit(recipe, size, experiment.task.n_classes)),
     }.items():
         found = accuracies(setup, new_model)
         print(f"{experiment.name} {name}: {found.mean():.1%} (std {found.std():.1%}) on test")

@@ -268,7 +268,9 @@ def test_a_loss_that_is_not_finite_saves_nothing(root: Path, monkeypatch: pytest
     before = tree(root)
 
     def diverging(name: str) -> Experiment:
-        return replace(parse_experiment(name), learning_rate=1e30)
+        experiment = parse_experiment(name)
+        task = replace(experiment.task, hyperparameters={"epochs": 15, "learning_rate": 1e30})
+        return replace(experiment, task=task)
 
     monkeypatch.setattr(src.cli, "parse_experiment", diverging)
     result = call("run_cnn_training", "--root", root, "--experiment", DIGITS, "--seed_id", 0)

@@ -103,7 +103,7 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     tensors = load(path, make, identity=identity, holds=("images", "labels", "indices"))
     n = len(tensors["labels"]) if isinstance(tensors["labels"], Tensor) else 0
     expected = {
-        "images": (torch.uint8, (n, *task.image_shape)),
+        "images": (torch.uint8, (n, *task.input_shape)),
         "labels": (torch.int64, (n,)),
         "indices": (torch.int64, (n,)),
     }

@@ -88,7 +88,7 @@ def _digits(task: Task) -> Split:
         small = torch.from_numpy(digits.images[list(indices)])[:, None]  # 0 to 16, 8x8
         large = interpolate(
             (small * (255 / 16)).float(),
-            task.image_shape[1:],
+            task.input_shape[1:],
             mode="bilinear",
             antialias=True,
             align_corners=False,
@@ -209,12 +209,12 @@ def _checked_split(data: datasets.Dataset, where: str, origin: str, task: Task) 
 
 def _pixels(row: dict | None, image: str, task: Task) -> np.ndarray:
     if row is None:
-        raise UserError(f"{image} is missing; {task.name} takes {takes(task.image_shape)}")
+        raise UserError(f"{image} is missing; {task.name} takes {takes(task.input_shape)}")
     path, content = row["path"], row["bytes"]
     try:
-        return decode(Path(path) if content is None else BytesIO(content), task.image_shape)
+        return decode(Path(path) if content is None else BytesIO(content), task.input_shape)
     except UnfitImageError as error:
         file = f" ({path})" if path else ""
         raise UserError(
-            f"{image}{file} {error}; {task.name} takes {takes(task.image_shape)}"
+            f"{image}{file} {error}; {task.name} takes {takes(task.input_shape)}"
         ) from error

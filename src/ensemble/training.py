@@ -44,10 +44,11 @@ class AdamSettings:
     @classmethod
     def of(cls, experiment: Experiment, n_train: int) -> AdamSettings:
         """Return the optimiser settings of training an experiment on `n_train` samples."""
-        steps_per_epoch = -(-n_train // experiment.batch_size)
+        chosen = experiment.hyperparameters
+        steps_per_epoch = -(-n_train // chosen.batch_size)
         return cls(
-            experiment.learning_rate,
-            experiment.weight_decay,
+            chosen.learning_rate,
+            chosen.weight_decay,
             experiment.epochs * steps_per_epoch if experiment.decays else None,
         )
 

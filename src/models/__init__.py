@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from src.experiments import N_CLASSES, Experiment
-from src.models.cnn import CNN2, CNN3
+from src.experiments import Experiment
 
 if TYPE_CHECKING:
     from src.models.backbones import Backbone
@@ -25,9 +24,9 @@ def build(experiment: Experiment, backbone: Backbone | None = None) -> nn.Module
 
         return LoraViT(
             backbone,
+            experiment.task.n_classes,
             rank=experiment.lora_rank,
             alpha=experiment.lora_alpha,
             dropout=experiment.lora_dropout,
         )
-    network = {"cnn2": CNN2, "cnn3": CNN3}[experiment.model]
-    return network(experiment.task.image_shape, N_CLASSES)
+    return experiment.model.factory(experiment.task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -138,12 +139,12 @@ class Pictures:
 
     Attributes:
         splits: Tensors of "train" and "test": images uint8 (n, C, H, W), labels, indices.
-        class_names: What each label is called.
+        name_of: Says what a label is called.
         predictions: Predicted labels (T,) by sample's index, by split; None: not known.
     """
 
     splits: dict[str, dict]
-    class_names: tuple[str, ...]
+    name_of: Callable[[int], str]
     predictions: dict[str, dict[int, np.ndarray]] | None
 
     def show(self, axis: plt.Axes, split: str, position: int, *, named: bool = True) -> None:
@@ -158,7 +159,7 @@ class Pictures:
         index = int(tensors["indices"][position])
         lines = [f"{index}"]
         if named:
-            lines.append(self.class_names[tensors["labels"][position]])
+            lines.append(self.name_of(int(tensors["labels"][position])))
             if self.predictions is not None:
                 lines.append(self._predicted(self.predictions[split][index]))
         axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
@@ -166,4 +167,4 @@ class Pictures:
     def _predicted(self, labels: np.ndarray) -> str:
         values, counts = np.unique(labels, return_counts=True)
         most = counts.argmax()
-        return f"→ {self.class_names[values[most]]} {counts[most]}/{len(labels)}"
+        return f"→ {self.name_of(int(values[most]))} {counts[most]}/{len(labels)}"

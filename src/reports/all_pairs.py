@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from src.analysis.pair_table import pair_table, write_pairs
+from src.analysis.scores import ExperimentScores
 from src.experiments import HELPFUL_SIGN
 from src.plots.score_matrix import ScoreMatrix, score_matrix
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
-from src.reports.page import Report
-from src.reports.scores import ExperimentScores
+from src.reports.report import Report
 
 
 def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str, dict]) -> None:
@@ -36,7 +36,7 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
         matrix = ScoreMatrix.of(HELPFUL_SIGN[method] * samples.mean(axis=0), *labels)
         report.figure(
             f"{method}_matrix",
-            score_matrix(matrix, method, scores.experiment.task.class_names),
+            score_matrix(matrix, method, scores.experiment.task.name_of),
             f"Mean score of every pair by {METHOD_LABELS[method]}",
             f"Mean over {len(samples)} seeds, blue where the train sample helps and red where it "
             "harms; ordered by class, within a class in stored order. Colours end at "

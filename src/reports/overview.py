@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.fit import Fit
+from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
 from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
 from src.plots.style import METHOD_LABELS
-from src.reports.page import OVERVIEW, Report, check_output, library_versions
+from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
+from src.reports.report import Report, library_versions
 from src.reports.revision import revision
-from src.reports.scores import ExperimentScores
 from src.storage.files import digest
 
 
@@ -130,9 +131,9 @@ def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) ->
 
 def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     e = scores.experiment
-    names = [e.task.class_names[label] for label in e.task.classes]
+    names = [e.task.name_of(label) for label in e.task.classes]
     facts = {
-        "model": e.model,
+        "model": e.model.name,
         "task": f"{e.task.name}: {listed(names)}",
         "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
         "test samples": len(scores.test_idx),
@@ -143,16 +144,26 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
-    decay = ", which falls to 0 linearly over all steps" if e.decays else ""
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
         + ("; one batch holds all training samples" if e.has_one_batch else ""),
         "epochs": e.epochs,
         "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{e.kept_epochs[0]} "
         f"to ckpt_epoch_{e.kept_epochs[-1]}",
-        "optimiser": f"Adam, learning rate {e.learning_rate:g}{decay}, weight decay "
-        f"{e.weight_decay:g} added to the gradient, batches of {e.batch_size}",
+        "optimiser": _optimiser(e),
     }
+
+
+def _optimiser(experiment: Experiment) -> str:
+    chosen = experiment.hyperparameters
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[chosen.optimizer]
+    momentum = f", momentum {chosen.momentum:g}" if chosen.momentum else ""
+    decay = ", which falls to 0 linearly over all steps" if experiment.decays else ""
+    how = "decoupled from" if chosen.optimizer == "adamw" else "added to"
+    return (
+        f"{name}{momentum}, learning rate {chosen.learning_rate:g}{decay}, weight decay "
+        f"{chosen.weight_decay:g} {how} the gradient, batches of {chosen.batch_size}"
+    )
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -20,8 +20,17 @@ from PIL import Image
 from src.experiments import TASKS, Paths, Task
 from tests.tools import Result, call, call_well, tree
 
-GREY = Task("own", "me/own", (0, 1), (3,), 3, 5, (1, 28, 28))
-COLOUR = replace(GREY, image_shape=(3, 28, 28))
+GREY = Task(
+    "own",
+    (3,),
+    3,
+    repository="me/own",
+    classes=(0, 1),
+    n_classes=10,
+    input_shape=(1, 28, 28),
+    hyperparameters={"epochs": 5},
+)
+COLOUR = replace(GREY, input_shape=(3, 28, 28))
 N = 3  # images a class, all of which are drawn
 
 
@@ -216,8 +225,8 @@ def test_what_loses_nothing_is_done(
     own_task(task)
     image().save(image_file(source))
     found = drawn(generate_well(source)["train_3pc"], 5)
-    assert found.shape == task.image_shape
-    assert torch.equal(found, torch.from_numpy(expected.astype(np.uint8)).expand(task.image_shape))
+    assert found.shape == task.input_shape
+    assert torch.equal(found, torch.from_numpy(expected.astype(np.uint8)).expand(task.input_shape))
 
 
 # --- labels and class names ----------------------------------------------------------------------

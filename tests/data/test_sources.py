@@ -71,8 +71,8 @@ def test_a_folder_in_the_layout_of_the_hub(tmp_path: Path, name: str, mode: str,
     assert train.origin == str(tmp_path / task.repository)
     chosen = [20, 3, 7]
     images = train.images(chosen)
-    assert (images.shape, images.dtype) == ((3, *task.image_shape), torch.uint8)
-    expected = torch.from_numpy(pixels[chosen]).reshape(3, *task.image_shape[1:], -1)
+    assert (images.shape, images.dtype) == ((3, *task.input_shape), torch.uint8)
+    expected = torch.from_numpy(pixels[chosen]).reshape(3, *task.input_shape[1:], -1)
     assert torch.equal(images, expected.permute(0, 3, 1, 2))
 
 

@@ -38,7 +38,8 @@ from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import Hessian, flatten
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import ConjugateGradient, Lissa
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.tools import TOLERANCE, call, call_well, relative_error, run_script
 
@@ -136,7 +137,7 @@ class VitCase:
 
     def build(self) -> nn.Module:
         """Return a freshly drawn model of src."""
-        return LoraViT(self.backbone, rank=4, alpha=4, dropout=0.1).to(self.dtype)
+        return LoraViT(self.backbone, 10, rank=4, alpha=4, dropout=0.1).to(self.dtype)
 
     def loss(self, *, together: bool = False) -> PerSampleLoss:
         """Return the per-sample loss."""
@@ -244,7 +245,7 @@ def test_draw_is_that_of_plain_peft(vit: VitCase) -> None:
 
 
 def test_only_adapters_and_head_are_trainable_and_the_backbone_is_shared(vit: VitCase) -> None:
-    models = [LoraViT(vit.backbone, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
+    models = [LoraViT(vit.backbone, 10, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
     assert len(trainable(models[0])) == 2 * 2 * 2 + 2
     frozen = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in models]
     assert {p.data_ptr() for p in vit.backbone.model.base_model.parameters()} <= frozen[0]
@@ -618,7 +619,8 @@ def test_random_crop_training_equals_its_retraining(
     """Evaluating in between must not move the crops and masks of the training."""
     root = copy_of(vit_root)
     finetune(root, backbone_folder, "--random_crop", "--overwrite")
-    from src.ensemble.checkpoints import Setup, as_trained, train
+    from src.ensemble.checkpoint_files import as_trained
+    from src.ensemble.checkpoints import Setup, train
     from src.ensemble.evaluation import evaluate
     from src.ensemble.members import stack
     from src.experiments import Paths, parse_experiment

@@ -27,7 +27,7 @@ def main() -> None:
                 params,
                 setup.train,
                 setup.test,
-                chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
+                chunk_size=args.chunk_size or vectors_at_once(setup.loss, params, setup.train),
             )
 
         pairs = each_checkpoint(draws, similarity, f"gd and gc seed {draws.seed}")

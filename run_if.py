@@ -68,7 +68,7 @@ def main() -> None:
                 setup.train,
                 setup.test,
                 solver,
-                chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
+                chunk_size=args.chunk_size or vectors_at_once(setup.loss, params, setup.train),
             )
 
         results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from src.data.samples import Samples, load_samples
 from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import accuracy_and_loss
-from src.ensemble.members import Params, PerSampleLoss, repeat
+from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.members import PerSampleLoss, State, own_tensors, repeat
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
 from src.ensemble.training import AdamSettings, Trainer
 from src.errors import UserError
@@ -37,14 +37,14 @@ class EpochState:
     """A member at the end of an epoch, as a model trained alone would have it."""
 
     epoch: int
-    params: Params
+    params: State
     optimizer_state: dict
     loss: float
 
 
 def train(
     loss: PerSampleLoss,
-    start: Params,
+    start: State,
     samples: Samples,
     adam: AdamSettings,
     batch_size: int,
@@ -54,15 +54,18 @@ def train(
 
     Args:
         loss: The per-sample loss.
-        start: Initial parameters; torch's global generator stands where the batch order begins.
+        start: Initial state; torch's global generator stands where the batch order begins.
         samples: The training samples.
         adam: Settings of the optimiser.
         batch_size: Samples in a batch.
         n_epochs: Number of epochs.
 
     Raises:
-        UserError: The loss is not finite.
+        UserError: The loss is not finite, a batch is too small for the network, or a sample's loss
+            is not its own in eval mode.
     """
+    require_independent_samples(loss, start, samples)
+    require_batches(loss, start, samples, batch_size, without_one=False)
     loss.model.train()
     say_training_estimate(loss, start, samples, batch_size)
     trainer = Trainer(loss, repeat(start, 1), samples, adam)
@@ -183,12 +186,10 @@ class Setup:
         """Settings of the optimiser."""
         return AdamSettings.of(self.experiment, len(self.train))
 
-    def start(self, seed: int) -> Params:
-        """Return the initial parameters of a seed's draw, ready for its batch order."""
-        params = Draw.of(self.experiment, seed).start(
-            partial(build, self.experiment, self.backbone)
-        )
-        return {name: p.to(self.device) for name, p in params.items()}
+    def start(self, seed: int) -> State:
+        """Return the initial state of a seed's draw, ready for its batch order."""
+        state = Draw.of(self.experiment, seed).start(partial(build, self.experiment, self.backbone))
+        return {name: tensor.to(self.device) for name, tensor in state.items()}
 
     def settings(self, seed: int) -> dict:
         """Return what decides the numbers in a seed's checkpoints, apart from the machine."""
@@ -270,8 +271,8 @@ class Setup:
         self._load(seed, there, settings, command)
         return len(there) == len(e.kept_epochs)
 
-    def load_checkpoints(self, seed: int, seed_id: int) -> list[Params]:
-        """Return the parameters of a seed's five checkpoints, in the order of epochs.
+    def load_checkpoints(self, seed: int, seed_id: int) -> list[State]:
+        """Return the states of a seed's five checkpoints, in the order of epochs.
 
         Raises:
             UserError: A checkpoint is missing or damaged, is of another experiment, seed or epoch,
@@ -282,14 +283,10 @@ class Setup:
         command = training_command(self.paths, self.experiment, seed_id)
         return self._load(seed, self.experiment.kept_epochs, self.settings(seed), command)
 
-    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[Params]:
-        expected = {
-            name: (p.shape, p.dtype)
-            for name, p in self.loss.model.named_parameters()
-            if p.requires_grad
-        }
+    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[State]:
+        expected = {n: (t.shape, t.dtype) for n, t in own_tensors(self.loss.model)}
         trainings: dict[str, Path] = {}
-        checkpoints = []
+        checkpoints: list[State] = []
         for epoch in epochs:
             path = self.paths.checkpoint(self.experiment, seed, epoch)
             content = load_checkpoint(self.paths, self.experiment, seed, epoch, command)
@@ -303,16 +300,22 @@ class Setup:
                 )
             compared = {k: v for k, v in found.items() if k in settings or k not in MACHINE}
             check_settings(path, compared, settings, command)
-            params: dict[str, Tensor] = content["model_state_dict"]
-            if {name: (p.shape, p.dtype) for name, p in params.items()} != expected:
+            state: State = content["model_state_dict"]
+            if {name: (t.shape, t.dtype) for name, t in state.items()} != expected:
                 raise UserError(
-                    f"{path} has other parameters than the model, whose layers another release of "
-                    f"a library may name otherwise: train again with: {command} --overwrite"
+                    f"{path} has other parameters or buffers than the model, whose layers another "
+                    f"release of a library may name otherwise: train again with: {command} "
+                    "--overwrite"
                 )
-            for name, values in params.items():
+            for name, values in state.items():
                 check_finite(path, f"values of {name}", values, command)
             trainings.setdefault(content["training"], path)
-            checkpoints.append({name: params[name].to(self.device) for name in expected})
+            state = {name: state[name].to(self.device) for name in expected}
+            if checkpoints:  # what training leaves as it is, is there once
+                for name in expected.keys() - self.loss.trainable:
+                    if torch.equal(state[name], checkpoints[-1][name]):
+                        state[name] = checkpoints[-1][name]
+            checkpoints.append(state)
         if len(trainings) > 1:
             one, other, *_ = trainings.values()
             raise UserError(
@@ -321,11 +324,11 @@ class Setup:
             )
         return checkpoints
 
-    def fit(self, params: Params) -> dict[str, float]:
+    def fit(self, state: State) -> dict[str, float]:
         """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
         found = {}
         for split, samples in (("train", self.train), ("test", self.test)):
             found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
-                self.loss, params, samples
+                self.loss, state, samples
             )
         return found

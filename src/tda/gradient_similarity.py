@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.members import PerSampleLoss, State
 from src.ensemble.memory import gradient_batch, in_chunks
 from src.tda.gradients import per_sample_gradients
 
 
 def gradient_similarity(
-    loss: PerSampleLoss, params: Params, train: Samples, test: Samples, *, chunk_size: int
+    loss: PerSampleLoss, checkpoint: State, train: Samples, test: Samples, *, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
     """Return grad-dot and grad-cos of all pairs at one checkpoint, each (n_train, n_test).
 
@@ -27,11 +27,12 @@ def gradient_similarity(
 
     Args:
         loss: The per-sample loss.
-        params: Parameters θ of the checkpoint.
+        checkpoint: State θ.
         train: The training samples.
         test: The test samples.
         chunk_size: Training samples whose gradients are held at once.
     """
+    loss, params = loss.at(checkpoint)
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 
     def rows(chunk: range) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.members import PerSampleLoss, State
 from src.ensemble.memory import gradient_batch, in_chunks
 from src.tda.gradients import PerSampleGradients, per_sample_gradients
 from src.tda.hessian import Hessian, flatten, unflatten
@@ -20,7 +20,7 @@ from src.tda.solvers import Solver
 
 def influence(
     loss: PerSampleLoss,
-    params: Params,
+    checkpoint: State,
     train: Samples,
     test: Samples,
     solver: Solver,
@@ -34,7 +34,7 @@ def influence(
 
     Args:
         loss: The per-sample loss.
-        params: Parameters θ of the checkpoint.
+        checkpoint: State θ.
         train: The training samples.
         test: The test samples.
         solver: Applies the inverse Hessian.
@@ -44,6 +44,7 @@ def influence(
         The scores, and what the solver knows of each solved vector, (min(n_train, n_test),), by
         name.
     """
+    loss, params = loss.at(checkpoint)
     hessian = Hessian(loss, params, train, solver.batch_size)
     transpose = len(train) <= len(test)
     solved_side, other_side = (train, test) if transpose else (test, train)

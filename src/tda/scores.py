@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from src.data.samples import Samples
 from src.ensemble.checkpoints import Setup
-from src.ensemble.members import Params
+from src.ensemble.members import State
 from src.errors import DivergedError
 from src.messages import say
 from src.storage.files import check_finite, check_settings, digest, load, remove_leftovers, save
@@ -102,7 +102,7 @@ class Draws:
 
     setup: Setup
     seed: int
-    checkpoints: list[Params]
+    checkpoints: list[State]
     pieces: Pieces
 
 
@@ -262,7 +262,7 @@ def collect(
 
 
 def each_checkpoint(
-    draws: Draws, compute: Callable[[Params], Piece], description: str
+    draws: Draws, compute: Callable[[State], Piece], description: str
 ) -> list[Piece]:
     """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
     n_done = len(draws.pieces.done)

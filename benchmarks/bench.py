@@ -211,7 +211,7 @@ class Work:
         e = s.experiment
         at_once = members_at_once(s.loss, checkpoint, s.train, e.batch_size)
         steps = steps_at_once(s.loss, checkpoint, s.train)
-        vectors = vectors_at_once(checkpoint, s.train)
+        vectors = vectors_at_once(s.loss, checkpoint, s.train)
 
         def loo() -> None:
             chunks = leave_one_out(
@@ -356,7 +356,7 @@ def peers(bench: Bench, work: Work, ours: dict[str, Stage]) -> list[str]:
             )
             found = tracin.influence(test_set.tensors)
             seconds = min(bench.time(lambda: tracin.influence(test_set.tensors)) for _ in range(3))
-        dot = similarity(s.loss, params, s, vectors_at_once(params, s.train))
+        dot = similarity(s.loss, params, s, vectors_at_once(s.loss, params, s.train))
         error = (found.T - dot).abs().max() / dot.abs().max()
         lines.append(
             f"- captum {version('captum')} TracInCP, grad-dot alone: {seconds:.2f} s; here GD and "
@@ -471,7 +471,7 @@ def growth(bench: Bench) -> pd.DataFrame:
         loss = PerSampleLoss(CNN2((1, 28, 28), 10, width=width).to(bench.device))
         params = trainable(loss.model)
         sizes.append(sum(p.numel() for p in params.values()))
-        s, chunk = work.setup, vectors_at_once(params, work.setup.train)
+        s, chunk = work.setup, vectors_at_once(loss, params, work.setup.train)
         for stage, run in (
             ("evaluation", partial(evaluate, loss, repeat(params, 1), s.test)),
             ("GD and GC", partial(similarity, loss, params, s, chunk)),

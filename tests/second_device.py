@@ -35,7 +35,9 @@ from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.hessian import load_forward_mode_rules
 from src.tda.influence import influence
-from src.tda.solvers import ConjugateGradient, Exact, Lissa
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 
 DEVICE = "second"
 ADAM = AdamSettings(1e-3, 5e-3, decay_steps=8)
@@ -195,7 +197,7 @@ class Work:
 
     def similarity(self) -> None:
         """Grad-dot and grad-cos."""
-        at_once = min(4, vectors_at_once(self.params, self.train))
+        at_once = min(4, vectors_at_once(self.loss, self.params, self.train))
         found = gradient_similarity(
             self.loss, self.params, self.train, self.test, chunk_size=at_once
         )

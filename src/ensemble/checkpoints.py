@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+import torch
 
 from src.ensemble.checkpoint_files import (
     GIVEN,
@@ -16,7 +16,7 @@ from src.ensemble.checkpoint_files import (
     load_checkpoint,
     training_command,
 )
-from src.ensemble.members import Params
+from src.ensemble.members import State
 from src.ensemble.setup import EpochState, Setup
 from src.errors import UserError
 from src.experiments import Paths
@@ -60,9 +60,7 @@ class Checkpoints:
             [{"optimizer_state_dict": state.optimizer_state, "loss": state.loss} for state in kept],
         )
 
-    def save(
-        self, seed: int, states: list[Params], settings: dict, further: Sequence[dict]
-    ) -> None:
+    def save(self, seed: int, states: list[State], settings: dict, further: Sequence[dict]) -> None:
         """Save a seed's checkpoints together, each with how well it fits (`fit`).
 
         Args:
@@ -103,8 +101,8 @@ class Checkpoints:
         there = self.load_there(seed, {**setup.settings(seed), **setup.environment()}, command)
         return len(there) == len(setup.experiment.kept_epochs)
 
-    def load_there(self, seed: int, settings: dict, command: str) -> dict[int, Params]:
-        """Return the parameters of those of a seed's checkpoints that are there, by epoch.
+    def load_there(self, seed: int, settings: dict, command: str) -> dict[int, State]:
+        """Return the states of those of a seed's checkpoints that are there, by epoch.
 
         Raises:
             UserError: One is not as `settings` say, or not sound; `command` makes them.
@@ -114,14 +112,14 @@ class Checkpoints:
         # Every one is checked, also behind one that is missing.
         return dict(zip(there, self._load(seed, there, settings, command), strict=True))
 
-    def load(self, seed: int, seed_id: int) -> list[Params]:
-        """Return the parameters of a seed's five checkpoints, in the order of epochs.
+    def load(self, seed: int, seed_id: int) -> list[State]:
+        """Return the states of a seed's five checkpoints, in the order of epochs.
 
         Raises:
             UserError: A checkpoint is missing or damaged, is of another experiment, seed or epoch,
                 was trained with other settings, other samples or on other backbone weights, has
-                other parameters than the model or such that are not finite, or the five are of
-                more than one training.
+                other parameters or buffers than the model or such that are not finite, or the five
+                are of more than one training.
         """
         e, settings = self.setup.experiment, self.setup.settings(seed)
         if are_given(e, self.paths, seed, seed_id):
@@ -131,10 +129,10 @@ class Checkpoints:
             command = training_command(self.paths, e, seed_id)
         return self._load(seed, e.kept_epochs, settings, command)
 
-    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[Params]:
+    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[State]:
         experiment, expected = self.setup.experiment, self.setup.layout
         trainings: dict[str, Path] = {}
-        checkpoints = []
+        checkpoints: list[State] = []
         for epoch in epochs:
             path = self.paths.checkpoint(experiment, seed, epoch)
             content = load_checkpoint(self.paths, experiment, seed, epoch, command)
@@ -154,16 +152,22 @@ class Checkpoints:
                 )
             compared = {k: v for k, v in found.items() if k in settings or k not in MACHINE}
             check_settings(path, compared, settings, command)
-            params: dict[str, Tensor] = content["model_state_dict"]
-            if {name: (p.shape, p.dtype) for name, p in params.items()} != expected:
+            state: State = content["model_state_dict"]
+            if {name: (t.shape, t.dtype) for name, t in state.items()} != expected:
                 raise UserError(
-                    f"{path} has other parameters than the model, whose layers another release of "
-                    f"a library may name otherwise: train again with: {command} --overwrite"
+                    f"{path} has other parameters or buffers than the model, whose layers another "
+                    f"release of a library may name otherwise: train again with: {command} "
+                    "--overwrite"
                 )
-            for name, values in params.items():
+            for name, values in state.items():
                 check_finite(path, f"values of {name}", values, command)
             trainings.setdefault(content["training"], path)
-            checkpoints.append({name: params[name].to(self.setup.device) for name in expected})
+            state = {name: state[name].to(self.setup.device) for name in expected}
+            if checkpoints:  # what training leaves as it is, is there once
+                for name in expected.keys() - self.setup.loss.trainable:
+                    if torch.equal(state[name], checkpoints[-1][name]):
+                        state[name] = checkpoints[-1][name]
+            checkpoints.append(state)
         if len(trainings) > 1:
             one, other, *_ = trainings.values()
             raise UserError(

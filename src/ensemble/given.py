@@ -11,7 +11,7 @@ from torch import Tensor
 from src.ensemble.checkpoint_files import GIVEN, given_command, load_checkpoint, training_command
 from src.ensemble.checkpoints import Checkpoints
 from src.ensemble.draws import load_seeds
-from src.ensemble.members import Params
+from src.ensemble.members import State
 from src.ensemble.setup import Setup
 from src.errors import UserError
 from src.experiments import Experiment
@@ -30,7 +30,7 @@ def check_number(experiment: Experiment, files: Sequence[Path]) -> None:
         )
 
 
-def load_states(setup: Setup, files: Sequence[Path]) -> list[Params]:
+def load_states(setup: Setup, files: Sequence[Path]) -> list[State]:
     """Load one state dict of an experiment's model from each file.
 
     A file holds a state dict, or a dictionary with one under `model_state_dict` or `state_dict`.
@@ -39,7 +39,7 @@ def load_states(setup: Setup, files: Sequence[Path]) -> list[Params]:
         UserError: A file is missing, holds no state dict, or one with other names, shapes or types
             than the model's or with a number that is not finite; or two hold the same.
     """
-    states: dict[str, tuple[Path, Params]] = {}
+    states: dict[str, tuple[Path, State]] = {}
     for file in files:
         state = _load_state(file)
         _check_state(file, state, setup)
@@ -116,7 +116,7 @@ def give(
     trained: Checkpoints,
     seed: int,
     seed_id: int,
-    states: list[Params],
+    states: list[State],
     files: Sequence[Path],
     *,
     overwrite: bool,

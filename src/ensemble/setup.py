@@ -13,7 +13,8 @@ import torch
 from src.data.samples import Samples, load_samples
 from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import accuracy_and_loss
-from src.ensemble.members import Params, PerSampleLoss, repeat
+from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.members import PerSampleLoss, State, own_tensors, repeat
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
 from src.ensemble.training import AdamSettings, Trainer
 from src.experiments import Experiment, Paths
@@ -29,14 +30,14 @@ class EpochState:
     """A member at the end of an epoch, as a model trained alone would have it."""
 
     epoch: int
-    params: Params
+    params: State
     optimizer_state: dict
     loss: float
 
 
 def train(
     loss: PerSampleLoss,
-    start: Params,
+    start: State,
     samples: Samples,
     adam: AdamSettings,
     batch_size: int,
@@ -46,15 +47,18 @@ def train(
 
     Args:
         loss: The per-sample loss.
-        start: Initial parameters; torch's global generator stands where the batch order begins.
+        start: Initial state; torch's global generator stands where the batch order begins.
         samples: The training samples.
         adam: Settings of the optimiser.
         batch_size: Samples in a batch.
         n_epochs: Number of epochs.
 
     Raises:
-        UserError: The loss is not finite.
+        UserError: The loss is not finite, a batch is too small for the network, or a sample's loss
+            is not its own in eval mode.
     """
+    require_independent_samples(loss, start, samples)
+    require_batches(loss, start, samples, batch_size, without_one=False)
     loss.model.train()
     say_training_estimate(loss, start, samples, batch_size)
     trainer = Trainer(loss, repeat(start, 1), samples, adam)
@@ -121,18 +125,12 @@ class Setup:
     @property
     def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Shape and type of all that a checkpoint's `model_state_dict` holds, by name."""
-        return {
-            name: (p.shape, p.dtype)
-            for name, p in self.loss.model.named_parameters()
-            if p.requires_grad
-        }
+        return {name: (t.shape, t.dtype) for name, t in own_tensors(self.loss.model)}
 
-    def start(self, seed: int) -> Params:
-        """Return the initial parameters of a seed's draw, ready for its batch order."""
-        params = Draw.of(self.experiment, seed).start(
-            partial(build, self.experiment, self.backbone)
-        )
-        return {name: p.to(self.device) for name, p in params.items()}
+    def start(self, seed: int) -> State:
+        """Return the initial state of a seed's draw, ready for its batch order."""
+        state = Draw.of(self.experiment, seed).start(partial(build, self.experiment, self.backbone))
+        return {name: tensor.to(self.device) for name, tensor in state.items()}
 
     def settings(self, seed: int) -> dict:
         """Return what decides the numbers in a seed's checkpoints, apart from the machine."""
@@ -171,11 +169,11 @@ class Setup:
         e = self.experiment
         return train(self.loss, self.start(seed), self.train, self.adam, e.batch_size, e.epochs)
 
-    def fit(self, params: Params) -> dict[str, float]:
+    def fit(self, state: State) -> dict[str, float]:
         """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
         found = {}
         for split, samples in (("train", self.train), ("test", self.test)):
             found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
-                self.loss, params, samples
+                self.loss, state, samples
             )
         return found

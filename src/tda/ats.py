@@ -18,7 +18,7 @@ from torch import Tensor
 
 from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
-from src.ensemble.members import Params, PerSampleLoss, stack
+from src.ensemble.members import PerSampleLoss, State, stack
 from src.ensemble.memory import in_chunks, steps_at_once
 from src.ensemble.training import AdamSettings
 from src.tda.estimator import Draws, Scores, collect
@@ -62,7 +62,7 @@ class AdditionalStep:
 
 def additional_step(
     loss: PerSampleLoss,
-    checkpoints: list[Params],
+    checkpoints: list[State],
     train: Samples,
     test: Samples,
     *,
@@ -73,7 +73,7 @@ def additional_step(
 
     Args:
         loss: The per-sample loss.
-        checkpoints: Parameters θ of each of the C checkpoints.
+        checkpoints: States θ of each of the C checkpoints.
         train: The training samples.
         test: The test samples.
         adam: Settings of the fresh optimiser.
@@ -92,8 +92,9 @@ def additional_step(
         losses = []
         for checkpoint in checkpoints:
             samples = train[chunk.start : chunk.stop]
-            gradients = per_sample_gradients(loss, checkpoint, *samples).stack()
-            losses.append(evaluate(loss, adam.first_step(checkpoint, gradients), test))
+            at, params = loss.at(checkpoint)
+            gradients = per_sample_gradients(at, params, *samples).stack()
+            losses.append(evaluate(at, adam.first_step(params, gradients), test))
         return torch.stack(losses) - base[:, None]
 
     yield from in_chunks(range(len(train)), chunk_size, scores)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.members import Params
+from src.ensemble.members import State
 from src.ensemble.setup import Setup
 from src.errors import DivergedError
 from src.progress import progress
@@ -31,7 +31,7 @@ class Draws:
 
     setup: Setup
     seed: int
-    checkpoints: list[Params]
+    checkpoints: list[State]
     pieces: Pieces = field(default_factory=Pieces)
 
 
@@ -134,7 +134,7 @@ def collect(
 
 
 def each_checkpoint(
-    draws: Draws, compute: Callable[[Params], Piece], description: str
+    draws: Draws, compute: Callable[[State], Piece], description: str
 ) -> list[Piece]:
     """Return, on the CPU, what `compute` returns for each of a seed's checkpoints."""
     n_done = len(draws.pieces.done)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.members import PerSampleLoss, State
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.tda.estimator import Draws, Scores, each_checkpoint
 from src.tda.gradients import PerSampleGradients, per_sample_gradients
@@ -50,14 +50,14 @@ class InfluenceFunction:
         """Return the scores of all pairs at all checkpoints, by method."""
         setup = draws.setup
 
-        def of_checkpoint(params: Params) -> tuple[Tensor, dict[str, Tensor]]:
+        def of_checkpoint(checkpoint: State) -> tuple[Tensor, dict[str, Tensor]]:
             return influence(
                 setup.loss,
-                params,
+                checkpoint,
                 setup.train,
                 setup.test,
                 self.solver,
-                chunk_size=self.chunk_size or vectors_at_once(params, setup.train),
+                chunk_size=self.chunk_size or vectors_at_once(setup.loss, checkpoint, setup.train),
             )
 
         results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
@@ -68,7 +68,7 @@ class InfluenceFunction:
 
 def influence(
     loss: PerSampleLoss,
-    params: Params,
+    checkpoint: State,
     train: Samples,
     test: Samples,
     solver: Solver,
@@ -82,7 +82,7 @@ def influence(
 
     Args:
         loss: The per-sample loss.
-        params: Parameters θ of the checkpoint.
+        checkpoint: State θ.
         train: The training samples.
         test: The test samples.
         solver: Applies the inverse Hessian.
@@ -92,6 +92,7 @@ def influence(
         The scores, and what the solver knows of each solved vector, (min(n_train, n_test),), by
         name.
     """
+    loss, params = loss.at(checkpoint)
     hessian = Hessian(loss, params, train, solver.batch_size)
     transpose = len(train) <= len(test)
     solved_side, other_side = (train, test) if transpose else (test, train)

@@ -8,7 +8,7 @@ import torch
 
 from src.ensemble.checkpoint_files import GIVEN, are_given, training_command
 from src.ensemble.checkpoints import Checkpoints
-from src.ensemble.members import Params
+from src.ensemble.members import State
 from src.ensemble.setup import Setup
 from src.errors import DivergedError, UserError
 from src.storage.files import check_settings, digest, remove_leftovers, save
@@ -140,7 +140,7 @@ def _options(setup: Setup, estimator: Estimator) -> dict:
 
 
 def score_settings(
-    setup: Setup, estimator: Estimator, checkpoints: list[Params], *, given: bool
+    setup: Setup, estimator: Estimator, checkpoints: list[State], *, given: bool
 ) -> dict:
     """Return what decides the numbers of scores, and what computed them.
 

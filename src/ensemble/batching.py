@@ -7,6 +7,8 @@ are computed one after another.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,8 @@ def find_whether_together(
         own_batches: Whether members will have batches of their own.
     """
     with_gradients = torch.is_grad_enabled()
-    key = ("together", loss.model.training, with_gradients, own_batches)
+    key = ("tried together", loss.model.training, with_gradients, own_batches)
+    one_by_one = ("one by one", loss.model.training)
     if (
         key in loss.found
         or loss.together is not None
@@ -69,33 +72,40 @@ def find_whether_together(
     reason = ""
     with without_drawing(labels.device):
         states = generator_states(labels.device)
-        loss.found["one by one"] = True
+        loss.found[one_by_one] = True
         try:
             alone = compute()
         finally:
-            loss.found["one by one"] = False
+            loss.found[one_by_one] = False
         set_generators(labels.device, states)
         try:
-            together = compute()
+            with warnings.catch_warnings():
+                # What it does member by member after all comes with a warning at every step.
+                warnings.filterwarnings("error", "There is a performance drop")
+                together = compute()
         except Exception as error:  # whatever a forward may raise that is given batched tensors
             if is_out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            *_, operation = str(error).split("not yet implemented the batching rule for ")
+            reason = (operation.splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
+            if isinstance(error, UserWarning):
+                reason = f"no batching rule for {reason}"
         else:
-            if len(together) != len(alone) or not all(map(_agree, together, alone)):
+            if not _agree(together, alone):
                 reason = "a batch over members gives other numbers"
-    if reason:
-        loss.found["one by one"] = True
-        say(f"{type(loss.model).__name__}: members are computed one at a time ({reason})")
+    loss.found[one_by_one] = bool(reason)
     loss.found[key] = True
+    if reason and not loss.found.get(("one by one", not loss.model.training)):
+        say(f"{type(loss.model).__name__}: members are computed one at a time ({reason})")
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Say whether tensors are equal, to rounding of the largest number."""
-    if not expected.is_floating_point():
-        return torch.equal(found, expected)
-    relative, absolute = (1e-9, 1e-13) if expected.dtype == torch.float64 else (1e-3, 1e-5)
-    largest = expected.nan_to_num(0, 0, 0).abs().max().item()
-    return torch.allclose(
-        found, expected, rtol=0, atol=relative * largest + absolute, equal_nan=True
+def _agree(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    """Say whether tensors are equal, to rounding of their largest numbers."""
+    if len(found) != len(expected):
+        return False
+    sizes = [e.double().nan_to_num(0, 0, 0).abs().max().item() for e in expected]
+    relative, rounding = (1e-9, 1e-13) if expected[0].dtype == torch.float64 else (1e-3, 1e-5)
+    return all(
+        torch.allclose(f, e, rtol=0, atol=relative * size + rounding * max(sizes), equal_nan=True)
+        for f, e, size in zip(found, expected, sizes, strict=True)
     )

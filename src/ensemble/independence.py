@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from src.data.samples import Samples
 from src.ensemble.generators import without_drawing
@@ -113,24 +114,33 @@ def _look_at_training(loss: PerSampleLoss, state: State, samples: Samples) -> Tr
     names = frozenset(name for name, _ in loss.model.named_buffers())
     moved = before | move(loss.parameters(state), torch.Generator().manual_seed(0))
     after: list[State] = []
+    changed: set[str] = set()
 
     def evaluate(inputs: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed(0)  # dropout draws the same for the same size of batch
-        losses, buffers = loss.forward(moved, inputs, labels, names)
-        after.append(buffers)
-        return losses
+        copies = {name: before[name].clone() for name in names}
+        versions = {name: tensor._version for name, tensor in copies.items()}
+        values = moved | copies
+        outputs = functional_call(loss.model, values, (inputs,))
+        after.append({name: values[name] for name in names})
+        # Batch normalisation's statistics keep their version.
+        changed.update(
+            name
+            for name, tensor in copies.items()
+            if values[name] is not tensor
+            or tensor._version != versions[name]
+            or _differ(tensor, before[name])
+        )
+        return loss.criterion(outputs, labels)
 
     inputs, labels = _two(samples)
     mixes = _see_each_other(evaluate, inputs, labels, n_equals=2)
-    changes = frozenset(
-        name for name in names if any(_differ(found[name], before[name]) for found in after)
-    )
-    if changes:
+    if changed:
         # A buffer may count samples, so that one more of them shows, too.
         evaluate(*(t[:1].expand(3, *t.shape[1:]).clone() for t in (inputs, labels)))
-        mixes = mixes or any(_differ(found[n], after[0][n]) for found in after for n in changes)
+        mixes = mixes or any(_differ(found[n], after[0][n]) for found in after for n in changed)
     # Of a single sample nothing shows what another would do.
-    return Training(changes, mixes or (bool(changes) and len(samples) == 1))
+    return Training(frozenset(changed), mixes or (bool(changed) and len(samples) == 1))
 
 
 def require_batches(

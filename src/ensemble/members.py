@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from src.ensemble.generators import generator_states, set_generators
+from src.errors import UserError
 from src.kernels.fuse import by_kernels, is_own_convolution
 
 State = dict[str, Tensor]  # of one member
@@ -176,7 +177,7 @@ class PerSampleLoss:
         """
         if self.together is not None:
             return self.together
-        if self.found.get("one by one"):
+        if self.found.get(("one by one", self.model.training)):
             return False
         return device.type != "cpu" or not self.convolves or by_kernels(self.model)
 
@@ -208,10 +209,25 @@ class PerSampleLoss:
 
         The buffers of the state are left as they were, whether the model changes them in place or
         puts others in their place.
+
+        Raises:
+            UserError: In training mode another buffer was changed, too.
         """
         values = {**self.fixed, **state}
         values |= {name: values[name].clone() for name in buffers}
+        constant = {
+            name: (tensor, tensor._version)
+            for name, tensor in (state.items() if self.model.training else ())
+            if name not in self.trainable and name not in buffers
+        }
         losses = self.criterion(functional_call(self.model, values, (inputs,)), labels)
+        for name, (tensor, version) in constant.items():
+            if values[name] is not tensor or tensor._version != version:
+                raise UserError(
+                    f"{type(self.model).__name__}: training changes the buffer {name}, which it "
+                    "left alone when it was tried, so that members would share it; let every "
+                    "step in training mode change it, if only to what it is"
+                )
         return losses, {name: values[name].detach() for name in buffers}
 
     def of_members(self, members: Stack, inputs: Tensor, labels: Tensor) -> Tensor:

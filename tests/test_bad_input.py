@@ -46,7 +46,7 @@ ARGUMENTS = [
     ("unknown device", (*LOO, "--device", "abacus"), "there is no device 'abacus' here"),
     ("GPU too many", (*LOO, "--device", "cuda:99"), "there is no device 'cuda:99' here"),
     ("unknown option", (*LOO, "--fast"), "unrecognized arguments: --fast"),
-    ("stray argument", (*LOO, "now"), "unrecognized arguments: now"),
+    ("stray argument", (*LOO, "--overwrite", "now"), "unrecognized arguments: now"),
     ("unknown protocol", (*LOO, "--protocol", "guess"), "invalid choice: 'guess'"),
     ("chunks of 0", (*LOO, "--chunk_size", "0"), "not a whole number of at least 1"),
     ("half a chunk", (*LOO, "--chunk_size", "1.5"), "not a whole number of at least 1"),

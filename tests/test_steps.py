@@ -37,7 +37,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         done.append((draws.setup.experiment.name, draws.seed))
         return torch.zeros(5, len(items), len(draws.setup.test))
 
-    monkeypatch.setattr("src.tda.scores.collect", collect)
+    monkeypatch.setattr("src.tda.ats.collect", collect)
     return done
 
 

@@ -24,12 +24,16 @@ DATASETS = Path(os.environ.pop("TDA_DATASETS", Path(__file__).parents[2] / "shar
 _CACHE = tempfile.TemporaryDirectory(prefix="tests-hf-")
 os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
+from src import progress  # noqa: E402
 from src.data.samples import Samples  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, trainable  # noqa: E402
 from src.ensemble.training import AdamSettings  # noqa: E402
 from src.experiments import REPOSITORY  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.tools import call_well, samples  # noqa: E402
+
+# Whether a script says how far it is must not depend on how busy the machine is.
+progress.TOLD_EVERY = 24 * 3600.0
 
 DIGITS = "cnn2_digits3_10pc"
 MNIST = "cnn2_mnist3_10pc"

@@ -88,6 +88,8 @@ def test_help_explains_every_option(script: str, capsys: pytest.CaptureFixture):
         (["--experiment", DIGITS, "--seed_id", "10"], "not a number from 0 to 9"),
         (["--experiment", DIGITS, "--seed_id", "-1"], "not a number from 0 to 9"),
         (["--experiment", DIGITS, "--seed_id", "one"], "not a number from 0 to 9"),
+        (["--experiment", DIGITS, "--seed_id", "0,2,5-10"], "not a number from 0 to 9"),
+        (["--experiment", DIGITS, "cnn2"], "unknown experiment 'cnn2'"),
     ],
 )
 @pytest.mark.parametrize("script", ON_SEEDS)

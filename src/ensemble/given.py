@@ -64,7 +64,7 @@ def _load_state(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
-    except OSError as error:
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
         raise UserError(
@@ -83,7 +83,7 @@ def _load_state(file: Path) -> dict[str, Tensor]:
 
 
 def _check_state(file: Path, state: dict[str, Tensor], setup: Setup) -> None:
-    model, expected = setup.experiment.model, setup.layout
+    model, expected = setup.experiment.model.name, setup.layout
     lacks = [name for name in expected if name not in state]
     strange = [name for name in state if name not in expected]
     if lacks or strange:
@@ -101,7 +101,9 @@ def _check_state(file: Path, state: dict[str, Tensor], setup: Setup) -> None:
             )
         n_bad = values.numel() - int(values.isfinite().sum())
         if n_bad:
-            raise UserError(f"{file}: {n_bad:,} of {values.numel():,} values of {name} not finite")
+            raise UserError(
+                f"{file}: {n_bad:,} of {values.numel():,} values of {name} are not finite"
+            )
 
 
 def _first(names: list) -> str:

@@ -20,6 +20,8 @@ from src.reports.report import Report, library_versions
 from src.reports.revision import revision
 from src.storage.files import digest
 
+NOT_KNOWN = "not known"
+
 
 @dataclass(frozen=True)
 class Page:
@@ -143,12 +145,18 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
+    first, last = e.kept_epochs[0], e.kept_epochs[-1]
+    if scores.given:
+        return facts | {
+            "kept checkpoints": f"{len(e.kept_epochs)}, named ckpt_epoch_{first} to "
+            f"ckpt_epoch_{last}, given by --checkpoints: how they were trained is not known here"
+        }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
         + ("; one batch holds all training samples" if e.has_one_batch else ""),
         "epochs": e.epochs,
-        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{e.kept_epochs[0]} "
-        f"to ckpt_epoch_{e.kept_epochs[-1]}",
+        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{first} "
+        f"to ckpt_epoch_{last}",
         "optimiser": _optimiser(e),
     }
 
@@ -218,8 +226,10 @@ class _Compared:
             "train_samples": len(scores.train_idx),
             "test_samples": len(scores.test_idx),
             **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
-            "epochs": scores.experiment.epochs,
-            "a_seed_drives": RANDOMNESS[scores.experiment.randomness],
+            "epochs": NOT_KNOWN if scores.given else scores.experiment.epochs,
+            "a_seed_drives": NOT_KNOWN
+            if scores.given
+            else RANDOMNESS[scores.experiment.randomness],
             "models_evaluated": len(by_seed),
         }
         for name in by_seed:

@@ -9,7 +9,7 @@ the idiom gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -78,9 +78,17 @@ class Draw:
         return params
 
 
-def without_drawing(device: torch.device) -> AbstractContextManager:
-    """Return a context behind which torch's generators, a device's too, stand as before it."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextmanager
+def without_drawing(device: torch.device) -> Iterator[None]:
+    """Leave torch's generators, a device's too, where they stood before."""
+    # Not every torch has fork_rng take Apple's GPUs.
+    state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)
 
 
 def shuffled_epochs(n_samples: int, batch_size: int, n_epochs: int) -> Iterator[Iterator]:

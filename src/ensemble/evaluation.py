@@ -66,4 +66,5 @@ def accuracy_and_loss(loss: PerSampleLoss, params: Params, samples: Samples) -> 
         outputs = _outputs(loss, params, samples)
     right = outputs.argmax(1) == samples.labels
     losses = loss.criterion(outputs, samples.labels)
+    right, losses = right.cpu(), losses.cpu()  # not every device has float64
     return right.double().mean().item(), losses.double().mean().item()

@@ -46,11 +46,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.ensemble.checkpoints import Setup, train  # noqa: E402
 from src.ensemble.draws import load_seeds  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once  # noqa: E402
+from src.ensemble.setup import Setup  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.experiments import (  # noqa: E402
     REPOSITORY,
@@ -198,13 +198,7 @@ class Work:
             experiment = replace(experiment, backbone=TINY_BACKBONE)
         setup = Setup.load(experiment, Paths(REPOSITORY), device)
         seed = load_seeds()[0]
-        return cls(setup, seed, [s.params for s in cls.training(setup, seed)][-5:])
-
-    @staticmethod
-    def training(setup: Setup, seed: int):  # noqa: ANN205
-        """Train a seed's model."""
-        e = setup.experiment
-        return train(setup.loss, setup.start(seed), setup.train, setup.adam, e.batch_size, e.epochs)
+        return cls(setup, seed, [s.params for s in setup.training(seed)][-5:])
 
     def stages(self, bench: Bench, n_members: int = 12) -> dict[str, Stage]:
         """Measure each stage for one unit of it: one member, or one checkpoint.

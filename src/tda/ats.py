@@ -10,6 +10,8 @@ All steps begin at θ: their gradients are the per-sample gradients there, from 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,9 +19,45 @@ from torch import Tensor
 from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import Params, PerSampleLoss, stack
-from src.ensemble.memory import in_chunks
+from src.ensemble.memory import in_chunks, steps_at_once
 from src.ensemble.training import AdamSettings
+from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
+
+
+@dataclass(frozen=True)
+class AdditionalStep:
+    """The estimator `ats`.
+
+    Attributes:
+        chunk_size: Members, each with its own step, at once; None: what fits.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("ats",)
+    retrains: ClassVar[bool] = False
+
+    chunk_size: int | None = None
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup = draws.setup
+        chunk_size = self.chunk_size or steps_at_once(setup.loss, draws.checkpoints[0], setup.train)
+
+        def chunks(train: Samples) -> Iterator[Tensor]:
+            return additional_step(
+                setup.loss,
+                draws.checkpoints,
+                train,
+                setup.test,
+                adam=setup.adam,
+                chunk_size=chunk_size,
+            )
+
+        return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}
 
 
 def additional_step(

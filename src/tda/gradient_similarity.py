@@ -8,14 +8,52 @@ Positive: z_j helps z.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
 from src.ensemble.members import Params, PerSampleLoss
-from src.ensemble.memory import gradient_batch, in_chunks
+from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
+from src.tda.estimator import Draws, Scores, each_checkpoint
 from src.tda.gradients import per_sample_gradients
+
+
+@dataclass(frozen=True)
+class GradientSimilarity:
+    """The estimators `gd` and `gc`, from the same gradients.
+
+    Attributes:
+        chunk_size: Training samples whose gradients are held at once; None: what fits.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("gd", "gc")
+    retrains: ClassVar[bool] = False
+
+    chunk_size: int | None = None
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup = draws.setup
+
+        def similarity(params: Params) -> tuple[Tensor, Tensor]:
+            return gradient_similarity(
+                setup.loss,
+                params,
+                setup.train,
+                setup.test,
+                chunk_size=self.chunk_size or vectors_at_once(params, setup.train),
+            )
+
+        pairs = each_checkpoint(draws, similarity, f"gd and gc seed {draws.seed}")
+        dot, cosine = (torch.stack(scores) for scores in zip(*pairs, strict=True))
+        return {"gd": Scores(dot), "gc": Scores(cosine)}
 
 
 def gradient_similarity(

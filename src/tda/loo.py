@@ -13,19 +13,90 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.draws import shuffled_epochs
+from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import Params, PerSampleLoss, repeat, stack
-from src.ensemble.memory import in_chunks
+from src.ensemble.memory import in_chunks, members_at_once
 from src.ensemble.training import AdamSettings, Trainer, TrainingDivergedError
-from src.errors import DivergedError
+from src.errors import DivergedError, UserError
+from src.tda.estimator import Draws, Scores, collect
 
 NOTHING = -1  # the "left-out sample" of the member that leaves nothing out
+PROTOCOLS = ("retrain", "continue")
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The estimator `loo`.
+
+    Attributes:
+        protocol: One of PROTOCOLS: retrain from initialisation, or continue each checkpoint for as
+            many epochs again (the published code).
+        chunk_size: Members trained at once; None: what fits.
+
+    Raises:
+        UserError: There is no such protocol.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("loo",)
+
+    protocol: str = "retrain"
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the protocol."""
+        if self.protocol not in PROTOCOLS:
+            raise UserError(f"protocol is {self.protocol!r}: choose from {', '.join(PROTOCOLS)}")
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the training of the checkpoints is repeated."""
+        return self.protocol == "retrain"
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {"protocol": self.protocol}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup, experiment, checkpoints = draws.setup, draws.setup.experiment, draws.checkpoints
+        if self.protocol == "retrain":
+            retrainings = retrain(lambda: setup.start(draws.seed), experiment.kept_epochs)
+        else:
+            batch_seed = Draw.of(experiment, draws.seed).batch_seed
+            retrainings = continue_training(checkpoints, batch_seed, experiment.epochs)
+        chunk_size = self.chunk_size or members_at_once(
+            setup.loss, checkpoints[0], setup.train, experiment.batch_size
+        )
+
+        def chunks(left_out: list[int]) -> Iterator[Tensor]:
+            return leave_one_out(
+                setup.loss,
+                checkpoints,
+                retrainings,
+                left_out,
+                setup.train,
+                setup.test,
+                adam=setup.adam,
+                batch_size=experiment.batch_size,
+                n_epochs=experiment.epochs,
+                chunk_size=chunk_size,
+            )
+
+        left_out = [*range(len(setup.train)), NOTHING]
+        scores = collect(draws, left_out, chunks, f"loo seed {draws.seed}")
+        scores, floor = scores[:, :-1], scores[:, -1]
+        message = (
+            f"median |score| {scores.abs().median():.2e}, "
+            f"numerical floor {floor.abs().median():.2e}"
+        )
+        return {"loo": Scores(scores, {"floor": floor}, message)}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device called `name`, or the best there is.
+    """Return the device called `name`, or a GPU where torch has CUDA, else the CPU.
+
+    Apple's GPUs (mps) have to be asked for: not every operation is there on them, nor is float64.
 
     Raises:
         UserError: There is no such device.
@@ -41,8 +43,8 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"there is no device {name!r} here: use cpu, cuda or cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"there is no device {name!r} here: use cpu, cuda, cuda:N or mps")
     return device
 
 

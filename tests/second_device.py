@@ -69,6 +69,9 @@ class Answers(TorchDispatchMode):
             ]
             return function(tensor, rows, *values, **kwargs)
         result = function(*args, **kwargs)
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor) and tensor.device.type == DEVICE:
+                assert tensor.dtype != torch.float64, "Apple's GPUs have no float64"
         name = function.overloadpacket.__name__
         if name in ("all", "le"):  # all are finite; an error is below its tolerance
             result.answer = True

@@ -67,4 +67,5 @@ def accuracy_and_loss(loss: PerSampleLoss, state: State, samples: Samples) -> tu
         outputs = _outputs(loss, state, samples)
     right = outputs.argmax(1) == samples.labels
     losses = loss.criterion(outputs, samples.labels)
+    right, losses = right.cpu(), losses.cpu()  # not every device has float64
     return right.double().mean().item(), losses.double().mean().item()

@@ -69,6 +69,8 @@ def in_chunks(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if torch.backends.mps.is_available():
+            torch.mps.empty_cache()
         chunk_size = len(chunk) // 2
         say(f"out of memory with {len(chunk)} at once: going on with {chunk_size}")
 
@@ -77,8 +79,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that an allocation failed, on a CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch's allocator of the CPU has no error class of its own.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    # torch's allocators of the CPU and of Apple's GPUs have no error class of their own.
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in said or "MPS backend out of memory" in said
+    )
 
 
 def free_memory(device: torch.device) -> int:
@@ -87,7 +92,11 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    if device.type == "mps":  # a part of the machine's own memory
+        recommended = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return max(0, min(available, recommended))
+    return available
 
 
 def keep_freed_memory() -> None:

@@ -78,17 +78,21 @@ class Samples:
         return Samples(self.images.to(device), self.labels.to(device), self.indices, self.transform)
 
 
-def network_inputs(images: Tensor, task: Task) -> Tensor:
-    """Return a task's images, uint8 (N, C, H, W), as the CNNs take them: float32, same shape.
+def network_inputs(values: Tensor, task: Task) -> Tensor:
+    """Return a task's images or other inputs as networks take them, same shape.
 
-    The values lie in [0, 1], or have mean .5 and standard deviation .5 subtracted and divided out
-    where the task is normalised. The memory layout is channels last, also where the one channel
-    leaves the choice open: convolutions on a CPU are several times faster that way.
+    Images, uint8 (N, C, H, W), become float32 in [0, 1], or have mean .5 and standard deviation .5
+    subtracted and divided out where the task is normalised. The memory layout of what has four
+    dimensions is channels last, also where one channel leaves the choice open: convolutions on a
+    CPU are several times faster that way. Other inputs stay as they are.
     """
-    inputs = images.float() / 255
-    if task.normalised:
-        inputs = (inputs - 0.5) / 0.5
-    return torch.empty_like(inputs, memory_format=torch.channels_last).copy_(inputs)
+    if values.dtype == torch.uint8:
+        values = values.float() / 255
+        if task.normalised:
+            values = (values - 0.5) / 0.5
+    if values.ndim != 4:
+        return values
+    return torch.empty_like(values, memory_format=torch.channels_last).copy_(values)
 
 
 def load_tensors(paths: Paths, task: Task, split: str) -> dict:

@@ -13,7 +13,7 @@ import torch
 from src.data.samples import Samples, load_samples
 from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import accuracy_and_loss
-from src.ensemble.members import Params, PerSampleLoss, repeat
+from src.ensemble.members import Params, PerSampleLoss, cross_entropy, repeat
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
 from src.ensemble.training import AdamSettings, Trainer
 from src.experiments import Experiment, Paths
@@ -110,7 +110,8 @@ class Setup:
         """Build an experiment's architecture, beside its samples, on a device."""
         if device.type == "cpu":
             keep_freed_memory()
-        loss = PerSampleLoss(fuse(build(experiment, backbone).to(device)))
+        model = fuse(build(experiment, backbone).to(device))
+        loss = PerSampleLoss(model, experiment.task.criterion or cross_entropy)
         return cls(experiment, loss, train.to(device), test.to(device), device, backbone)
 
     @property

@@ -129,12 +129,13 @@ def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> Non
 
 
 def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
-    e = scores.experiment
+    e, n_train = scores.experiment, len(scores.train_idx)
     names = [e.task.name_of(label) for label in e.task.classes]
+    by_class = f" ({e.n_per_class} per class)" if n_train == e.n_train else ""
     facts = {
         "model": e.model.name,
         "task": f"{e.task.name}: {listed(names)}",
-        "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
+        "training samples": f"{n_train}{by_class}",
         "test samples": len(scores.test_idx),
         "seeds": _seeds(scores.common_seeds),
     }
@@ -143,12 +144,17 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
+    if scores.are_given:
+        return facts | {
+            "checkpoints": f"{scores.n_checkpoints} of each training, which were given: how they "
+            "were trained is not known here"
+        }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
-        + ("; one batch holds all training samples" if e.has_one_batch else ""),
+        + ("; one batch holds all training samples" if n_train <= e.batch_size else ""),
         "epochs": e.epochs,
-        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{e.kept_epochs[0]} "
-        f"to ckpt_epoch_{e.kept_epochs[-1]}",
+        "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
+        f"{e.kept_epochs[-1]}, counted from 0",
         "optimiser": _optimiser(e),
     }
 
@@ -168,7 +174,9 @@ def _optimiser(experiment: Experiment) -> str:
 def _seeds(seeds: list[int]) -> str:
     """Return the seeds with their numbers."""
     numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
+    numbered = ", ".join(
+        f"{seed} (seed_id {numbers[seed]})" if seed in numbers else f"{seed}" for seed in seeds
+    )
     return f"{len(seeds)}: {numbered}"
 
 

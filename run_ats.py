@@ -30,8 +30,9 @@ def main() -> None:
                 draws.checkpoints,
                 train,
                 setup.test,
-                adam=setup.adam,
+                optimizer=setup.optimizer,
                 chunk_size=chunk_size,
+                measure=setup.measure,
             )
 
         return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}

@@ -24,13 +24,14 @@ def main() -> None:
     parser.add_page()
     args = parser.parse_args()
 
+    from src.data.samples import described
     from src.reports.comparison import report_correlation_comparison
     from src.reports.correlations import report_agreement, report_correlations
     from src.reports.overview import Page, check_page
     from src.reports.scores import check_scores, load_scores
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = [described(e, paths) for e in dict.fromkeys(args.experiment)]
     compares = len(experiments) > 1
     heading = "Agreement between methods"
     settings = {"alpha": args.alpha}

@@ -28,6 +28,7 @@ def main() -> None:
                 setup.train,
                 setup.test,
                 chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
+                measure=setup.measure,
             )
 
         pairs = each_checkpoint(draws, similarity, f"gd and gc seed {draws.seed}")

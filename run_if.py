@@ -69,6 +69,7 @@ def main() -> None:
                 setup.test,
                 solver,
                 chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
+                measure=setup.measure,
             )
 
         results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")

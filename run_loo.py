@@ -46,10 +46,11 @@ def main() -> None:
                 left_out,
                 setup.train,
                 setup.test,
-                adam=setup.adam,
+                optimizer=setup.optimizer,
                 batch_size=experiment.batch_size,
                 n_epochs=experiment.epochs,
                 chunk_size=chunk_size,
+                measure=setup.measure,
             )
 
         left_out = [*range(len(setup.train)), NOTHING]

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_page()
     args = parser.parse_args()
 
+    from src.data.samples import described
     from src.reports.all_pairs import report_all_pairs
     from src.reports.comparison import report_pvalue_comparison
     from src.reports.overview import Page, check_page
@@ -44,7 +45,7 @@ def main() -> None:
     from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = [described(e, paths) for e in dict.fromkeys(args.experiment)]
     compares = len(experiments) > 1
     suffix = "" if args.test == "ttest" else f"_{args.test}"
     heading = "Reliability of the scores"

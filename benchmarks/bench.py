@@ -204,7 +204,9 @@ class Work:
     def training(setup: Setup, seed: int):  # noqa: ANN205
         """Train a seed's model."""
         e = setup.experiment
-        return train(setup.loss, setup.start(seed), setup.train, setup.adam, e.batch_size, e.epochs)
+        return train(
+            setup.loss, setup.start(seed), setup.train, setup.optimizer, e.batch_size, e.epochs
+        )
 
     def stages(self, bench: Bench, n_members: int = 12) -> dict[str, Stage]:
         """Measure each stage for one unit of it: one member, or one checkpoint.
@@ -227,7 +229,7 @@ class Work:
                 list(range(n_members)),
                 s.train,
                 s.test,
-                adam=s.adam,
+                optimizer=s.optimizer,
                 batch_size=e.batch_size,
                 n_epochs=e.epochs,
                 chunk_size=at_once,
@@ -238,7 +240,7 @@ class Work:
             some = s.train.at(slice(n_members))
             list(
                 additional_step(
-                    s.loss, self.checkpoints, some, s.test, adam=s.adam, chunk_size=steps
+                    s.loss, self.checkpoints, some, s.test, optimizer=s.optimizer, chunk_size=steps
                 )
             )
 

@@ -56,6 +56,8 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
 
     device, skipped = choose_device(args.device), Skipped()
     for experiment in experiments:
+        setup = Setup.load(experiment, Paths(args.root), device)
+        experiment = setup.experiment
         if experiment.randomness == "batch" and experiment.has_one_batch:
             print(
                 f"note: one batch of {experiment.batch_size} holds all {experiment.n_train} "
@@ -64,7 +66,6 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
                 file=sys.stderr,
                 flush=True,
             )
-        setup = Setup.load(experiment, Paths(args.root), device)
         for seed_id, seed in seeds(args.seed_id):
             with skipped.if_held(setup.paths.checkpoint(experiment, seed, 0).parent):
                 print(_train_seed(setup, seed, seed_id, args.overwrite), flush=True)
@@ -98,6 +99,8 @@ def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
         for state in epochs:
             last = state
     fit = setup.fit(last.params)
+    if experiment.task.has_values:
+        return f"{folder}: loss {last.loss:.4f}, on test {fit['test_loss']:.4f}"
     return (
         f"{folder}: loss {last.loss:.4f}, accuracy on train {fit['train_accuracy']:.1%}, "
         f"on test {fit['test_accuracy']:.1%}"
@@ -111,12 +114,13 @@ def score_seeds(
     options: dict,
 ) -> None:
     """Compute and save the scores of one seed or all, one line for each file."""
+    from src.data.samples import described
     from src.ensemble.checkpoints import Setup, as_trained
     from src.tda.scores import score_seed
 
     paths, device, setup, skipped = Paths(args.root), choose_device(args.device), None, Skipped()
     for seed_id, seed in seeds(args.seed_id):
-        experiment = as_trained(args.experiment, paths, seed, seed_id)
+        experiment = described(as_trained(args.experiment, paths, seed, seed_id), paths)
         if setup is None or setup.experiment != experiment:
             setup = Setup.load(experiment, paths, device)
         # Which crops are drawn depends on how many samples are taken at once.

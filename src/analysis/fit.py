@@ -7,11 +7,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from src.errors import UserError
-from src.experiments import Paths
+from src.experiments import Paths, Task
 from src.reports.scores import ExperimentScores
 from src.storage.files import digest, load
 
 QUANTITIES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+
+
+def quantities(task: Task) -> list[str]:
+    """Return which of QUANTITIES there are of a task."""
+    return [name for name in QUANTITIES if not (task.has_values and name.endswith("accuracy"))]
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class Fit:
     """Accuracy and loss of the models at the last kept epoch.
 
     Attributes:
-        by_seed: Columns QUANTITIES, a row for each seed of which they are known.
+        by_seed: Columns of QUANTITIES, a row for each seed of which they are known; without
+            accuracies where targets are values.
         unknown: The other seeds, by why it is so.
     """
 
@@ -29,14 +35,15 @@ class Fit:
     @classmethod
     def of(cls, paths: Paths, scores: ExperimentScores) -> Fit:
         """Read the checkpoints that an experiment's scores were computed from."""
+        wanted = quantities(scores.experiment.task)
         known, unknown = {}, {}
         for seed, expected in scores.checkpoints.items():
             reason, last = _last_checkpoint(paths, scores, seed, expected)
             if reason:
                 unknown.setdefault(reason, []).append(seed)
             else:
-                known[seed] = {name: last[name] for name in QUANTITIES}
-        frame = pd.DataFrame.from_dict(known, orient="index", columns=QUANTITIES)
+                known[seed] = {name: last[name] for name in wanted}
+        frame = pd.DataFrame.from_dict(known, orient="index", columns=wanted)
         return cls(frame.rename_axis("seed"), unknown)
 
     def table(self) -> pd.DataFrame:
@@ -56,6 +63,6 @@ def _last_checkpoint(
         return "their checkpoints are missing or damaged", {}
     if digest([content.get("model_state_dict") for content in found]) != expected:
         return "their checkpoints are not those that the scores were computed from", {}
-    if not set(QUANTITIES) <= found[-1].keys():
+    if not set(quantities(scores.experiment.task)) <= found[-1].keys():
         return "their checkpoints were saved without them", {}
     return "", found[-1]

@@ -11,12 +11,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from src.data.samples import Samples, load_samples
-from src.ensemble.draws import Draw, shuffled_epochs
-from src.ensemble.evaluation import accuracy_and_loss
-from src.ensemble.members import Params, PerSampleLoss, repeat
+from src.data.samples import Samples, described, load_samples
+from src.ensemble.draws import Draw, shuffled_epochs, without_drawing
+from src.ensemble.evaluation import fit_of
+from src.ensemble.members import (
+    Params,
+    PerSampleLoss,
+    cross_entropy,
+    repeat,
+    squared_error,
+    trainable,
+)
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.outputs import (
+    N_SAMPLES,
+    check_same,
+    comparable,
+    outputs_of,
+    require_outputs,
+    values_of,
+)
+from src.ensemble.training import Trainer
 from src.errors import UserError
 from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
 from src.kernels.fuse import fuse
@@ -30,6 +46,7 @@ if TYPE_CHECKING:
 
 
 MACHINE = {"torch", "transformers", "device"}  # settings of the machine and its libraries
+DRAWING = ("torch", "device")  # of these, on which random numbers rest
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,7 @@ def train(
     loss: PerSampleLoss,
     start: Params,
     samples: Samples,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     batch_size: int,
     n_epochs: int,
 ) -> Iterator[EpochState]:
@@ -56,7 +73,7 @@ def train(
         loss: The per-sample loss.
         start: Initial parameters; torch's global generator stands where the batch order begins.
         samples: The training samples.
-        adam: Settings of the optimiser.
+        optimizer: Settings of the optimiser.
         batch_size: Samples in a batch.
         n_epochs: Number of epochs.
 
@@ -65,7 +82,7 @@ def train(
     """
     loss.model.train()
     say_training_estimate(loss, start, samples, batch_size)
-    trainer = Trainer(loss, repeat(start, 1), samples, adam)
+    trainer = Trainer(loss, repeat(start, 1), samples, optimizer)
     schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
     for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
         yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
@@ -134,9 +151,10 @@ class Setup:
     """What training and attribution of an experiment start from.
 
     Attributes:
-        experiment: The experiment.
+        experiment: The experiment, whose task says what its data are like.
         paths: Every path below the root.
         loss: The per-sample loss, with the experiment's architecture.
+        measure: What of a test sample is attributed: the loss itself, or the task's measure.
         train: The training samples.
         test: The test samples.
         device: The device on which all of it lies.
@@ -146,6 +164,7 @@ class Setup:
     experiment: Experiment
     paths: Paths
     loss: PerSampleLoss
+    measure: PerSampleLoss
     train: Samples
     test: Samples
     device: torch.device
@@ -156,8 +175,10 @@ class Setup:
         """Load an experiment's samples and build its architecture.
 
         Raises:
-            UserError: The samples are missing or damaged, or a backbone cannot be loaded.
+            UserError: The samples are missing or damaged, a backbone cannot be loaded, or a model
+                of one's own does not fit the task.
         """
+        experiment = described(experiment, paths)
         if device.type == "cpu":
             keep_freed_memory()
         backbone = None
@@ -168,20 +189,19 @@ class Setup:
         train_samples, test_samples = load_samples(
             paths, experiment, backbone.pixel_values if backbone else None
         )
-        return cls(
-            experiment,
-            paths,
-            PerSampleLoss(fuse(build(experiment, backbone).to(device))),
-            train_samples.to(device),
-            test_samples.to(device),
-            device,
-            backbone,
-        )
+        task, model = experiment.task, fuse(build(experiment, backbone).to(device))
+        usual = squared_error if task.has_values else cross_entropy
+        loss = PerSampleLoss(model, task.criterion or usual)
+        measure = loss if task.measure is None else PerSampleLoss(model, task.measure)
+        train, test = train_samples.to(device), test_samples.to(device)
+        if backbone is None:
+            require_outputs(loss, measure, train, experiment)
+        return cls(experiment, paths, loss, measure, train, test, device, backbone)
 
     @property
-    def adam(self) -> AdamSettings:
+    def optimizer(self) -> OptimizerSettings:
         """Settings of the optimiser."""
-        return AdamSettings.of(self.experiment, len(self.train))
+        return OptimizerSettings.of(self.experiment, len(self.train))
 
     def start(self, seed: int) -> Params:
         """Return the initial parameters of a seed's draw, ready for its batch order."""
@@ -199,7 +219,14 @@ class Setup:
         }
         if self.backbone is not None:
             settings["backbone_weights"] = self.backbone.weights_hash
+        if self.experiment.task.criterion is not None:
+            settings["criterion"] = self._values_of(self.loss, self.train)
         return settings
+
+    def _values_of(self, per_sample: PerSampleLoss, samples: Samples) -> list[float]:
+        few = samples.at(slice(N_SAMPLES))
+        outputs = outputs_of(self.loss, trainable(self.loss.model), few, train=False)
+        return values_of(per_sample.criterion, outputs, few.labels)
 
     def environment(self) -> dict:
         """Return what is recorded of the machine and the libraries because it changes rounding."""
@@ -209,10 +236,13 @@ class Setup:
         return machine
 
     def network_settings(self) -> dict:
-        """Return what decides the scores beside a checkpoint's parameters: the frozen part."""
+        """Return what decides the scores beside checkpoints: the frozen part, a task's measure."""
+        settings = {}
+        if self.experiment.task.measure is not None:
+            settings["measure"] = self._values_of(self.measure, self.test)
         if self.backbone is None:
-            return {}
-        return {
+            return settings
+        return settings | {
             "backbone": self.experiment.backbone,
             "backbone_weights": self.backbone.weights_hash,
             "random_crop": self.experiment.random_crop,
@@ -230,9 +260,8 @@ class Setup:
         """
         e = self.experiment
         kept = []
-        for state in train(
-            self.loss, self.start(seed), self.train, self.adam, e.batch_size, e.epochs
-        ):
+        start = self.start(seed)
+        for state in train(self.loss, start, self.train, self.optimizer, e.batch_size, e.epochs):
             if state.epoch in e.kept_epochs:
                 kept.append(state)
             yield state
@@ -246,6 +275,7 @@ class Setup:
                     "optimizer_state_dict": state.optimizer_state,
                     "loss": state.loss,
                     **self.fit(state.params),
+                    "outputs": self._outputs(seed, state.params),
                     "settings": settings,
                     "training": training,
                 }
@@ -282,6 +312,18 @@ class Setup:
         command = training_command(self.paths, self.experiment, seed_id)
         return self._load(seed, self.experiment.kept_epochs, self.settings(seed), command)
 
+    def _outputs(self, seed: int, params: Params) -> dict[str, Tensor]:
+        """Return what the network puts out for a few samples, by what `check_same` tells apart."""
+        outputs = {
+            "eval": outputs_of(self.loss, params, self.train, train=False),
+            "train": outputs_of(self.loss, params, self.train, train=True),
+        }
+        if self.backbone is None:
+            with without_drawing(self.device):
+                start = self.start(seed)
+            outputs["start"] = outputs_of(self.loss, start, self.train, train=False)
+        return outputs
+
     def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[Params]:
         expected = {
             name: (p.shape, p.dtype)
@@ -313,6 +355,11 @@ class Setup:
                 check_finite(path, f"values of {name}", values, command)
             trainings.setdefault(content["training"], path)
             checkpoints.append({name: params[name].to(self.device) for name in expected})
+        if checkpoints:  # one of a training stands for all
+            same_draws = all(found.get(key) == self.environment()[key] for key in DRAWING)
+            outputs = self._outputs(seed, checkpoints[-1])
+            now = comparable(outputs, same_draws=same_draws)
+            check_same(path, content.get("outputs", {}), now, self.experiment, command)
         if len(trainings) > 1:
             one, other, *_ = trainings.values()
             raise UserError(
@@ -322,10 +369,9 @@ class Setup:
         return checkpoints
 
     def fit(self, params: Params) -> dict[str, float]:
-        """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
-        found = {}
-        for split, samples in (("train", self.train), ("test", self.test)):
-            found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
-                self.loss, params, samples
-            )
-        return found
+        """Return mean loss and, of classes, accuracy (a share) on both splits, by name."""
+        return {
+            f"{split}_{name}": value
+            for split, samples in (("train", self.train), ("test", self.test))
+            for name, value in fit_of(self.loss, params, samples).items()
+        }

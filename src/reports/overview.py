@@ -11,7 +11,7 @@ import pandas as pd
 
 from src.analysis.fit import Fit
 from src.ensemble.draws import load_seeds
-from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
+from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
 from src.reports.page import OVERVIEW, Report, check_output, library_versions
 from src.reports.reading import listed, reading_of_left_out
@@ -121,24 +121,32 @@ def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) ->
             "fit",
             fit.table(),
             "Accuracy and loss of the models",
-            "After the last epoch, in eval mode: the share of samples whose class is predicted, "
-            "and the mean cross-entropy. " + _unknown(fit),
+            f"After the last epoch, in eval mode: {_quantities(scores.experiment.task)}. "
+            + _unknown(fit),
         )
     else:
         report.facts("fit", {}, "Accuracy and loss of the models", _unknown(fit))
 
 
+def _quantities(task: Task) -> str:
+    share = "" if task.has_values else "the share of samples whose class is predicted, and "
+    return f"{share}the mean {_loss_name(task)}"
+
+
 def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     e = scores.experiment
-    names = [e.task.name_of(label) for label in e.task.classes]
     facts = {
         "model": e.model.name,
-        "task": f"{e.task.name}: {listed(names)}",
-        "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
+        "task": f"{e.task.name}: {_targets(e.task)}",
+        "training samples": _training_samples(scores),
         "test samples": len(scores.test_idx),
         "seeds": _seeds(scores.common_seeds),
     }
     missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
+    if e.task.measure is not None:
+        facts["what is attributed"] = (
+            "not the loss of a test sample but the task's own measure: helping is lowering it"
+        )
     if missing:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
@@ -151,6 +159,23 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         f"to ckpt_epoch_{e.kept_epochs[-1]}",
         "optimiser": _optimiser(e),
     }
+
+
+def _targets(task: Task) -> str:
+    if task.has_values:
+        return "values" if task.target_shape == () else f"values of shape {task.target_shape}"
+    return listed([task.name_of(label) for label in task.classes])
+
+
+def _training_samples(scores: ExperimentScores) -> str:
+    per_class = f" ({scores.experiment.n_per_class} per class)"
+    return f"{len(scores.train_idx)}" + ("" if scores.experiment.task.has_values else per_class)
+
+
+def _loss_name(task: Task) -> str:
+    if task.criterion is not None:
+        return "loss (the task's criterion)"
+    return "squared error" if task.has_values else "cross-entropy"
 
 
 def _optimiser(experiment: Experiment) -> str:

@@ -25,7 +25,8 @@ from src.ensemble.predictions import load_predictions
 from src.errors import UserError
 from src.experiments import Experiment, Paths
 from src.plots.draws import stability_by_draws
-from src.plots.pairs import Pictures, influence_sheet, pair_sheet
+from src.plots.exhibits import Pictures
+from src.plots.pairs import influence_sheet, pair_sheet
 from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
 from src.plots.style import METHOD_LABELS, pvalue_text
 from src.plots.variance import share_between_seeds
@@ -289,7 +290,7 @@ def report_pairs(
     test_index: int | None,
     suffix: str,
 ) -> None:
-    """Write sheets of single pairs with their images.
+    """Write sheets of single pairs with their images, texts or numbers.
 
     Args:
         report: Takes the figures.
@@ -326,14 +327,20 @@ def report_pairs(
             f"influences_{test_index}",
             influence_sheet(found, pictures, test_position, alpha),
             f"Proponents and opponents of test sample {test_index}",
-            _reading_of_influences(found, scores, alpha),
+            " ".join([_reading_of_influences(found, scores, alpha), *pictures.readings()]),
         )
     for method, sides in sheets.items():
         report.figure(
             f"{method}_pairs{suffix}",
             pair_sheet(samples[method], p[method], sides, pictures, method),
             f"Most and least reliable pairs by {METHOD_LABELS[method]}",
-            _reading_of_sheet(samples[method], p[method], sides),
+            " ".join(
+                [
+                    _reading_of_sheet(samples[method], p[method], sides),
+                    "No sample is shown twice on a side.",
+                    *pictures.readings(),
+                ]
+            ),
         )
 
 
@@ -358,9 +365,7 @@ def _reading_of_sheet(
             f"{name}, {counted(len(pairs), 'pair')} with {reach}, {either} of them with scores of "
             "either sign."
         )
-    return " ".join(
-        [*parts, "→ is the label that most seeds predict. No sample is shown twice on a side."]
-    )
+    return " ".join(parts)
 
 
 def _reading_of_influences(
@@ -401,4 +406,4 @@ def _pictures(
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(images, experiment.task.name_of, predictions)
+    return Pictures(images, experiment.task, predictions)

@@ -19,7 +19,13 @@ from src.tda.gradients import per_sample_gradients
 
 
 def gradient_similarity(
-    loss: PerSampleLoss, params: Params, train: Samples, test: Samples, *, chunk_size: int
+    loss: PerSampleLoss,
+    params: Params,
+    train: Samples,
+    test: Samples,
+    *,
+    chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return grad-dot and grad-cos of all pairs at one checkpoint, each (n_train, n_test).
 
@@ -31,6 +37,7 @@ def gradient_similarity(
         train: The training samples.
         test: The test samples.
         chunk_size: Training samples whose gradients are held at once.
+        measure: What of a test sample is attributed; None: the loss.
     """
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 
@@ -45,7 +52,7 @@ def gradient_similarity(
         train_norms = torch.cat([g.norms() for g in held])
 
         def block(batch: range) -> tuple[Tensor, Tensor]:
-            g_test = per_sample_gradients(loss, params, *test[batch.start : batch.stop])
+            g_test = per_sample_gradients(measure or loss, params, *test[batch.start : batch.stop])
             dot = torch.cat([g.inner(g_test) for g in held])
             norms = train_norms[:, None] * g_test.norms()
             # With a norm that has overflowed the quotient would be 0, and look like a cosine.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, number, run
+from src.argument_types import number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--alpha",
         type=number(above=0, below=1),
@@ -25,13 +26,13 @@ def main() -> None:
     args = parser.parse_args()
 
     from src.data.samples import described
-    from src.reports.comparison import report_correlation_comparison
+    from src.reports.comparison.correlations import report_correlation_comparison
     from src.reports.correlations import report_agreement, report_correlations
     from src.reports.overview import Page, check_page
     from src.reports.scores import check_scores, load_scores
 
     paths = Paths(args.root)
-    experiments = [described(e, paths) for e in dict.fromkeys(args.experiment)]
+    experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
     heading = "Agreement between methods"
     settings = {"alpha": args.alpha}

@@ -1,6 +1,7 @@
 """Influence functions: test gradient times inverse Hessian times training gradient."""
 
-from src.cli import ArgumentParser, number, positive_int, run
+from src.argument_types import number, positive_int
+from src.cli import ArgumentParser, run
 from src.errors import UserError
 from src.steps import score_seeds
 
@@ -52,7 +53,9 @@ def main() -> None:
     from src.ensemble.memory import vectors_at_once
     from src.tda.influence import influence
     from src.tda.scores import Draws, Scores, each_checkpoint
-    from src.tda.solvers import ConjugateGradient, Exact, Lissa
+    from src.tda.solvers.conjugate_gradient import ConjugateGradient
+    from src.tda.solvers.exact import Exact
+    from src.tda.solvers.lissa import Lissa
 
     solver = {"lissa": Lissa, "cg": ConjugateGradient, "exact": Exact}[args.solver](
         damp=args.damp, **{option: getattr(args, option) for option in used}

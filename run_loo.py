@@ -62,7 +62,8 @@ def main() -> None:
         )
         return {"loo": Scores(scores, {"floor": floor}, message)}
 
-    score_seeds(args, ("loo",), compute, {"protocol": args.protocol})
+    retrains = args.protocol == "retrain"
+    score_seeds(args, ("loo",), compute, {"protocol": args.protocol}, retrains=retrains)
 
 
 if __name__ == "__main__":

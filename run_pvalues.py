@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, index, number, run
+from src.argument_types import index, number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--test",
         choices=("ttest", "snr"),
@@ -39,13 +40,15 @@ def main() -> None:
 
     from src.data.samples import described
     from src.reports.all_pairs import report_all_pairs
-    from src.reports.comparison import report_pvalue_comparison
+    from src.reports.comparison.pvalues import report_pvalue_comparison
     from src.reports.overview import Page, check_page
-    from src.reports.pvalues import report_draws, report_pairs, report_pvalues
+    from src.reports.pairs import report_pairs
+    from src.reports.pvalues import report_pvalues
     from src.reports.scores import check_scores, load_images, load_scores
+    from src.reports.variance import report_draws
 
     paths = Paths(args.root)
-    experiments = [described(e, paths) for e in dict.fromkeys(args.experiment)]
+    experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
     suffix = "" if args.test == "ttest" else f"_{args.test}"
     heading = "Reliability of the scores"

@@ -1,6 +1,7 @@
 """Draw the balanced subsets (index files) and write the tensors that every other script reads."""
 
-from src.cli import ArgumentParser, positive_int, run
+from src.argument_types import positive_int
+from src.cli import ArgumentParser, run
 from src.errors import UserError
 from src.experiments import TASKS, Paths
 from src.experiments.definitions import defined_tasks

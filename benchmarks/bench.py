@@ -65,7 +65,7 @@ from src.tda.ats import additional_step  # noqa: E402
 from src.tda.gradient_similarity import gradient_similarity  # noqa: E402
 from src.tda.influence import influence  # noqa: E402
 from src.tda.loo import leave_one_out, retrain  # noqa: E402
-from src.tda.solvers import Lissa  # noqa: E402
+from src.tda.solvers.lissa import Lissa  # noqa: E402
 from tests import reference  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"

@@ -19,7 +19,7 @@ from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
 from src.tda.loo import leave_one_out, retrain
-from src.tda.solvers import Lissa
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.conftest import DIGITS, MNIST
 from tests.tools import relative_error, samples, with_parameters

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from src.analysis.scores import ExperimentScores
 from src.errors import UserError
 from src.experiments import Paths, Task
-from src.reports.scores import ExperimentScores
 from src.storage.files import digest, load
 
 QUANTITIES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")

@@ -10,8 +10,8 @@ import pyarrow as pa
 from pyarrow import csv
 from scipy.stats import false_discovery_control
 
+from src.analysis.scores import ExperimentScores
 from src.analysis.stats import moments, pvalues
-from src.reports.scores import ExperimentScores
 from src.storage.files import write_atomically
 
 

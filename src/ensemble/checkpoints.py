@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples, described, load_samples
+from src.ensemble.checkpoint_files import (
+    GIVEN,
+    MACHINE,
+    are_given,
+    given_command,
+    load_checkpoint,
+    training_command,
+)
 from src.ensemble.draws import Draw, shuffled_epochs, without_drawing
 from src.ensemble.evaluation import fit_of
 from src.ensemble.members import (
@@ -34,10 +42,10 @@ from src.ensemble.outputs import (
 )
 from src.ensemble.training import Trainer
 from src.errors import UserError
-from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
+from src.experiments import Experiment, Paths
 from src.kernels.fuse import fuse
 from src.models import build
-from src.storage.files import check_finite, check_settings, digest, load, save_together
+from src.storage.files import check_finite, check_settings, digest, save_together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +53,7 @@ if TYPE_CHECKING:
     from src.models.backbones import Backbone
 
 
-MACHINE = {"torch", "transformers", "device"}  # settings of the machine and its libraries
-DRAWING = ("torch", "device")  # of these, on which random numbers rest
+DRAWING = ("torch", "device")  # of a machine's settings, those that random numbers rest on
 
 
 @dataclass(frozen=True)
@@ -86,64 +93,6 @@ def train(
     schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
     for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
         yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
-
-
-def training_command(
-    paths: Paths, experiment: Experiment, seed_id: int | None = None, *options: object
-) -> str:
-    """Return the command that trains an experiment: one seed, or all."""
-    arguments = ["--experiment", experiment.name]
-    if seed_id is not None:
-        arguments += ["--seed_id", seed_id]
-    if experiment.backbone != DEFAULT_BACKBONE:
-        arguments += ["--backbone", experiment.backbone]
-    if experiment.random_crop:
-        arguments += ["--random_crop"]
-    return paths.command(experiment.training_script, *arguments, *options)
-
-
-def load_checkpoint(
-    paths: Paths, experiment: Experiment, seed: int, epoch: int, command: str
-) -> dict:
-    """Load the checkpoint of one epoch of a seed, and check that it is that.
-
-    Args:
-        paths: Every path below the root.
-        experiment: The experiment.
-        seed: The seed.
-        epoch: The epoch.
-        command: The command that trains it, for error messages.
-
-    Raises:
-        UserError: The file is missing or damaged, or of another experiment, seed or epoch.
-    """
-    return load(
-        paths.checkpoint(experiment, seed, epoch),
-        command,
-        identity={"experiment": experiment.name, "seed": seed, "epoch": epoch},
-        holds=("settings", "model_state_dict", "training"),
-    )
-
-
-def as_trained(experiment: Experiment, paths: Paths, seed: int, seed_id: int) -> Experiment:
-    """Return an experiment with the backbone and the inputs that a seed was trained with.
-
-    Raises:
-        UserError: The seed's checkpoint is missing or damaged.
-    """
-    if not experiment.has_backbone:
-        return experiment
-    epoch, make = experiment.kept_epochs[0], training_command(paths, experiment, seed_id)
-    settings = load_checkpoint(paths, experiment, seed, epoch, make)["settings"]
-    try:
-        return replace(
-            experiment, backbone=settings["backbone"], random_crop=settings["random_crop"]
-        )
-    except KeyError as error:
-        path = paths.checkpoint(experiment, seed, epoch)
-        raise UserError(
-            f"{path} does not say its {error}; make it again with: {make} --overwrite"
-        ) from None
 
 
 @dataclass
@@ -202,6 +151,15 @@ class Setup:
     def optimizer(self) -> OptimizerSettings:
         """Settings of the optimiser."""
         return OptimizerSettings.of(self.experiment, len(self.train))
+
+    @property
+    def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of all that a checkpoint's `model_state_dict` holds, by name."""
+        return {
+            name: (p.shape, p.dtype)
+            for name, p in self.loss.model.named_parameters()
+            if p.requires_grad
+        }
 
     def start(self, seed: int) -> Params:
         """Return the initial parameters of a seed's draw, ready for its batch order."""
@@ -265,21 +223,40 @@ class Setup:
             if state.epoch in e.kept_epochs:
                 kept.append(state)
             yield state
-        settings = {**self.settings(seed), **self.environment()}
-        training = digest(kept[-1].params)
+        self.save(
+            seed,
+            [state.params for state in kept],
+            {**self.settings(seed), **self.environment()},
+            [{"optimizer_state_dict": state.optimizer_state, "loss": state.loss} for state in kept],
+        )
+
+    def save(
+        self, seed: int, states: list[Params], settings: dict, further: Sequence[dict]
+    ) -> None:
+        """Save a seed's checkpoints together, each with how well it fits (`fit`).
+
+        Args:
+            seed: The seed.
+            states: What `model_state_dict` holds, of each kept epoch.
+            settings: What decided the numbers.
+            further: What else is known of each.
+
+        Raises:
+            UserError: A checkpoint cannot be written.
+        """
+        e, training = self.experiment, digest(states[-1])
         save_together(
             {
-                self.paths.checkpoint(e, seed, state.epoch): {
-                    "epoch": state.epoch,
-                    "model_state_dict": state.params,
-                    "optimizer_state_dict": state.optimizer_state,
-                    "loss": state.loss,
-                    **self.fit(state.params),
-                    "outputs": self._outputs(seed, state.params),
+                self.paths.checkpoint(e, seed, epoch): {
+                    "epoch": epoch,
+                    "model_state_dict": state,
+                    **known,
+                    **self.fit(state),
+                    "outputs": self._outputs(seed, state, start=settings.get("origin") != GIVEN),
                     "settings": settings,
                     "training": training,
                 }
-                for state in kept
+                for epoch, state, known in zip(e.kept_epochs, states, further, strict=True)
             }
         )
 
@@ -290,15 +267,22 @@ class Setup:
             UserError: One is there that `load_checkpoints` would refuse, or was trained on another
                 machine, and `overwrite` is False.
         """
-        e = self.experiment
         if overwrite:
             return False
-        command = training_command(self.paths, e, seed_id, "--device", self.device)
-        settings = {**self.settings(seed), **self.environment()}
+        command = training_command(self.paths, self.experiment, seed_id, "--device", self.device)
+        there = self.load_there(seed, {**self.settings(seed), **self.environment()}, command)
+        return len(there) == len(self.experiment.kept_epochs)
+
+    def load_there(self, seed: int, settings: dict, command: str) -> dict[int, Params]:
+        """Return the parameters of those of a seed's checkpoints that are there, by epoch.
+
+        Raises:
+            UserError: One is not as `settings` say, or not sound; `command` makes them.
+        """
+        e = self.experiment
         there = [x for x in e.kept_epochs if self.paths.checkpoint(e, seed, x).exists()]
         # Every one is checked, also behind one that is missing.
-        self._load(seed, there, settings, command)
-        return len(there) == len(e.kept_epochs)
+        return dict(zip(there, self._load(seed, there, settings, command), strict=True))
 
     def load_checkpoints(self, seed: int, seed_id: int) -> list[Params]:
         """Return the parameters of a seed's five checkpoints, in the order of epochs.
@@ -309,27 +293,31 @@ class Setup:
                 other parameters than the model or such that are not finite, or the five are of
                 more than one training.
         """
-        command = training_command(self.paths, self.experiment, seed_id)
-        return self._load(seed, self.experiment.kept_epochs, self.settings(seed), command)
+        e, settings = self.experiment, self.settings(seed)
+        if are_given(e, self.paths, seed, seed_id):
+            settings["origin"] = GIVEN
+            command = given_command(self.paths, e, seed_id)
+        else:
+            command = training_command(self.paths, e, seed_id)
+        return self._load(seed, e.kept_epochs, settings, command)
 
-    def _outputs(self, seed: int, params: Params) -> dict[str, Tensor]:
-        """Return what the network puts out for a few samples, by what `check_same` tells apart."""
+    def _outputs(self, seed: int, params: Params, *, start: bool) -> dict[str, Tensor]:
+        """Return what the network puts out for a few samples, by what `check_same` tells apart.
+
+        Without `start` nothing is said of where a training would begin.
+        """
         outputs = {
             "eval": outputs_of(self.loss, params, self.train, train=False),
             "train": outputs_of(self.loss, params, self.train, train=True),
         }
-        if self.backbone is None:
+        if start and self.backbone is None:
             with without_drawing(self.device):
-                start = self.start(seed)
-            outputs["start"] = outputs_of(self.loss, start, self.train, train=False)
+                params = self.start(seed)
+            outputs["start"] = outputs_of(self.loss, params, self.train, train=False)
         return outputs
 
     def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[Params]:
-        expected = {
-            name: (p.shape, p.dtype)
-            for name, p in self.loss.model.named_parameters()
-            if p.requires_grad
-        }
+        expected = self.layout
         trainings: dict[str, Path] = {}
         checkpoints = []
         for epoch in epochs:
@@ -342,6 +330,12 @@ class Setup:
                     f"{path} was trained on (SHA-256 {str(found.get('backbone_weights'))[:12]}, "
                     f"now {settings['backbone_weights'][:12]}): put them back, or train again "
                     f"with: {command} --overwrite"
+                )
+            if found.get("origin") != settings.get("origin"):
+                was = "given, not trained here" if "origin" in found else "trained here, not given"
+                raise UserError(
+                    f"{path} was {was}: keep it, or replace it with: {command} --overwrite, or "
+                    "give a --root of its own"
                 )
             compared = {k: v for k, v in found.items() if k in settings or k not in MACHINE}
             check_settings(path, compared, settings, command)
@@ -357,7 +351,7 @@ class Setup:
             checkpoints.append({name: params[name].to(self.device) for name in expected})
         if checkpoints:  # one of a training stands for all
             same_draws = all(found.get(key) == self.environment()[key] for key in DRAWING)
-            outputs = self._outputs(seed, checkpoints[-1])
+            outputs = self._outputs(seed, checkpoints[-1], start=settings.get("origin") != GIVEN)
             now = comparable(outputs, same_draws=same_draws)
             check_same(path, content.get("outputs", {}), now, self.experiment, command)
         if len(trainings) > 1:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from src.data.samples import Samples
-from src.ensemble.checkpoints import Setup, as_trained
+from src.ensemble.checkpoint_files import as_trained
+from src.ensemble.checkpoints import Setup
 from src.ensemble.draws import load_seeds
 from src.ensemble.evaluation import predict
 from src.errors import UserError

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from src.kernels import patches, windows
+from src.kernels import convolution, patches
+from src.kernels.library import are_for
+from src.kernels.pool import gelu_and_pool
 
 
 class Block(NamedTuple):
@@ -33,13 +35,13 @@ class Block(NamedTuple):
         """Return the first rows and columns of the pooled map, (B, O, height, width)."""
         layer = self.convolution
         if layer._forward_hooks:  # they wait for the convolution's map
-            return windows.gelu_and_pool(layer(images)[..., : 2 * height, : 2 * width])
+            return gelu_and_pool(layer(images)[..., : 2 * height, : 2 * width])
         images, weight, bias = self.padded(images, height, width), layer.weight, layer.bias
-        if not windows.take_convolution(weight) or not windows.are_for(images, weight):
-            return windows.gelu_and_pool(patches.convolve(images, weight, bias))
+        if not convolution.take(weight) or not are_for(images, weight):
+            return gelu_and_pool(patches.convolve(images, weight, bias))
         if bias is None:
             bias = torch.zeros(len(weight), dtype=weight.dtype)
-        pooled = windows.convolve_and_pool(images.movedim(1, 3), weight, bias)
+        pooled = convolution.convolve_and_pool(images.movedim(1, 3), weight, bias)
         return pooled.movedim(3, 1)
 
     def padded(self, images: Tensor, *pooled_sizes: int) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from src.data.pixel_values import PixelValues
@@ -23,6 +22,7 @@ from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
 from src.models.backbones import is_there, load_tiny, quiet_transformers, tiny_command
 from src.models.seen import RECORD, fingerprints
+from src.progress import progress
 from src.storage.files import check_settings, digest, save, write_atomically
 
 SEED = 0
@@ -226,9 +226,7 @@ def fit(
         optimizer, recipe.learning_rate, total_steps=recipe.epochs * n_batches
     )
     model.train()
-    with tqdm(
-        total=recipe.epochs * n_batches, desc=description, unit="batch", leave=False, disable=None
-    ) as bar:
+    with progress(description, "batches", recipe.epochs * n_batches) as advance:
         for _ in range(recipe.epochs):
             order = torch.randperm(len(pool.labels))
             for batch in order[: n_batches * recipe.batch_size].split(recipe.batch_size):
@@ -238,7 +236,7 @@ def fit(
                 F.cross_entropy(logits, pool.labels[batch].to(device)).backward()
                 optimizer.step()
                 schedule.step()
-                bar.update()
+                advance(1)
     model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Single samples in a figure: as an image, a line of text, or named values."""
+"""Single samples in a figure: an image, a text, or named values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch import Tensor
 from src.experiments import Task
 
 N_VALUES = 4  # of a row of more numbers
+# What is written of a sample that is no image.
+N_CHARACTERS = 28
+MOST_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Pictures:
 
     @property
     def width(self) -> float:
-        """Width of a sample beside others in a figure, in images."""
+        """Width of a sample in a figure, in images; what is written stands in it, not beside."""
         return 1.0 if self._are_images else 2.4
 
     def readings(self) -> list[str]:
@@ -58,21 +61,21 @@ class Pictures:
         tensors = self.splits[split]
         value = self._inputs(split)[position]
         axis.set(xticks=[], yticks=[])
-        if self.task.text is not None:
-            self._write(axis, str(self.task.text(value)))
-        elif self._are_images:
-            _draw(axis, value)
-        elif value.ndim == 1:
-            self._write(axis, "\n".join(self._values(value)), wrap=False)
-        else:
-            axis.imshow(value.reshape(len(value), -1).numpy(), aspect="auto", cmap="viridis")
         index = int(tensors["indices"][position])
         lines = [f"{index}"]
         if named:
             lines.append(self._target(tensors["labels"][position].numpy()))
             if self.predictions is not None:
                 lines.append(self._predicted(self.predictions[split][index]))
-        axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
+        if self._are_images:
+            _draw(axis, value)
+            axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
+            return
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        text = "\n".join([" ".join(lines), *self._lines(value, MOST_LINES if named else 3)])
+        # Its size is no reason to make the axis smaller.
+        axis.text(0, 0.5, text, va="center", fontsize=5, parse_math=False).set_in_layout(False)
 
     def _inputs(self, split: str) -> Tensor:
         tensors = self.splits[split]
@@ -83,11 +86,15 @@ class Pictures:
         shape = self._inputs("train").shape[1:]
         return self.task.text is None and len(shape) == 3 and shape[0] in (1, 3)
 
-    def _write(self, axis: plt.Axes, text: str, *, wrap: bool = True) -> None:
-        lines = textwrap.wrap(text, 26, max_lines=5, placeholder=" …") if wrap else [text]
-        axis.text(0.02, 0.5, "\n".join(lines), va="center", fontsize=5, parse_math=False)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+    def _lines(self, value: Tensor, n_lines: int) -> list[str]:
+        """Return a text, or the numbers of a row or of the beginning of what else there is."""
+        if self.task.text is not None:
+            text = str(self.task.text(value))
+        elif value.ndim == 1:
+            return self._values(value)[:n_lines]
+        else:
+            text = ", ".join(f"{number:.3g}" for number in value.reshape(-1)[:30].tolist())
+        return textwrap.wrap(text, N_CHARACTERS, max_lines=n_lines, placeholder=" …")
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from src.analysis.pair_table import pair_table, write_pairs
+from src.analysis.scores import ExperimentScores
 from src.experiments import HELPFUL_SIGN
 from src.plots.score_matrix import ScoreMatrix, score_matrix
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
-from src.reports.page import Report
-from src.reports.scores import ExperimentScores
+from src.reports.report import Report
 
 
 def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str, dict]) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.fit import Fit
+from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
 from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
-from src.reports.page import OVERVIEW, Report, check_output, library_versions
+from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
+from src.reports.report import Report, library_versions
 from src.reports.revision import revision
-from src.reports.scores import ExperimentScores
 from src.storage.files import digest
 
 

@@ -1,4 +1,4 @@
-"""One method's scores of one seed: computed, or found computed, and saved.
+"""What computes one seed's scores is given and returns, and the pieces that it works in.
 
 What takes long is computed in pieces. Finished pieces are kept in a partial file beside the final
 one, so that an interrupted computation goes on from them; a method need only hand its pieces to
@@ -16,16 +16,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.data.samples import Samples
 from src.ensemble.checkpoints import Setup
 from src.ensemble.members import Params
 from src.errors import DivergedError
-from src.messages import say
-from src.storage.files import check_finite, check_settings, digest, load, remove_leftovers, save
-from src.storage.locks import HeldError, holder, lock
-from src.tda.score_files import load_scores_of, score_command, score_identity
+from src.progress import progress
+from src.storage.files import check_finite, check_settings, load, save
 
 # Of the time of a computation, what writing its partial file may take.
 SHARE_FOR_PARTIAL_FILE = 0.02
@@ -121,100 +118,6 @@ class Scores:
     message: str = ""
 
 
-def score_seed(
-    setup: Setup,
-    seed: int,
-    seed_id: int,
-    methods: tuple[str, ...],
-    compute: Callable[[Draws], dict[str, Scores]],
-    options: dict,
-    *,
-    overwrite: bool,
-) -> Iterator[str]:
-    """Compute and save the scores of methods that are computed together; yield a line per file.
-
-    Args:
-        setup: The experiment.
-        seed: The seed, for names.
-        seed_id: Its number, for commands.
-        methods: The methods that `compute` returns.
-        compute: Computes the scores of all pairs at all checkpoints, by method.
-        options: Every option that changes the numbers, as the script's arguments name it.
-        overwrite: Whether to compute files again that are there.
-
-    Raises:
-        UserError: Checkpoints are missing, a file is there that is another, is not sound or has
-            other settings, or it cannot be written.
-        DivergedError: A score is not finite, or a solver or a retraining diverged; nothing is kept.
-        HeldError: Another process computes these files, or trains the seed.
-    """
-    experiment, at = setup.experiment, setup.paths
-    trainer = holder(at.training_lock(experiment, seed))
-    if trainer is not None:
-        raise HeldError(str(trainer))
-    checkpoints = setup.load_checkpoints(seed, seed_id)
-    settings = {
-        **options,
-        **setup.network_settings(),
-        **setup.environment(),
-        "checkpoints": digest(checkpoints),
-        "train_samples": setup.train.digest(),
-        "test_samples": setup.test.digest(),
-    }
-    paths = {method: at.scores(experiment, method, seed) for method in methods}
-    wanted = {**options, "device": setup.device}
-    make = score_command(at, experiment, methods[0], seed_id, wanted)
-
-    def finished() -> bool:
-        if overwrite:
-            return False
-        there = {method: path for method, path in paths.items() if path.exists()}
-        for method, path in there.items():  # every one is checked, also behind one that is missing
-            found = load_scores_of(at, experiment, method, seed, seed_id, wanted)["settings"]
-            check_settings(path, found, settings, make)
-        return len(there) == len(paths)
-
-    partial = at.partial_scores(experiment, methods[0], seed)
-    if not finished() or partial.exists():
-        with lock(at.scores_lock(experiment, methods[0], seed)):
-            for path in paths.values():
-                remove_leftovers(path)
-            if not finished():  # nor by a process that has let go of the lock just now
-                identity = score_identity(experiment, methods[0], seed)
-                pieces = Pieces(partial, identity, settings, make=make, overwrite=overwrite)
-                # For inputs that are random crops; without them nothing here depends on it.
-                torch.manual_seed(seed)
-                try:
-                    results = compute(Draws(setup, seed, checkpoints, pieces))
-                    for method, result in results.items():
-                        with _naming(f"{method} seed {seed}"):
-                            require_finite(result.scores.float())
-                except DivergedError:
-                    partial.unlink(missing_ok=True)  # other settings must not find it in their way
-                    raise
-                for method, result in results.items():
-                    save(paths[method], _content(setup, method, seed, result, settings))
-                    message = f": {result.message}" if result.message else ""
-                    yield f"{paths[method]}{message}"
-                partial.unlink(missing_ok=True)
-                return
-            partial.unlink(missing_ok=True)  # of a process killed just before it did so itself
-    for path in paths.values():
-        yield f"{path}: finished before"
-
-
-def _content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:
-    return {
-        "scores": result.scores.float().cpu(),
-        "epochs": torch.tensor(setup.experiment.kept_epochs),
-        "train_idx": setup.train.indices,
-        "test_idx": setup.test.indices,
-        **score_identity(setup.experiment, method, seed),
-        "settings": settings,
-        **result.extra,
-    }
-
-
 def require_finite(scores: Tensor) -> None:
     """Raise DivergedError if scores of any shape are not all finite."""
     n_bad = scores.numel() - int(scores.isfinite().sum())
@@ -226,7 +129,7 @@ def require_finite(scores: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _naming(whose: str) -> Iterator[None]:
+def naming(whose: str) -> Iterator[None]:
     """Say in a DivergedError whose scores they are."""
     try:
         yield
@@ -240,13 +143,13 @@ def collect(
     compute: Callable[[Items], Iterator[Tensor]],
     description: str,
 ) -> Tensor:
-    """Return the scores (C, n_items, n_test) of items, such as left-out samples, under a bar.
+    """Return the scores (C, n_items, n_test) of items, such as left-out samples.
 
     Args:
         draws: What the scores are computed from; its pieces are chunks of items.
         items: What is scored one by one.
         compute: Yields the scores (C, M, n_test) of one chunk after another of the given items.
-        description: What the progress bar says.
+        description: What is computed, for people.
     """
     pieces = draws.pieces
     n_done = sum(chunk.shape[1] for chunk in pieces.done)
@@ -255,22 +158,22 @@ def collect(
         chunks = compute(remaining)
     else:
         chunks = iter(())
-    with _progress(description, "member", len(items), n_done) as bar:
+    with progress(description, "members", len(items), n_done) as advance:
         for chunk in _kept(draws, _checked(draws, chunks, description)):
-            bar.update(chunk.shape[1])
+            advance(chunk.shape[1])
     return torch.cat(pieces.done, 1)
 
 
 def each_checkpoint(
     draws: Draws, compute: Callable[[Params], Piece], description: str
 ) -> list[Piece]:
-    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints, under a bar."""
+    """Return, on the CPU, what `compute` returns for each of a seed's checkpoints."""
     n_done = len(draws.pieces.done)
     epochs = draws.setup.experiment.kept_epochs
 
     def results() -> Iterator[Piece]:
         for epoch, params in [*zip(epochs, draws.checkpoints, strict=True)][n_done:]:
-            with _naming(f"{description}, epoch {epoch}"):
+            with naming(f"{description}, epoch {epoch}"):
                 piece = compute(params)
                 # What is known beside the scores is in a dictionary, and may be infinite.
                 for scores in piece if isinstance(piece, tuple) else (piece,):
@@ -278,18 +181,18 @@ def each_checkpoint(
                         require_finite(scores)
             yield piece
 
-    with _progress(description, "checkpoint", len(draws.checkpoints), n_done) as bar:
+    with progress(description, "checkpoints", len(draws.checkpoints), n_done) as advance:
         for _ in _kept(draws, results()):
-            bar.update()
+            advance(1)
     return draws.pieces.done
 
 
 def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterator[Tensor]:
     """Yield chunks of scores (C, M, n_test), all of whose scores are finite."""
-    with _naming(description):
+    with naming(description):
         for chunk in chunks:
             for epoch, scores in zip(draws.setup.experiment.kept_epochs, chunk, strict=True):
-                with _naming(f"epoch {epoch}"):
+                with naming(f"epoch {epoch}"):
                     require_finite(scores)
             yield chunk
 
@@ -309,9 +212,3 @@ def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
         if in_file:
             draws.pieces.write()
         raise
-
-
-def _progress(description: str, unit: str, total: int, done: int) -> tqdm:
-    if done:
-        say(f"{description}: going on from {done} of {total} {unit}s")
-    return tqdm(total=total, initial=done, desc=description, unit=unit, leave=False, disable=None)

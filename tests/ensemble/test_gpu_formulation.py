@@ -28,7 +28,7 @@ from src.tda.gradient_similarity import gradient_similarity
 from src.tda.hessian import Hessian
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import Lissa
+from src.tda.solvers.lissa import Lissa
 from tests.tools import TOLERANCE, relative_error
 
 # torch warns where it can only loop over what it should batch.

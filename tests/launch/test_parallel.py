@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from src.cli import seed_ids
+from src.argument_types import seed_ids
 from src.errors import UserError
 from src.experiments import STEPS, Paths, parse_experiment
 from src.launch.jobs import plan

@@ -14,7 +14,7 @@ from src.experiments import parse_experiment
 from src.kernels.blocks import Block, used_sizes
 from src.kernels.fuse import fuse
 from src.kernels.patches import convolve_patches
-from src.kernels.windows import gelu_and_pool
+from src.kernels.pool import gelu_and_pool
 from src.models import build
 from tests.tools import relative_error
 

@@ -38,7 +38,8 @@ from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import Hessian, flatten
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import ConjugateGradient, Lissa
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.tools import TOLERANCE, call, call_well, relative_error, run_script
 
@@ -618,7 +619,8 @@ def test_random_crop_training_equals_its_retraining(
     """Evaluating in between must not move the crops and masks of the training."""
     root = copy_of(vit_root)
     finetune(root, backbone_folder, "--random_crop", "--overwrite")
-    from src.ensemble.checkpoints import Setup, as_trained, train
+    from src.ensemble.checkpoint_files import as_trained
+    from src.ensemble.checkpoints import Setup, train
     from src.ensemble.evaluation import evaluate
     from src.ensemble.members import stack
     from src.experiments import Paths, parse_experiment

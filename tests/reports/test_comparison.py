@@ -8,8 +8,9 @@ import torch
 from src.analysis.stats import pvalues
 from src.ensemble.draws import load_seeds
 from src.experiments import METHODS, Paths, parse_experiment
-from src.reports.comparison import report_correlation_comparison, report_pvalue_comparison
-from src.reports.page import Report
+from src.reports.comparison.correlations import report_correlation_comparison
+from src.reports.comparison.pvalues import report_pvalue_comparison
+from src.reports.report import Report
 from src.reports.scores import load_scores
 from src.storage.files import load, save
 from tests.tools import call_well, save_images, score_content

@@ -9,7 +9,10 @@ from torch import Tensor
 from src.ensemble.members import n_parameters
 from src.errors import DivergedError, UserError
 from src.tda.hessian import Hessian
-from src.tda.solvers import ConjugateGradient, Exact, Lissa, Solver, conjugate_gradient
+from src.tda.solvers import Solver
+from src.tda.solvers.conjugate_gradient import ConjugateGradient, conjugate_gradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.conftest import Case
 from tests.tools import TOLERANCE, relative_error

@@ -20,7 +20,8 @@ from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.gradients import per_sample_gradients
 from src.tda.influence import influence
-from src.tda.solvers import Exact, Lissa
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 from src.tda.ways import way_for
 from tests import reference
 from tests.tda.test_layers import DTYPES, N_CLASSES, check

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.data.loaded import checked
 from src.data.samples import Samples, network_inputs
 from src.ensemble.draws import load_seeds, without_drawing
 from src.ensemble.given import take_states
@@ -28,6 +29,7 @@ from src.ensemble.predictions import predictions
 from src.ensemble.setup import Setup
 from src.errors import DivergedError, UserError
 from src.experiments import METHODS, Experiment, Model, Task
+from src.models import build
 from src.progress import progress
 from src.steps import choose_device
 from src.tda.estimator import Draws, Estimator, compute
@@ -51,14 +53,19 @@ class Study:
     Args:
         factory: Returns a freshly initialised network, drawn from torch's global generator. It
             takes nothing, or a task whose `n_classes` and `input_shape` say what the data are.
-        train: Inputs (n_train, ...) and targets (n_train,) of the training samples, tensors or
-            arrays.
+        train: Inputs (n_train, ...) and targets (n_train, ...) of the training samples, tensors or
+            arrays. Whole numbers are classes, others values. Images (N, C, H, W) of uint8 are
+            scaled to [0, 1]; all else reaches the network as it is.
         test: Inputs and targets of the test samples.
         name: Title of the report: letters, digits and inner hyphens.
         n_classes: Outputs of the network; None: as many as the class names or, without these, the
             largest label and one more.
         class_names: What figures call each label, by label.
-        criterion: Per-sample loss (B,) of outputs (B, ...) and targets (B,); None: cross-entropy.
+        feature_names: Of inputs that are rows of numbers, what each number is.
+        text: Makes the text that stands for one input in figures.
+        criterion: Per-sample loss (B,) of outputs (B, ...) and targets (B, ...); None:
+            cross-entropy, or squared error where targets are values.
+        measure: What of a test sample is attributed, (B,) of outputs and targets; None: the loss.
         device: As the scripts' `--device`; None: the best there is.
         checkpoints: State dicts of networks that are trained already: of each training its
             checkpoints, in order and as many of each. Nothing is trained then.
@@ -78,7 +85,10 @@ class Study:
         name: str = "study",
         n_classes: int | None = None,
         class_names: Sequence[str] = (),
+        feature_names: Sequence[str] = (),
+        text: Callable[[Tensor], str] | None = None,
         criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+        measure: Callable[[Tensor, Tensor], Tensor] | None = None,
         device: str | None = None,
         checkpoints: States | None = None,
         **hyperparameters: Any,
@@ -87,31 +97,29 @@ class Study:
         if checkpoints is not None:
             n_each = _number_of_each(checkpoints)
             hyperparameters = {"epochs": n_each, "n_checkpoints": n_each, **hyperparameters}
-        data = {"train": _data("train", train), "test": _data("test", test)}
-        inputs, labels = data["train"]
-        n_classes = n_classes or len(class_names) or int(max(t.max() for _, t in data.values())) + 1
-        _check_alike(data, n_classes)
-        classes, counts = labels.unique(return_counts=True)
-        task = Task(
+        data = checked({"train": train, "test": test}, "Study")
+        task = _task_of(
+            data,
             name,
-            n_per_class=(int(counts.min()),),
-            n_test_per_class=1,
             load=lambda: data,
-            classes=tuple(classes.tolist()),
             n_classes=n_classes,
-            input_shape=tuple(inputs.shape[1:]),
             class_names=tuple(class_names),
+            feature_names=tuple(feature_names),
+            text=text,
             criterion=criterion,
+            measure=measure,
         )
         makes = _taking_a_task(factory)
         self._device = choose_device(device)
         with without_drawing(self._device):
-            kind = re.sub(r"[^A-Za-z0-9]+", "-", _class_of_network(makes, task)).strip("-")
-            model = Model(kind, makes, hyperparameters)
-            experiment = Experiment(model, task, *task.n_per_class)
+            experiment = _experiment_of(makes, task, hyperparameters)
             splits = (
-                Samples(network_inputs(inputs, task), labels, torch.arange(len(labels)))
-                for inputs, labels in data.values()
+                Samples(
+                    network_inputs(inputs, task),
+                    torch.from_numpy(targets),
+                    torch.arange(len(targets)),
+                )
+                for inputs, targets in (data["train"], data["test"])
             )
             self._setup = Setup.of(experiment, *splits, self._device)
         self._seeds = load_seeds()
@@ -194,7 +202,7 @@ class Study:
         alpha: float,
         test_index: int | None,
     ) -> Path:
-        from src.analysis.fit import Fit
+        from src.analysis.fit import Fit, quantities
         from src.reports.experiment import write_agreement, write_reliability
         from src.reports.overview import Page
         from src.reports.parts import check_output
@@ -205,11 +213,14 @@ class Study:
         check_output(folder, title)
         scores = gathered(setup.experiment, self._computed(wanted, seeds))
         last = {seed: self._checkpoints(seed)[-1] for seed in seeds}
-        fit = Fit.known({seed: setup.fit(params) for seed, params in last.items()})
+        fit = Fit.known(
+            {seed: setup.fit(params) for seed, params in last.items()},
+            quantities(setup.experiment.task),
+        )
         page = replace(Page.of_experiment(folder, scores, fit), title=title)
-        images = {
+        shown = {
             split: {
-                "images": samples.images.cpu(),
+                "inputs": samples.images.cpu(),
                 "labels": samples.labels.cpu(),
                 "indices": samples.indices,
             }
@@ -218,7 +229,7 @@ class Study:
         write_reliability(
             page,
             scores,
-            images,
+            shown,
             lambda train, test: predictions(setup, [*last.values()], train, test),
             test=test,
             alpha=alpha,
@@ -317,44 +328,39 @@ def _number_of_each(checkpoints: States) -> int:
     return numbers[0]
 
 
-def _data(split: str, pair: Pair) -> tuple[Tensor, Tensor]:
-    """Return one split's inputs and targets: as many, finite, targets classes."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise UserError(f"{split} is not a pair of inputs and targets")
-    try:
-        inputs, targets = (torch.as_tensor(values).detach().cpu() for values in pair)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{split}: inputs and targets are not tensors or arrays of numbers"
-        ) from error
-    if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(targets):
-        raise UserError(
-            f"{split}: inputs are {list(inputs.shape)} and targets {list(targets.shape)}, not "
-            "samples first and as many of both"
-        )
-    wrong = ~inputs.isfinite().reshape(len(inputs), -1).all(1)
-    if wrong.any():
-        raise UserError(
-            f"{split}: the input of sample {int(wrong.nonzero()[0])} is not finite, as are "
-            f"{int(wrong.sum())} of {len(inputs)}"
-        )
-    if targets.is_floating_point() or targets.is_complex() or (targets < 0).any():
-        raise UserError(f"{split}: targets are not classes, whole numbers from 0 on")
-    return inputs, targets.long()
+def _task_of(data: Mapping[str, tuple[Tensor, np.ndarray]], name: str, **given: Any) -> Task:
+    """Return a task that says what the data are like.
 
-
-def _check_alike(data: dict[str, tuple[Tensor, Tensor]], n_classes: int) -> None:
-    """Raise UserError unless inputs are of one kind and targets are classes that there are."""
-    (inputs, _), (test_inputs, _) = data.values()
-    if (inputs.shape[1:], inputs.dtype) != (test_inputs.shape[1:], test_inputs.dtype):
-        kinds = [f"{list(i.shape[1:])} {str(i.dtype)[6:]}" for i in (inputs, test_inputs)]
-        raise UserError(f"inputs of train are {kinds[0]}, those of test {kinds[1]}")
-    for split, (_, labels) in data.items():
-        if labels.max() >= n_classes:
-            raise UserError(
-                f"{split}: sample {int(labels.argmax())} is of class {int(labels.max())}, and "
-                f"n_classes is {n_classes}: classes are 0 to {n_classes - 1}"
-            )
+    Raises:
+        UserError: There are no samples, or more classes than were said.
+    """
+    (inputs, targets), (_, test_targets) = data["train"], data["test"]
+    if not (len(targets) and len(test_targets)):
+        raise UserError("train and test must hold a sample each, at least")
+    shape = tuple(inputs.shape[1:])
+    if targets.dtype.kind == "f":
+        return Task(
+            name, (len(targets),), 1, input_shape=shape, target_shape=targets.shape[1:], **given
+        )
+    classes, counts = np.unique(targets, return_counts=True)
+    largest = int(max(targets.max(), test_targets.max()))
+    n_classes = given.pop("n_classes") or len(given["class_names"]) or largest + 1
+    if largest >= n_classes:
+        raise UserError(
+            f"a sample is of class {largest}, and n_classes is {n_classes}: classes are 0 to "
+            f"{n_classes - 1}"
+        )
+    # Of as many samples as all classes have; the experiment's number of samples tells whether it is
+    # that of all.
+    return Task(
+        name,
+        (int(counts.min()),),
+        1,
+        classes=tuple(classes.tolist()),
+        n_classes=n_classes,
+        input_shape=shape,
+        **given,
+    )
 
 
 def _taking_a_task(factory: Callable[..., nn.Module]) -> Callable[[Task], nn.Module]:
@@ -375,14 +381,17 @@ def _taking_a_task(factory: Callable[..., nn.Module]) -> Callable[[Task], nn.Mod
     return factory if takes_task else lambda task: factory()
 
 
-def _class_of_network(makes: Callable[[Task], nn.Module], task: Task) -> str:
-    """Return what kind of network a factory makes, a new one each time."""
-    network = makes(task)
-    if not isinstance(network, nn.Module):
-        raise UserError(f"factory returns {type(network).__name__}, not an nn.Module")
-    if makes(task) is network:
+def _experiment_of(
+    makes: Callable[[Task], nn.Module], task: Task, hyperparameters: dict[str, Any]
+) -> Experiment:
+    """Return the experiment of a factory, whose model is called after the network's class."""
+    model = Model("network", makes, hyperparameters)
+    experiment = Experiment(model, task, *task.n_per_class)
+    network = build(experiment)
+    if build(experiment) is network:
         raise UserError(
             "factory returns the same network each time, so that no seed would start anew: have it "
             "make one, lambda: Network(...)"
         )
-    return type(network).__name__
+    kind = re.sub(r"[^A-Za-z0-9]+", "-", type(network).__name__).strip("-")
+    return replace(experiment, model=replace(model, name=kind))

@@ -12,7 +12,7 @@ import pandas as pd
 from src.analysis.fit import Fit
 from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
-from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
+from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
 from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
@@ -121,25 +121,32 @@ def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> Non
             "fit",
             fit.table(),
             "Accuracy and loss of the models",
-            "After the last epoch, in eval mode: the share of samples whose class is predicted, "
-            "and the mean cross-entropy. " + _unknown(fit),
+            f"After the last epoch, in eval mode: {_quantities(scores.experiment.task)}. "
+            + _unknown(fit),
         )
     else:
         report.facts("fit", {}, "Accuracy and loss of the models", _unknown(fit))
 
 
+def _quantities(task: Task) -> str:
+    share = "" if task.has_values else "the share of samples whose class is predicted, and "
+    return f"{share}the mean {_loss_name(task)}"
+
+
 def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
-    e, n_train = scores.experiment, len(scores.train_idx)
-    names = [e.task.name_of(label) for label in e.task.classes]
-    by_class = f" ({e.n_per_class} per class)" if n_train == e.n_train else ""
+    e = scores.experiment
     facts = {
         "model": e.model.name,
-        "task": f"{e.task.name}: {listed(names)}",
-        "training samples": f"{n_train}{by_class}",
+        "task": f"{e.task.name}: {_targets(e.task)}",
+        "training samples": _training_samples(scores),
         "test samples": len(scores.test_idx),
         "seeds": _seeds(scores.common_seeds),
     }
     missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
+    if e.task.measure is not None:
+        facts["what is attributed"] = (
+            "not the loss of a test sample but the task's own measure: helping is lowering it"
+        )
     if missing:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
@@ -151,12 +158,34 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
-        + ("; one batch holds all training samples" if n_train <= e.batch_size else ""),
+        + (
+            "; one batch holds all training samples"
+            if len(scores.train_idx) <= e.batch_size
+            else ""
+        ),
         "epochs": e.epochs,
         "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
         f"{e.kept_epochs[-1]}, counted from 0",
         "optimiser": _optimiser(e),
     }
+
+
+def _targets(task: Task) -> str:
+    if task.has_values:
+        return "values" if task.target_shape == () else f"values of shape {task.target_shape}"
+    return listed([task.name_of(label) for label in task.classes])
+
+
+def _training_samples(scores: ExperimentScores) -> str:
+    experiment, n_train = scores.experiment, len(scores.train_idx)
+    is_balanced = not experiment.task.has_values and n_train == experiment.n_train
+    return f"{n_train}" + (f" ({experiment.n_per_class} per class)" if is_balanced else "")
+
+
+def _loss_name(task: Task) -> str:
+    if task.criterion is not None:
+        return "loss (the task's criterion)"
+    return "squared error" if task.has_values else "cross-entropy"
 
 
 def _optimiser(experiment: Experiment) -> str:

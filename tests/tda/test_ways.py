@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 from src.ensemble.members import PerSampleLoss, trainable
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.errors import UserError
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
@@ -456,8 +456,10 @@ def test_every_method(name: str):
     dot, cosine = gradient_similarity(loss, params, samples(train), samples(test), chunk_size=2)
     assert error(dot, reference.grad_dot(model, train, test, pairs)) < 1e-9
     assert error(cosine, reference.grad_cos(model, train, test, pairs)) < 1e-9
-    adam = AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
-    steps = additional_step(loss, [params], samples(train), samples(test), adam=adam, chunk_size=2)
+    adam = OptimizerSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+    steps = additional_step(
+        loss, [params], samples(train), samples(test), optimizer=adam, chunk_size=2
+    )
     assert error(torch.cat([*steps], 1)[0], reference.ats(model, train, test, pairs)) < 1e-9
     for solver, naive in (
         (Lissa(scale=100.0), lambda *data: reference.influence_lissa(*data, scale=100.0)),

@@ -26,13 +26,14 @@ def main() -> None:
     args = parser.parse_args()
 
     from src.analysis.fit import Fit
+    from src.data.samples import described
     from src.reports.comparison.correlations import report_correlation_comparison
     from src.reports.experiment import AGREEMENT, write_agreement
     from src.reports.overview import Page, check_page
     from src.reports.scores import check_scores, load_scores
 
     paths = Paths(args.root)
-    experiments = args.experiment
+    experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:

@@ -41,6 +41,7 @@ def main() -> None:
     from functools import partial
 
     from src.analysis.fit import Fit
+    from src.data.samples import described
     from src.ensemble.predictions import load_predictions
     from src.reports.comparison.pvalues import report_pvalue_comparison
     from src.reports.experiment import RELIABILITY, write_reliability
@@ -48,7 +49,7 @@ def main() -> None:
     from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
-    experiments = args.experiment
+    experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:

@@ -72,7 +72,7 @@ def main() -> None:
 
     loss.model.train()
     n_members = members_at_once(loss, start, setup.train, batch_size)
-    trainer = Trainer(loss, repeat(start, n_members), setup.train, setup.adam)
+    trainer = Trainer(loss, repeat(start, n_members), setup.train, setup.optimizer)
 
     def steps() -> None:
         for _ in range(N_STEPS):
@@ -92,7 +92,7 @@ def main() -> None:
                 [params],
                 setup.train.at(slice(N_ATS)),
                 test,
-                adam=setup.adam,
+                optimizer=setup.optimizer,
                 chunk_size=N_ATS,
             )
         ],

@@ -221,7 +221,7 @@ class Work:
                 list(range(n_members)),
                 s.train,
                 s.test,
-                adam=s.adam,
+                optimizer=s.optimizer,
                 batch_size=e.batch_size,
                 n_epochs=e.epochs,
                 chunk_size=at_once,
@@ -232,7 +232,7 @@ class Work:
             some = s.train.at(slice(n_members))
             list(
                 additional_step(
-                    s.loss, self.checkpoints, some, s.test, adam=s.adam, chunk_size=steps
+                    s.loss, self.checkpoints, some, s.test, optimizer=s.optimizer, chunk_size=steps
                 )
             )
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.ensemble.draws import Draw, load_seeds  # noqa: E402
-from src.ensemble.evaluation import accuracy_and_loss  # noqa: E402
+from src.ensemble.evaluation import fit_of  # noqa: E402
 from src.ensemble.members import PerSampleLoss  # noqa: E402
 from src.ensemble.setup import Setup, train  # noqa: E402
 from src.experiments import (  # noqa: E402
@@ -49,10 +49,10 @@ def accuracies(setup: Setup, new_model: Callable[[], nn.Module]) -> Tensor:
         loss, experiment = PerSampleLoss(new_model()), setup.experiment
         start = Draw(seed, seed).start(new_model)
         for state in train(
-            loss, start, setup.train, setup.adam, experiment.batch_size, experiment.epochs
+            loss, start, setup.train, setup.optimizer, experiment.batch_size, experiment.epochs
         ):
             last = state
-        found.append(accuracy_and_loss(loss, last.params, setup.test)[0])
+        found.append(fit_of(loss, last.params, setup.test)["accuracy"])
     return torch.tensor(found)
 
 

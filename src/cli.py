@@ -7,6 +7,7 @@ arguments are answered at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -26,6 +27,8 @@ from src.experiments import (
     Experiment,
     parse_experiment,
 )
+from src.experiments.definitions import VARIABLE as DEFINE_VARIABLE
+from src.experiments.definitions import files_of_environment, load_definitions
 
 # Exit codes of scripts that went well, but
 OTHERS_AT_WORK = 3  # another process still computes some of it;
@@ -50,6 +53,16 @@ class ArgumentParser(argparse.ArgumentParser):
             default=REPOSITORY,
             metavar="DIR",
             help="folder of data/, models/, tda_scores/ and results/",
+        )
+        self.add_argument(
+            "--define",
+            type=Path,
+            action="append",
+            metavar="FILE",
+            default=None,
+            help="Python file that registers models and tasks of one's own (src.experiments: "
+            "register_model, register_task); may be given several times, also by the environment "
+            f"variable {DEFINE_VARIABLE}",
         )
 
     def error(self, message: str) -> None:
@@ -148,8 +161,14 @@ class ArgumentParser(argparse.ArgumentParser):
     def parse_args(self, *given: Any) -> argparse.Namespace:
         """Parse the arguments; what a ViT's training takes is checked and made absolute.
 
-        An experiment that is given twice counts once.
+        Definitions are loaded before, so that what they register may be named. An experiment that
+        is given twice counts once.
         """
+        first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        first.add_argument("--define", type=Path, action="append", default=[])
+        with contextlib.suppress(argparse.ArgumentError):  # which is told below, with all others
+            known, _ = first.parse_known_args(*given)
+            load_definitions([*files_of_environment(), *known.define])
         args = super().parse_args(*given)
         if getattr(args, "experiment", None):
             args.experiment = list(dict.fromkeys(args.experiment))

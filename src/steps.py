@@ -84,6 +84,7 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
                 checkpoints_of(experiment).is_trained(seed, seed_id, overwrite=args.overwrite)
     for experiment in experiments:
         checkpoints = checkpoints_of(experiment)
+        experiment = checkpoints.setup.experiment
         if experiment.randomness == "batch" and experiment.has_one_batch:
             print(
                 f"note: one batch of {experiment.batch_size} holds all {experiment.n_train} "
@@ -159,6 +160,8 @@ def take_checkpoints(args: argparse.Namespace) -> None:
 
 def _accuracies(setup: Setup, params: Params) -> str:
     fit = setup.fit(params)
+    if setup.experiment.task.has_values:
+        return f"loss on test {fit['test_loss']:.4f}"
     return f"accuracy on train {fit['train_accuracy']:.1%}, on test {fit['test_accuracy']:.1%}"
 
 

@@ -27,7 +27,7 @@ os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="
 from src import progress  # noqa: E402
 from src.data.samples import Samples  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, trainable  # noqa: E402
-from src.ensemble.training import AdamSettings  # noqa: E402
+from src.ensemble.training import OptimizerSettings  # noqa: E402
 from src.experiments import REPOSITORY  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.tools import call_well, samples  # noqa: E402
@@ -145,9 +145,9 @@ class Case:
         return PerSampleLoss(self.build(), together=together)
 
     @property
-    def adam(self) -> AdamSettings:
+    def optimizer(self) -> OptimizerSettings:
         """The optimiser's settings."""
-        return AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+        return OptimizerSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
 
     def __str__(self) -> str:
         """Return the name of the case in a report."""

@@ -52,20 +52,29 @@ def _outputs(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
 
 
 def predict(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
-    """Return the predicted label of every sample, int64 (n_samples,), in eval mode."""
-    return _outputs(loss, state, samples).argmax(1)
+    """Return what is predicted of every sample, in eval mode.
+
+    Of classes the label, int64 (n_samples,), else the outputs (n_samples, K).
+    """
+    outputs = _outputs(loss, state, samples)
+    return outputs if samples.labels.is_floating_point() else outputs.argmax(1)
 
 
-def accuracy_and_loss(loss: PerSampleLoss, state: State, samples: Samples) -> tuple[float, float]:
-    """Return the share of samples whose class is predicted and the mean loss, in eval mode.
+def fit_of(loss: PerSampleLoss, state: State, samples: Samples) -> dict[str, float]:
+    """Return the mean loss and, of classes, the share of samples whose class is predicted.
 
-    Random crops are the same ones in every call, and the state of torch's generators is left as it
-    was.
+    In eval mode. Random crops are the same ones in every call, and the state of torch's generators
+    is left as it was.
+
+    Returns:
+        "accuracy", but of values, and "loss".
     """
     with without_drawing(samples.device):
         torch.default_generator.manual_seed(0)
         outputs = _outputs(loss, state, samples)
-    right = outputs.argmax(1) == samples.labels
-    losses = loss.criterion(outputs, samples.labels)
-    right, losses = right.cpu(), losses.cpu()  # not every device has float64
-    return right.double().mean().item(), losses.double().mean().item()
+    # On the CPU, since not every device has float64.
+    fit = {"loss": loss.criterion(outputs, samples.labels).cpu().double().mean().item()}
+    if not samples.labels.is_floating_point():
+        right = outputs.argmax(1) == samples.labels
+        fit["accuracy"] = right.cpu().double().mean().item()
+    return fit

@@ -108,6 +108,16 @@ def accurate_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return gap.squeeze(1) + others.sum(1).log1p()
 
 
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the squared error of each sample, the mean over a target's dimensions.
+
+    Args:
+        outputs: (B, ...), of as many numbers as the targets.
+        targets: (B, ...).
+    """
+    return (outputs.reshape(targets.shape) - targets).square().reshape(len(targets), -1).mean(1)
+
+
 class PerSampleLoss:
     """L(z; θ) of design section 2: the loss of single samples as a function of the parameters.
 

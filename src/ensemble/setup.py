@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from src.data.samples import Samples, load_samples
+from src.data.samples import Samples, described, load_samples
 from src.ensemble.draws import Draw, shuffled_epochs
-from src.ensemble.evaluation import accuracy_and_loss
+from src.ensemble.evaluation import fit_of
 from src.ensemble.independence import require_batches, require_independent_samples
-from src.ensemble.members import PerSampleLoss, State, own_tensors, repeat
+from src.ensemble.members import (
+    PerSampleLoss,
+    State,
+    cross_entropy,
+    own_tensors,
+    repeat,
+    squared_error,
+)
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.outputs import N_SAMPLES, outputs_of, require_outputs, values_of
+from src.ensemble.training import Trainer
 from src.experiments import Experiment, Paths
 from src.kernels.fuse import fuse
 from src.models import build
@@ -39,7 +48,7 @@ def train(
     loss: PerSampleLoss,
     start: State,
     samples: Samples,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     batch_size: int,
     n_epochs: int,
 ) -> Iterator[EpochState]:
@@ -49,7 +58,7 @@ def train(
         loss: The per-sample loss.
         start: Initial state; torch's global generator stands where the batch order begins.
         samples: The training samples.
-        adam: Settings of the optimiser.
+        optimizer: Settings of the optimiser.
         batch_size: Samples in a batch.
         n_epochs: Number of epochs.
 
@@ -61,7 +70,7 @@ def train(
     require_batches(loss, start, samples, batch_size, without_one=False)
     loss.model.train()
     say_training_estimate(loss, start, samples, batch_size)
-    trainer = Trainer(loss, repeat(start, 1), samples, adam)
+    trainer = Trainer(loss, repeat(start, 1), samples, optimizer)
     schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
     for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
         yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
@@ -72,8 +81,9 @@ class Setup:
     """What training and attribution of an experiment start from.
 
     Attributes:
-        experiment: The experiment.
+        experiment: The experiment, whose task says what its data are like.
         loss: The per-sample loss, with the experiment's architecture.
+        measure: What of a test sample is attributed: the loss itself, or the task's measure.
         train: The training samples.
         test: The test samples.
         device: The device on which all of it lies.
@@ -82,6 +92,7 @@ class Setup:
 
     experiment: Experiment
     loss: PerSampleLoss
+    measure: PerSampleLoss
     train: Samples
     test: Samples
     device: torch.device
@@ -92,8 +103,10 @@ class Setup:
         """Load an experiment's samples and build its architecture.
 
         Raises:
-            UserError: The samples are missing or damaged, or a backbone cannot be loaded.
+            UserError: The samples are missing or damaged, a backbone cannot be loaded, or a model
+                of one's own does not fit the task.
         """
+        experiment = described(experiment, paths)
         backbone = None
         if experiment.has_backbone:
             from src.models.backbones import load_backbone_of
@@ -111,16 +124,26 @@ class Setup:
         device: torch.device,
         backbone: Backbone | None = None,
     ) -> Setup:
-        """Build an experiment's architecture, beside its samples, on a device."""
+        """Build an experiment's architecture, beside its samples, on a device.
+
+        Raises:
+            UserError: A model of one's own does not fit the task.
+        """
         if device.type == "cpu":
             keep_freed_memory()
-        loss = PerSampleLoss(fuse(build(experiment, backbone).to(device)))
-        return cls(experiment, loss, train.to(device), test.to(device), device, backbone)
+        task, model = experiment.task, fuse(build(experiment, backbone).to(device))
+        usual = squared_error if task.has_values else cross_entropy
+        loss = PerSampleLoss(model, task.criterion or usual)
+        measure = loss if task.measure is None else PerSampleLoss(model, task.measure)
+        train, test = train.to(device), test.to(device)
+        if backbone is None:
+            require_outputs(loss, measure, train, experiment)
+        return cls(experiment, loss, measure, train, test, device, backbone)
 
     @property
-    def adam(self) -> AdamSettings:
+    def optimizer(self) -> OptimizerSettings:
         """Settings of the optimiser."""
-        return AdamSettings.of(self.experiment, len(self.train))
+        return OptimizerSettings.of(self.experiment, len(self.train))
 
     @property
     def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -141,7 +164,14 @@ class Setup:
         }
         if self.backbone is not None:
             settings["backbone_weights"] = self.backbone.weights_hash
+        if self.experiment.task.criterion is not None:
+            settings["criterion"] = self._values_of(self.loss, self.train)
         return settings
+
+    def _values_of(self, per_sample: PerSampleLoss, samples: Samples) -> list[float]:
+        few = samples.at(slice(N_SAMPLES))
+        outputs = outputs_of(self.loss, {}, few, train=False)
+        return values_of(per_sample.criterion, outputs, few.labels)
 
     def environment(self) -> dict:
         """Return what is recorded of the machine and the libraries because it changes rounding."""
@@ -151,10 +181,13 @@ class Setup:
         return machine
 
     def network_settings(self) -> dict:
-        """Return what decides the scores beside a checkpoint's parameters: the frozen part."""
+        """Return what decides the scores beside checkpoints: the frozen part, a task's measure."""
+        settings = {}
+        if self.experiment.task.measure is not None:
+            settings["measure"] = self._values_of(self.measure, self.test)
         if self.backbone is None:
-            return {}
-        return {
+            return settings
+        return settings | {
             "backbone": self.experiment.backbone,
             "backbone_weights": self.backbone.weights_hash,
             "random_crop": self.experiment.random_crop,
@@ -166,14 +199,13 @@ class Setup:
         Raises:
             UserError: The loss is not finite.
         """
-        e = self.experiment
-        return train(self.loss, self.start(seed), self.train, self.adam, e.batch_size, e.epochs)
+        e, start = self.experiment, self.start(seed)
+        return train(self.loss, start, self.train, self.optimizer, e.batch_size, e.epochs)
 
     def fit(self, state: State) -> dict[str, float]:
-        """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
-        found = {}
-        for split, samples in (("train", self.train), ("test", self.test)):
-            found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
-                self.loss, state, samples
-            )
-        return found
+        """Return mean loss and, of classes, accuracy (a share) on both splits, by name."""
+        return {
+            f"{split}_{name}": value
+            for split, samples in (("train", self.train), ("test", self.test))
+            for name, value in fit_of(self.loss, state, samples).items()
+        }

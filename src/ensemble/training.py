@@ -1,95 +1,27 @@
 """The one trainer: a stack of members on one schedule of batches with per-sample loss weights.
 
 Full training is a stack of one with all weights 1. Leave-one-out is one member per training sample
-whose weight is 0 at that sample. Adam is elementwise, so one optimiser over stacked parameters is
-exactly one optimiser per member.
+whose weight is 0 at that sample. One optimiser over stacked parameters is exactly one optimiser per
+member (`src.ensemble.optimizer`).
 
 An additional training step is one member per training sample, too, but all begin at the same
-parameters and end after one step: what Adam does in it is `AdamSettings.first_step`.
+parameters and end after one step: what it does is `OptimizerSettings.first_step`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from src.data.samples import Samples
 from src.ensemble.batching import find_whether_together
 from src.ensemble.generators import generator_states, set_generators
 from src.ensemble.independence import look_at_training
-from src.ensemble.members import Params, PerSampleLoss, Stack, State, repeat, size, unstack
+from src.ensemble.members import PerSampleLoss, Stack, State, repeat, size, unstack
+from src.ensemble.optimizer import OptimizerSettings
 from src.errors import DivergedError
-from src.experiments import Experiment
-
-ADAM_EPSILON = 1e-8  # torch's default
-
-
-@dataclass(frozen=True)
-class AdamSettings:
-    """Adam with the weight decay in the gradient (not decoupled).
-
-    Attributes:
-        learning_rate: Of the first step, and of all where there is no decay.
-        weight_decay: What is added to the gradient, per unit of a parameter.
-        decay_steps: Steps over which the learning rate decays to 0, linearly and without warm-up;
-            None: it does not.
-    """
-
-    learning_rate: float
-    weight_decay: float
-    decay_steps: int | None = None
-
-    @classmethod
-    def of(cls, experiment: Experiment, n_train: int) -> AdamSettings:
-        """Return the optimiser settings of training an experiment on `n_train` samples."""
-        chosen = experiment.hyperparameters
-        steps_per_epoch = -(-n_train // chosen.batch_size)
-        return cls(
-            chosen.learning_rate,
-            chosen.weight_decay,
-            experiment.epochs * steps_per_epoch if experiment.decays else None,
-        )
-
-    def optimizer(self, members: Stack) -> torch.optim.Adam:
-        """Return a fresh optimiser over the members' parameters."""
-        return torch.optim.Adam(
-            members.values(),
-            lr=self.learning_rate,
-            eps=ADAM_EPSILON,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
-
-    def first_step(self, params: Params, gradients: Stack) -> Stack:
-        """Return the members that a fresh optimiser's first step from `params` makes.
-
-        After one step both of Adam's moments, corrected for their bias, are those of one gradient
-        (Kingma and Ba 2015, algorithm 1), so that the step is
-
-            θ − lr · g / (|g| + ε)
-
-        with the weight decay in g.
-
-        Args:
-            params: Parameters θ of one member.
-            gradients: The gradient of each member's loss there, (M, ...); becomes the result.
-        """
-        with torch.no_grad():
-            for name, g in gradients.items():
-                g.add_(params[name], alpha=self.weight_decay)
-                g.div_(g.abs().add_(ADAM_EPSILON)).mul_(-self.learning_rate).add_(params[name])
-        return gradients
-
-    def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
-        """Return the schedule of the learning rate, to be stepped after each step."""
-        if self.decay_steps is None:
-            return None
-        n_steps = self.decay_steps
-        return LambdaLR(optimizer, lambda step: max(0.0, (n_steps - step) / n_steps))
 
 
 class TrainingDivergedError(DivergedError):
@@ -119,7 +51,7 @@ class Trainer:
         loss: The per-sample loss; the mode of its model decides about dropout.
         members: The members to start from, which are left as they are.
         samples: The training samples.
-        adam: Settings of the optimiser, which starts fresh.
+        optimizer: Settings of the optimiser, which starts fresh.
         weights: Weight (M, n_train) of each sample's loss in each member; None: 1. The weighted
             sum over a batch is divided by the batch's size, not by the sum of the weights.
 
@@ -132,7 +64,7 @@ class Trainer:
         loss: PerSampleLoss,
         members: Stack,
         samples: Samples,
-        adam: AdamSettings,
+        optimizer: OptimizerSettings,
         weights: Tensor | None = None,
     ) -> None:
         training = look_at_training(loss, unstack(members)[0], samples)
@@ -148,8 +80,8 @@ class Trainer:
         parameters = loss.parameters(self.members)
         for tensor in parameters.values():
             tensor.requires_grad_()
-        self.optimizer = adam.optimizer(parameters)
-        self.schedule = adam.schedule(self.optimizer)
+        self.optimizer = optimizer.optimizer(parameters)
+        self.schedule = optimizer.schedule(self.optimizer)
 
     def step(self, positions: Tensor) -> Tensor:
         """Take one step and return the summed weighted losses (M,) before it.
@@ -258,7 +190,8 @@ class Trainer:
     def state_of_member(self, m: int) -> tuple[State, dict]:
         """Return member m's state and its optimiser's state dict, as of a model trained alone.
 
-        The state dict is that of a `torch.optim.Adam` over the member's trainable parameters.
+        The state dict is that of the same optimiser of torch over the member's trainable
+        parameters.
         """
         member = {name: tensor[m].detach().clone() for name, tensor in self.members.items()}
         state_dict = self.optimizer.state_dict()
@@ -266,6 +199,7 @@ class Trainer:
             i: {
                 key: value.clone() if key == "step" else value[m].clone()
                 for key, value in state.items()
+                if value is not None  # the buffer of a momentum that there is not
             }
             for i, state in state_dict["state"].items()
         }

@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.experiments.models import MODELS
 from src.experiments.tasks import TASKS
 
-VARIABLE = "TDA_DEFINE"  # files, separated as those of PATH are
+VARIABLE = "TDA_DEFINE"  # names files, separated as those of PATH are
 
 _REGISTRIES = (MODELS, TASKS)
 _registered: dict[Path, list[tuple[dict, str]]] = {}  # what each file made known
@@ -24,19 +24,27 @@ def files_of_environment() -> list[Path]:
     return [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
-def load_definitions(files: Iterable[Path]) -> list[Path]:
-    """Run files that register models and tasks; return their absolute paths, each once.
+def loaded_files() -> list[Path]:
+    """Return the absolute paths of the files that are loaded."""
+    return list(_registered)
 
-    A file may import modules that lie beside it. One that was run before in this process is run
-    again, in place of what it registered then.
+
+def load_definitions(files: Iterable[Path]) -> list[Path]:
+    """Run files that register models and tasks, in place of those that were run before.
+
+    A file may import modules that lie beside it.
+
+    Returns:
+        Their absolute paths, each once.
 
     Raises:
         UserError: A file is not there, does not run, or registers what is not allowed; nothing that
             it registered stays.
     """
+    for file in list(_registered):
+        _forget(file)
     unique = list(dict.fromkeys(Path(file).resolve() for file in files))
     for file in unique:
-        _forget(file)
         before = [set(registry) for registry in _REGISTRIES]
         try:
             _run(file)
@@ -57,6 +65,30 @@ def load_definitions(files: Iterable[Path]) -> list[Path]:
     return unique
 
 
+def defined_tasks() -> list[str]:
+    """Return the names of the tasks that files registered."""
+    return [name for known in _registered.values() for registry, name in known if registry is TASKS]
+
+
+def said_by(what: str, error: BaseException) -> str:
+    """Return one line of an error that a function of a file raised: where, what and the error."""
+    files = {str(file) for file in _registered}
+    lines = [
+        f"{frame.filename}, line {frame.lineno}: "
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename in files
+    ]
+    return f"{lines[-1] if lines else ''}{what}: {described(error)}"
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and the first line of its message."""
+    if isinstance(error, UserError):
+        return str(error)
+    first = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {first}"
+
+
 def _forget(file: Path) -> None:
     for registry, name in _registered.pop(file, []):
         registry.pop(name, None)
@@ -73,14 +105,10 @@ def _run(file: Path) -> None:
     sys.path.append(str(file.parent))  # behind everything: what lies there hides no library
     try:
         spec.loader.exec_module(module)
-    except UserError as error:
-        raise UserError(f"{_where(file, error)}: {error}") from error
     except SyntaxError as error:
-        raise UserError(f"{file}, line {error.lineno}: {error.msg}") from error
+        raise UserError(f"{error.filename or file}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:  # whatever a file of one's own may do
-        raise UserError(
-            f"{_where(file, error)}: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise UserError(f"{_where(file, error)}: {described(error)}") from error
     finally:
         sys.path.remove(str(file.parent))
 
@@ -93,8 +121,3 @@ def _where(file: Path, error: BaseException) -> str:
         if frame.filename == str(file)
     ]
     return f"{file}, line {lines[-1]}" if lines else str(file)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [""])[0][:200]

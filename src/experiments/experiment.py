@@ -95,8 +95,8 @@ class Experiment:
 
     @property
     def n_train(self) -> int:
-        """Number of training samples."""
-        return self.n_per_class * len(self.task.classes)
+        """Number of training samples, of a task that is described."""
+        return self.n_per_class * (1 if self.task.has_values else len(self.task.classes))
 
     @property
     def splits(self) -> dict[str, str]:

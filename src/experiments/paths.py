@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.experiments.definitions import loaded_files
 from src.experiments.experiment import Experiment
 from src.experiments.models import TINY_BACKBONE
 
@@ -19,10 +20,16 @@ class Paths:
     root: Path
 
     def call(self, script: str, *arguments: object) -> tuple[str, ...]:
-        """Return a script and its arguments, the root among them where it is not the default."""
+        """Return a script and its arguments.
+
+        Among them are files of definitions that are loaded, and the root where it is not the
+        default.
+        """
         root = self.root.resolve()
-        option = () if root == REPOSITORY else ("--root", root)
-        return (script, *map(str, (*arguments, *option)))
+        options = [] if root == REPOSITORY else ["--root", root]
+        for file in loaded_files():
+            options += ["--define", file]
+        return (script, *map(str, (*arguments, *options)))
 
     def command(self, script: str, *arguments: object) -> str:
         """Return the command line that runs a script on this root, for a shell."""

@@ -40,8 +40,12 @@ class Task:
             digits.
         classes: Labels that belong to the task; None: all that the data have.
         n_classes: Outputs of a classifier; None: as many as the data have class names or, without
-            these, the largest label and one more. 0 where targets are values.
+            these, the largest label and one more; None too where targets are values.
         input_shape: Shape of one input; None: that of the data.
+        target_shape: Shape of one target where targets are values, as the data say; None: targets
+            are classes.
+        label_column: Of a repository or folder: the column of labels; None: "label" or, without it,
+            the only one of class labels.
         one_pool: Whether train and test samples are drawn from one pool (and must be disjoint)
             rather than from two splits of the source; so they are, too, where there is but one.
         normalised: Of images: whether inputs are scaled to mean .5 and standard deviation .5 per
@@ -49,7 +53,7 @@ class Task:
         class_names: What figures call each label, by label; where the source has names too, these
             must be the same. Empty: the source's or, without these, "class 0" and so on.
         criterion: Per-sample loss (B,) of outputs (B, ...) and targets (B, ...); None:
-            cross-entropy.
+            cross-entropy, of values the squared error.
         measure: What of a test sample is attributed, (B,) of outputs and targets; None: the loss.
         text: Makes the text that stands for one input on a sheet of pairs; None: the image, or
             the input's numbers.
@@ -66,6 +70,8 @@ class Task:
     classes: tuple[int, ...] | None = None
     n_classes: int | None = None
     input_shape: tuple[int, ...] | None = None
+    target_shape: tuple[int, ...] | None = None
+    label_column: str | None = None
     one_pool: bool = False
     normalised: bool = False
     class_names: tuple[str, ...] = ()
@@ -137,6 +143,17 @@ class Task:
         if not isinstance(self.one_pool, bool) or not isinstance(self.normalised, bool):
             yield "one_pool and normalised are True or False"
         yield from hyperparameters.problems(self.hyperparameters)
+
+    @property
+    def is_described(self) -> bool:
+        """Whether it is known what the data are like (`src.data.samples.described`)."""
+        kind = self.n_classes is not None and self.classes is not None
+        return self.input_shape is not None and (kind or self.has_values)
+
+    @property
+    def has_values(self) -> bool:
+        """Whether targets are values rather than classes, as far as is known."""
+        return self.target_shape is not None
 
     @property
     def source(self) -> str:
@@ -242,7 +259,7 @@ def register_task(
     """
     if name in TASKS:
         raise UserError(f"task {name!r} is there already ({', '.join(TASKS)}): take another name")
-    own = set(Task.__dataclass_fields__) - {"name", "hyperparameters"}
+    own = set(Task.__dataclass_fields__) - {"name", "hyperparameters", "target_shape"}
     unknown = [key for key in given if key not in own and key not in hyperparameters.NAMES]
     if unknown:
         allowed = ", ".join(sorted(own | set(hyperparameters.NAMES)))
@@ -254,6 +271,9 @@ def register_task(
         fields["n_per_class"] = (n_per_class,)
     chosen = {key: fields.pop(key) for key in hyperparameters.NAMES if key in fields}
     lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    for key in ("class_names", "feature_names"):  # not of a library's own type, which no file holds
+        if _are_texts(tuple(fields.get(key, ()))):
+            lists[key] = tuple(map(str, fields.get(key, ())))
     task = Task(name, n_test_per_class=n_test_per_class, hyperparameters=chosen, **(fields | lists))
     TASKS[name] = task
     return task

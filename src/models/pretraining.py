@@ -101,14 +101,14 @@ def unused(task: Task, used: Tensor, source: Path | None) -> tuple[Pool, Pool]:
         UserError: The source cannot be reached, or has too few such images.
     """
     excluded, classes, pools = fingerprints(used), None, []
-    for split, full in load_splits(task, source).items():
+    for split, full in load_splits(task, source)[1].items():
         others = ~np.isin(full.labels, task.classes)
         chosen = np.flatnonzero(others if others.any() else np.ones_like(others))
         if task.one_pool:
             chosen = np.random.default_rng(SEED).permutation(chosen)
             n_held_out = len(chosen) // 5
             chosen = chosen[n_held_out:] if split == "train" else chosen[:n_held_out]
-        images, labels = full.images(chosen.tolist()), full.labels[chosen]
+        images, labels = full.inputs(chosen.tolist()), full.labels[chosen]
         if classes is None:
             classes = np.unique(labels)
         seen = fingerprints(images)

@@ -12,7 +12,7 @@ import pandas as pd
 from src.analysis.fit import Fit
 from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
-from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
+from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
 from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
@@ -123,42 +123,71 @@ def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> Non
             "fit",
             fit.table(),
             "Accuracy and loss of the models",
-            "After the last epoch, in eval mode: the share of samples whose class is predicted, "
-            "and the mean cross-entropy. " + _unknown(fit),
+            f"After the last epoch, in eval mode: {_quantities(scores.experiment.task)}. "
+            + _unknown(fit),
         )
     else:
         report.facts("fit", {}, "Accuracy and loss of the models", _unknown(fit))
 
 
+def _quantities(task: Task) -> str:
+    share = "" if task.has_values else "the share of samples whose class is predicted, and "
+    return f"{share}the mean {_loss_name(task)}"
+
+
 def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     e = scores.experiment
-    names = [e.task.name_of(label) for label in e.task.classes]
     facts = {
         "model": e.model.name,
-        "task": f"{e.task.name}: {listed(names)}",
-        "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
+        "task": f"{e.task.name}: {_targets(e.task)}",
+        "training samples": _training_samples(scores),
         "test samples": len(scores.test_idx),
         "seeds": _seeds(scores.common_seeds),
     }
     missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
+    if e.task.measure is not None:
+        facts["what is attributed"] = (
+            "not the loss of a test sample but the task's own measure: helping is lowering it"
+        )
     if missing:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
-    first, last = e.kept_epochs[0], e.kept_epochs[-1]
-    if scores.given:
+    if scores.are_given:
         return facts | {
-            "kept checkpoints": f"{len(e.kept_epochs)}, named ckpt_epoch_{first} to "
-            f"ckpt_epoch_{last}, given by --checkpoints: how they were trained is not known here"
+            "checkpoints": f"{scores.n_checkpoints} of each training, which were given: how they "
+            "were trained is not known here"
         }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
-        + ("; one batch holds all training samples" if e.has_one_batch else ""),
+        + (
+            "; one batch holds all training samples"
+            if len(scores.train_idx) <= e.batch_size
+            else ""
+        ),
         "epochs": e.epochs,
-        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{first} "
-        f"to ckpt_epoch_{last}",
+        "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
+        f"{e.kept_epochs[-1]}, counted from 0",
         "optimiser": _optimiser(e),
     }
+
+
+def _targets(task: Task) -> str:
+    if task.has_values:
+        return "values" if task.target_shape == () else f"values of shape {task.target_shape}"
+    return listed([task.name_of(label) for label in task.classes])
+
+
+def _training_samples(scores: ExperimentScores) -> str:
+    experiment, n_train = scores.experiment, len(scores.train_idx)
+    is_balanced = not experiment.task.has_values and n_train == experiment.n_train
+    return f"{n_train}" + (f" ({experiment.n_per_class} per class)" if is_balanced else "")
+
+
+def _loss_name(task: Task) -> str:
+    if task.criterion is not None:
+        return "loss (the task's criterion)"
+    return "squared error" if task.has_values else "cross-entropy"
 
 
 def _optimiser(experiment: Experiment) -> str:
@@ -176,7 +205,9 @@ def _optimiser(experiment: Experiment) -> str:
 def _seeds(seeds: list[int]) -> str:
     """Return the seeds with their numbers."""
     numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
+    numbered = ", ".join(
+        f"{seed} (seed_id {numbers[seed]})" if seed in numbers else f"{seed}" for seed in seeds
+    )
     return f"{len(seeds)}: {numbered}"
 
 
@@ -226,9 +257,9 @@ class _Compared:
             "train_samples": len(scores.train_idx),
             "test_samples": len(scores.test_idx),
             **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
-            "epochs": NOT_KNOWN if scores.given else scores.experiment.epochs,
+            "epochs": NOT_KNOWN if scores.are_given else scores.experiment.epochs,
             "a_seed_drives": NOT_KNOWN
-            if scores.given
+            if scores.are_given
             else RANDOMNESS[scores.experiment.randomness],
             "models_evaluated": len(by_seed),
         }

@@ -1,4 +1,4 @@
-"""Sheets of single pairs with their images, and of a test sample's proponents and opponents."""
+"""Sheets of single pairs with what they hold, and of a test sample's proponents and opponents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pandas as pd
 from src.analysis.pairs import Influences, distinct_pairs, influences
 from src.analysis.scores import ExperimentScores
 from src.errors import UserError
-from src.plots.pairs import Pictures, influence_sheet, pair_sheet
+from src.plots.exhibits import Pictures
+from src.plots.pairs import influence_sheet, pair_sheet
 from src.plots.style import METHOD_LABELS, pvalue_text
 from src.reports.draws import DrawsReport
 from src.reports.reading import counted, of_methods
@@ -70,14 +71,20 @@ def report_pairs(
             f"influences_{test_index}",
             influence_sheet(found, pictures, test_position, alpha),
             f"Proponents and opponents of test sample {test_index}",
-            _reading_of_influences(found, scores, alpha),
+            " ".join([_reading_of_influences(found, scores, alpha), *pictures.readings()]),
         )
     for method, sides in sheets.items():
         report.figure(
             f"{method}_pairs{suffix}",
             pair_sheet(samples[method], p[method], sides, pictures, method),
             f"Most and least reliable pairs by {METHOD_LABELS[method]}",
-            _reading_of_sheet(samples[method], p[method], sides),
+            " ".join(
+                [
+                    _reading_of_sheet(samples[method], p[method], sides),
+                    "No sample is shown twice on a side.",
+                    *pictures.readings(),
+                ]
+            ),
         )
 
 
@@ -102,9 +109,7 @@ def _reading_of_sheet(
             f"{name}, {counted(len(pairs), 'pair')} with {reach}, {either} of them with scores of "
             "either sign."
         )
-    return " ".join(
-        [*parts, "→ is the label that most seeds predict. No sample is shown twice on a side."]
-    )
+    return " ".join(parts)
 
 
 def _reading_of_influences(
@@ -140,4 +145,4 @@ def _pictures(
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(images, scores.experiment.task.name_of, predictions)
+    return Pictures(images, scores.experiment.task, predictions)

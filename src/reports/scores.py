@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from src.analysis.scores import ExperimentScores
-from src.data.samples import load_tensors, to_samples
+from src.data.samples import inputs_key, load_tensors, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
@@ -146,7 +146,8 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         scores: The scores.
 
     Returns:
-        Of "train" and "test": images uint8 (n, C, H, W), labels and indices int64 (n,).
+        Of "train" and "test": images uint8 (n, C, H, W) or inputs (n, ...), labels (n, ...) and
+        indices int64 (n,).
 
     Raises:
         UserError: The tensors are missing or damaged, or others.
@@ -160,7 +161,9 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         try:
             at = samples.positions(torch.from_numpy(index))
             if samples.at(at).digest() == scores.digests[split]:
-                found[split] = {key: tensors[key][at] for key in ("images", "labels", "indices")}
+                found[split] = {
+                    key: tensors[key][at] for key in (inputs_key(tensors), "labels", "indices")
+                }
                 continue
         except KeyError as error:
             wrong = f"does not hold sample {error}, which {experiment.name} has scores of"
@@ -182,7 +185,7 @@ def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     if split == "train":
         options = next(iter(scores.options.values()))
         trained = {key: options[key] for key in ("backbone", "random_crop") if key in options}
-        command = given_command if scores.given else training_command
+        command = given_command if scores.are_given else training_command
         commands.insert(0, command(paths, replace(scores.experiment, **trained)))
     return " && ".join(f"{command} --overwrite" for command in dict.fromkeys(commands))
 

@@ -20,7 +20,7 @@ from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, State, stack
 from src.ensemble.memory import in_chunks, steps_at_once
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
 
@@ -53,8 +53,9 @@ class AdditionalStep:
                 draws.checkpoints,
                 train,
                 setup.test,
-                adam=setup.adam,
+                optimizer=setup.optimizer,
                 chunk_size=chunk_size,
+                measure=setup.measure,
             )
 
         return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}
@@ -66,8 +67,9 @@ def additional_step(
     train: Samples,
     test: Samples,
     *,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the scores of one chunk of training samples after another.
 
@@ -76,25 +78,27 @@ def additional_step(
         checkpoints: States θ of each of the C checkpoints.
         train: The training samples.
         test: The test samples.
-        adam: Settings of the fresh optimiser.
+        optimizer: Settings of the fresh optimiser.
         chunk_size: Members, each with its step on one sample, held at once: their parameters, no
             moments of an optimiser.
+        measure: What of a test sample is attributed; None: the loss.
 
     Yields:
         Scores (C, M, n_test) with M at most `chunk_size`.
     """
     loss.model.eval()
     # A step moves a confident sample's loss by less than the usual form of it has digits for.
-    loss = loss.accurate
-    base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
+    loss, measure = loss.accurate, (measure or loss).accurate
+    base = evaluate(measure, stack(checkpoints), test)  # (C, n_test)
 
     def scores(chunk: range) -> Tensor:
         losses = []
         for checkpoint in checkpoints:
             samples = train[chunk.start : chunk.stop]
             at, params = loss.at(checkpoint)
+            of_test, _ = measure.at(checkpoint)
             gradients = per_sample_gradients(at, params, *samples).stack()
-            losses.append(evaluate(at, adam.first_step(params, gradients), test))
+            losses.append(evaluate(of_test, optimizer.first_step(params, gradients), test))
         return torch.stack(losses) - base[:, None]
 
     yield from in_chunks(range(len(train)), chunk_size, scores)

@@ -49,6 +49,7 @@ class GradientSimilarity:
                 setup.train,
                 setup.test,
                 chunk_size=self.chunk_size or vectors_at_once(setup.loss, checkpoint, setup.train),
+                measure=setup.measure,
             )
 
         pairs = each_checkpoint(draws, similarity, f"gd and gc seed {draws.seed}")
@@ -57,7 +58,13 @@ class GradientSimilarity:
 
 
 def gradient_similarity(
-    loss: PerSampleLoss, checkpoint: State, train: Samples, test: Samples, *, chunk_size: int
+    loss: PerSampleLoss,
+    checkpoint: State,
+    train: Samples,
+    test: Samples,
+    *,
+    chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return grad-dot and grad-cos of all pairs at one checkpoint, each (n_train, n_test).
 
@@ -69,7 +76,9 @@ def gradient_similarity(
         train: The training samples.
         test: The test samples.
         chunk_size: Training samples whose gradients are held at once.
+        measure: What of a test sample is attributed; None: the loss.
     """
+    of_test, _ = (measure or loss).at(checkpoint)
     loss, params = loss.at(checkpoint)
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 
@@ -84,7 +93,7 @@ def gradient_similarity(
         train_norms = torch.cat([g.norms() for g in held])
 
         def block(batch: range) -> tuple[Tensor, Tensor]:
-            g_test = per_sample_gradients(loss, params, *test[batch.start : batch.stop])
+            g_test = per_sample_gradients(of_test, params, *test[batch.start : batch.stop])
             dot = torch.cat([g.inner(g_test) for g in held])
             norms = train_norms[:, None] * g_test.norms()
             # With a norm that has overflowed the quotient would be 0, and look like a cosine.

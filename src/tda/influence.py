@@ -58,6 +58,7 @@ class InfluenceFunction:
                 setup.test,
                 self.solver,
                 chunk_size=self.chunk_size or vectors_at_once(setup.loss, checkpoint, setup.train),
+                measure=setup.measure,
             )
 
         results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
@@ -74,6 +75,7 @@ def influence(
     solver: Solver,
     *,
     chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the scores (n_train, n_test) of all pairs at one checkpoint.
 
@@ -87,19 +89,23 @@ def influence(
         test: The test samples.
         solver: Applies the inverse Hessian.
         chunk_size: Vectors solved for at once.
+        measure: What of a test sample is attributed, whose gradient g(z) is; None: the loss.
 
     Returns:
         The scores, and what the solver knows of each solved vector, (min(n_train, n_test),), by
         name.
     """
+    of_test, _ = (measure or loss).at(checkpoint)
     loss, params = loss.at(checkpoint)
     hessian = Hessian(loss, params, train, solver.batch_size)
     transpose = len(train) <= len(test)
-    solved_side, other_side = (train, test) if transpose else (test, train)
+    sides = (loss, train), (of_test, test)
+    solved_side, other_side = sides if transpose else sides[::-1]
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 
-    def gradients(samples: Samples, batch: range) -> PerSampleGradients:
-        return per_sample_gradients(loss, params, *samples[batch.start : batch.stop])
+    def gradients(side: tuple[PerSampleLoss, Samples], batch: range) -> PerSampleGradients:
+        of_sample, samples = side
+        return per_sample_gradients(of_sample, params, *samples[batch.start : batch.stop])
 
     def rows(chunk: range) -> tuple[Tensor, dict[str, Tensor]]:
         vectors = in_chunks(
@@ -108,13 +114,13 @@ def influence(
         solved, of_solutions = solver.solve(hessian, torch.cat([*vectors]), transpose=transpose)
         solutions = unflatten(solved, params)
         products = in_chunks(
-            range(len(other_side)),
+            range(len(other_side[1])),
             batch_size,
             lambda batch: gradients(other_side, batch).contract(solutions),
         )
         return torch.cat([*products], 1), of_solutions
 
-    blocks, known = zip(*in_chunks(range(len(solved_side)), chunk_size, rows), strict=True)
+    blocks, known = zip(*in_chunks(range(len(solved_side[1])), chunk_size, rows), strict=True)
     products = torch.cat(blocks)
     scores = -(products if transpose else products.T)
     return scores, {name: torch.cat([chunk[name] for chunk in known]) for name in known[0]}

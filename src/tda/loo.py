@@ -26,7 +26,8 @@ from src.ensemble.evaluation import evaluate
 from src.ensemble.independence import require_batches, require_independent_samples
 from src.ensemble.members import PerSampleLoss, State, repeat, stack
 from src.ensemble.memory import in_chunks, members_at_once
-from src.ensemble.training import AdamSettings, Trainer, TrainingDivergedError
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.training import Trainer, TrainingDivergedError
 from src.errors import DivergedError, UserError
 from src.tda.estimator import Draws, Scores, collect
 
@@ -86,10 +87,11 @@ class LeaveOneOut:
                 left_out,
                 setup.train,
                 setup.test,
-                adam=setup.adam,
+                optimizer=setup.optimizer,
                 batch_size=experiment.batch_size,
                 n_epochs=experiment.epochs,
                 chunk_size=chunk_size,
+                measure=setup.measure,
             )
 
         left_out = [*range(len(setup.train)), NOTHING]
@@ -152,11 +154,14 @@ def retrained_losses(
     left_out: list[int],
     train: Samples,
     test: Samples,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     batch_size: int,
     n_epochs: int,
+    measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Train one member per left-out sample; yield test losses (M, n_test) at compared epochs.
+
+    With a `measure` it is what is evaluated in the place of the loss.
 
     Raises:
         DivergedError: A member's training loss is not finite; the message says whose.
@@ -164,13 +169,13 @@ def retrained_losses(
     members = repeat(retraining.start(), len(left_out))
     dtype = next(iter(loss.parameters(members).values())).dtype
     weights = left_out_weights(left_out, len(train)).to(train.device, dtype)
-    trainer = Trainer(loss, members, train, adam, weights)
+    trainer = Trainer(loss, members, train, optimizer, weights)
     loss.model.train()
     schedule = shuffled_epochs(len(train), batch_size, n_epochs)
     try:
         for epoch, _ in enumerate(trainer.epochs(schedule)):
             if epoch in retraining.compared_epochs:
-                yield evaluate(loss, trainer.members, test)
+                yield evaluate(measure or loss, trainer.members, test)
     except TrainingDivergedError as error:
         first = left_out[error.members[0]]
         whose = "nothing" if first == NOTHING else f"training sample {first}"
@@ -188,10 +193,11 @@ def leave_one_out(
     train: Samples,
     test: Samples,
     *,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     batch_size: int,
     n_epochs: int,
     chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the scores of one chunk of left-out samples after another.
 
@@ -202,10 +208,11 @@ def leave_one_out(
         left_out: Positions of the samples to leave out; NOTHING gives the numerical floor.
         train: The training samples.
         test: The test samples.
-        adam: Settings of the optimiser, which starts fresh in every retraining.
+        optimizer: Settings of the optimiser, which starts fresh in every retraining.
         batch_size: Samples in a batch.
         n_epochs: Number of epochs of a retraining.
         chunk_size: Members trained at once.
+        measure: What of a test sample is attributed; None: the loss.
 
     Yields:
         Scores (C, M, n_test) with M at most `chunk_size`.
@@ -217,14 +224,14 @@ def leave_one_out(
     """
     require_independent_samples(loss, checkpoints[0], test)
     require_batches(loss, checkpoints[0], train, batch_size, without_one=True)
-    base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
+    base = evaluate(measure or loss, stack(checkpoints), test)  # (C, n_test)
 
     def scores(chunk: list[int]) -> Tensor:
         losses = [
             compared
             for retraining in retrainings
             for compared in retrained_losses(
-                loss, retraining, chunk, train, test, adam, batch_size, n_epochs
+                loss, retraining, chunk, train, test, optimizer, batch_size, n_epochs, measure
             )
         ]
         return torch.stack(losses) - base[:, None]

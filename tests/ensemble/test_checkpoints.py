@@ -11,8 +11,8 @@ from torch import Tensor
 
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss
+from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.setup import train
-from src.ensemble.training import AdamSettings
 from src.experiments import Experiment, Paths, parse_experiment
 from src.models import build
 from tests import reference
@@ -81,7 +81,7 @@ def check_double(root: Path, name: str, seed: int) -> None:
         loss,
         start,
         samples(data),
-        AdamSettings.of(experiment, len(data[1])),
+        OptimizerSettings.of(experiment, len(data[1])),
         experiment.batch_size,
         experiment.epochs,
     )
@@ -111,7 +111,7 @@ def test_several_batches_an_epoch(together: bool, dtype: torch.dtype, dropout: f
     expected = reference.train(case.build, case.data[0], 7, 4, case.batch_size)
     loss = case.loss(together=together)
     start = Draw(7, 7).start(case.build)
-    found = train(loss, start, case.train, case.adam, case.batch_size, 4)
+    found = train(loss, start, case.train, case.optimizer, case.batch_size, 4)
     for state, plain in zip(found, expected, strict=True):
         assert state.loss == pytest.approx(plain.loss, rel=TOLERANCE[dtype])
         for parameter, value in plain.model.state_dict().items():
@@ -124,7 +124,7 @@ def test_training_goes_on_from_a_state_in_plain_torch(dtype: torch.dtype):
     plain = reference.train(case.build, case.data[0], 7, 4, case.batch_size)
     loss = case.loss()
     start = Draw(7, 7).start(case.build)
-    *_, ours = train(loss, start, case.train, case.adam, case.batch_size, 4)
+    *_, ours = train(loss, start, case.train, case.optimizer, case.batch_size, 4)
     assert_equal_when_continued(
         (with_parameters(case.build(), ours.params), ours.optimizer_state),
         (plain[-1].model, plain[-1].optimizer_state),
@@ -191,7 +191,7 @@ def test_sources_of_randomness(digits_root: Path, suffix: str, init_seed: int, b
     other = None if init_seed == batch_seed else batch_seed
     expected = reference.train(partial(build, experiment), data, init_seed, 2, batch_seed=other)
     loss = PerSampleLoss(build(experiment))
-    adam = AdamSettings.of(experiment, len(data[1]))
+    adam = OptimizerSettings.of(experiment, len(data[1]))
     start = Draw.of(experiment, seed).start(partial(build, experiment))
     *_, found = train(loss, start, samples(data), adam, 32, 2)
     for parameter, value in expected[-1].model.state_dict().items():

@@ -11,12 +11,13 @@ from torch.nn.utils import parametrizations
 
 from src.ensemble.members import PerSampleLoss, repeat, trainable
 from src.ensemble.memory import activation_bytes
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.training import Trainer
 from src.errors import UserError
 from src.tda.loo import leave_one_out, retrain
 from tests.tools import samples
 
-ADAM = AdamSettings(1e-3, 5e-3)
+ADAM = OptimizerSettings(1e-3, 5e-3)
 
 
 def trained(model: nn.Module, *shape: int, n: int = 6) -> Trainer:
@@ -163,7 +164,7 @@ def test_leave_one_out_is_refused():
                 [0, 1],
                 data,
                 data,
-                adam=ADAM,
+                optimizer=ADAM,
                 batch_size=3,
                 n_epochs=1,
                 chunk_size=2,

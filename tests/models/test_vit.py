@@ -30,7 +30,7 @@ from src.data.samples import Samples
 from src.ensemble import memory
 from src.ensemble.draws import Draw
 from src.ensemble.members import Params, PerSampleLoss, trainable
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.errors import UserError
 from src.models.backbones import Backbone, load_backbone
 from src.models.vit import LoraViT, query_and_value
@@ -151,9 +151,9 @@ class VitCase:
         return Draw(SEED, SEED).start(self.build)
 
     @property
-    def adam(self) -> AdamSettings:
+    def optimizer(self) -> OptimizerSettings:
         """The optimiser's settings: 3 batches an epoch."""
-        return AdamSettings(1e-3, 5e-3, decay_steps=3 * self.n_epochs)
+        return OptimizerSettings(1e-3, 5e-3, decay_steps=3 * self.n_epochs)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -304,7 +304,7 @@ def test_leave_one_out_equals_naive_training_with_dropout(
                 left_out,
                 train,
                 test,
-                adam=vit.adam,
+                optimizer=vit.optimizer,
                 batch_size=vit.batch_size,
                 n_epochs=vit.n_epochs,
                 chunk_size=chunk_size,
@@ -337,7 +337,7 @@ def test_additional_step(vit: VitCase, chunk_size: int, together: bool) -> None:
         vit.loss(together=together),
         vit.checkpoints,
         *vit.samples,
-        adam=AdamSettings(1e-3, 5e-3),
+        optimizer=OptimizerSettings(1e-3, 5e-3),
         chunk_size=chunk_size,
     )
     assert relative_error(torch.cat([*chunks], 1), vit.steps) < TOLERANCE[vit.dtype]
@@ -489,7 +489,7 @@ def test_leave_one_out_after_running_out_of_memory(monkeypatch: pytest.MonkeyPat
                     retrain(vit.start, vit.kept_epochs),
                     [0, 1, 2, 3],
                     *vit.samples,
-                    adam=vit.adam,
+                    optimizer=vit.optimizer,
                     batch_size=vit.batch_size,
                     n_epochs=vit.n_epochs,
                     chunk_size=chunk_size,

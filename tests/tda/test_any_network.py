@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from src.ensemble.checkpoints import train
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State, state_of
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.kernels.fuse import fuse
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
@@ -24,7 +24,7 @@ from tests.tda.test_layers import DTYPES, N_CLASSES
 from tests.tda.test_ways import NETS, WIDTH, data_of
 from tests.tools import TOLERANCE, relative_error, samples
 
-ADAM = AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+ADAM = OptimizerSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
 SEED, N_EPOCHS, BATCH_SIZE = 7, 2, 5
 N_TRAIN, N_TEST = 8, 3  # batches of 5 and 3
 
@@ -145,7 +145,7 @@ class Work:
             left_out,
             samples(self.train),
             samples(self.test),
-            adam=ADAM,
+            optimizer=ADAM,
             batch_size=BATCH_SIZE,
             n_epochs=N_EPOCHS,
             chunk_size=chunk_size,
@@ -248,7 +248,9 @@ def test_other_methods(name: str):
     dot, cosine = gradient_similarity(loss, state, train_samples, test_samples, chunk_size=3)
     check(dot, reference.grad_dot)
     check(cosine, reference.grad_cos)
-    steps = additional_step(loss, [state], train_samples, test_samples, adam=ADAM, chunk_size=3)
+    steps = additional_step(
+        loss, [state], train_samples, test_samples, optimizer=ADAM, chunk_size=3
+    )
     check(torch.cat([*steps], 1)[0], reference.ats)
     for solver, naive in SOLVERS.values():
         scores, _ = influence(loss, state, train_samples, test_samples, solver, chunk_size=3)
@@ -278,7 +280,7 @@ def test_resnet18():
         [0, 11, NOTHING],
         data,
         test,
-        adam=ADAM,
+        optimizer=ADAM,
         batch_size=6,
         n_epochs=2,
         chunk_size=3,
@@ -293,5 +295,5 @@ def test_resnet18():
     dot, cosine = gradient_similarity(loss, states[-1], some, test, chunk_size=3)
     assert relative_error(dot.flatten(), reference.grad_dot(*naive)) < 1e-4
     assert relative_error(cosine.flatten(), reference.grad_cos(*naive)) < 1e-4
-    steps = additional_step(loss, states[-1:], some, test, adam=ADAM, chunk_size=2)
+    steps = additional_step(loss, states[-1:], some, test, optimizer=ADAM, chunk_size=2)
     assert relative_error(next(steps).flatten(), reference.ats(*naive)) < 1e-3

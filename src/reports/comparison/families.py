@@ -6,6 +6,7 @@ A family is compared by the methods that all of it have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import combinations, pairwise
 
 import pandas as pd
@@ -41,10 +42,10 @@ def report_families(
             report,
             f"size_{'_'.join(key)}",
             f"Training set size: {_name(key)}",
-            by_size,
+            partial(by_size, has_classes=not members[0].task.has_values),
             _rows(summaries, members, "n_per_class"),
             steps,
-            _reading_of_size(steps, [e.n_per_class for e in members], n_draws),
+            _reading_of_size(steps, members, n_draws),
         )
     for key, members in _families(experiments, "model"):
         _report(
@@ -142,16 +143,15 @@ def _report(
 
 
 def _reading_of_size(
-    steps: dict[tuple[str, str, str], Estimate], sizes: list[int], n_draws: int
+    steps: dict[tuple[str, str, str], Estimate], members: list[Experiment], n_draws: int
 ) -> str:
     signs: dict[str, list[int]] = {}
     for (method, *_), step in steps.items():
         signs.setdefault(method, []).append(step.sign)
     words = {m: _way(own) for m, own in signs.items()}
-    return (
-        f"The mean p-value from {sizes[0]} to {sizes[-1]} samples per class: "
-        f"{told(words, n_draws)}."
-    )
+    first, last = members[0].n_per_class, members[-1].n_per_class
+    of_what = "training samples" if members[0].task.has_values else "samples per class"
+    return f"The mean p-value from {first} to {last} {of_what}: {told(words, n_draws)}."
 
 
 def _way(signs: list[int]) -> str:

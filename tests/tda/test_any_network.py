@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from src.ensemble.checkpoints import train
+from src.ensemble.setup import train
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State, state_of
 from src.ensemble.optimizer import OptimizerSettings

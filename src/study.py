@@ -9,37 +9,31 @@ All of it stays in memory; `report` alone writes, and only to the folder that it
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from src.data.loaded import checked
-from src.data.samples import Samples, network_inputs
-from src.ensemble.draws import load_seeds, without_drawing
+from src.ensemble.draws import load_seeds
+from src.ensemble.generators import without_drawing
 from src.ensemble.given import take_states
 from src.ensemble.members import State
+from src.ensemble.own import Pair, own_setup
 from src.ensemble.predictions import predictions
-from src.ensemble.setup import Setup
 from src.errors import DivergedError, UserError
-from src.experiments import METHODS, Experiment, Model, Task
-from src.models import build
+from src.experiments import METHODS
 from src.progress import progress
 from src.steps import choose_device
 from src.tda.estimator import Draws, Estimator, compute
-from src.tda.estimators import estimator_of
+from src.tda.estimators import estimators_of
 from src.tda.pieces import Pieces
 from src.tda.scoring import score_content, score_settings
 
 TESTS = ("ttest", "snr")
 
-Pair = tuple[Any, Any]
 States = Sequence[Sequence[Mapping[str, Tensor]]]
 Methods = Sequence[str | Estimator]
 
@@ -97,31 +91,22 @@ class Study:
         if checkpoints is not None:
             n_each = _number_of_each(checkpoints)
             hyperparameters = {"epochs": n_each, "n_checkpoints": n_each, **hyperparameters}
-        data = checked({"train": train, "test": test}, "Study")
-        task = _task_of(
-            data,
-            name,
-            load=lambda: data,
-            n_classes=n_classes,
-            class_names=tuple(class_names),
-            feature_names=tuple(feature_names),
-            text=text,
-            criterion=criterion,
-            measure=measure,
-        )
-        makes = _taking_a_task(factory)
         self._device = choose_device(device)
         with without_drawing(self._device):
-            experiment = _experiment_of(makes, task, hyperparameters)
-            splits = (
-                Samples(
-                    network_inputs(inputs, task),
-                    torch.from_numpy(targets),
-                    torch.arange(len(targets)),
-                )
-                for inputs, targets in (data["train"], data["test"])
+            self._setup = own_setup(
+                factory,
+                train,
+                test,
+                self._device,
+                hyperparameters,
+                name=name,
+                n_classes=n_classes,
+                class_names=tuple(class_names),
+                feature_names=tuple(feature_names),
+                text=text,
+                criterion=criterion,
+                measure=measure,
             )
-            self._setup = Setup.of(experiment, *splits, self._device)
         self._seeds = load_seeds()
         self._trained: dict[int, list[State]] = {}
         if checkpoints is not None:
@@ -239,25 +224,14 @@ class Study:
 
     def _wanted(self, methods: Methods) -> dict[str, Estimator]:
         """Return what computes each method that was asked for."""
-        wanted: dict[str, Estimator] = {}
-        for given in [methods] if isinstance(methods, str) else methods:
-            estimator = estimator_of(given) if isinstance(given, str) else given
-            if isinstance(estimator, type) or not hasattr(estimator, "methods"):
-                raise UserError(
-                    f"{given!r} is neither a method ({', '.join(METHODS)}) nor an estimator with "
-                    "its options, such as GradientSimilarity()"
-                )
-            for method in (given,) if isinstance(given, str) else estimator.methods:
-                if wanted.setdefault(method, estimator) != estimator:
-                    raise UserError(f"{method} is asked for twice, with different options")
+        wanted = estimators_of(methods)
+        for method, estimator in wanted.items():
             if self._is_given and estimator.retrains:
                 raise UserError(
-                    f"{estimator.methods[0]} repeats each training without a sample, and how the "
-                    "given checkpoints were trained is not known: leave it out, ask for "
+                    f"{method} repeats each training without a sample, and how the given "
+                    "checkpoints were trained is not known: leave it out, ask for "
                     "LeaveOneOut('continue') of src.tda.loo, or have the study train"
                 )
-        if not wanted:
-            raise UserError(f"no method is asked for: choose from {', '.join(METHODS)}")
         return wanted
 
     def _first_seeds(self, n_seeds: int | None, *, at_least: int) -> list[int]:
@@ -276,17 +250,10 @@ class Study:
     ) -> dict[str, dict[int, dict]]:
         """Return what score files would hold, by method and seed, computed where it is not yet."""
         with without_drawing(self._device):
-            by_seed = [
-                {e: self._of_seed(e, seed) for e in dict.fromkeys(wanted.values())}
-                for seed in seeds
-            ]
-        return {
-            method: {
-                seed: of_estimators[estimator][method]
-                for seed, of_estimators in zip(seeds, by_seed, strict=True)
+            return {
+                method: {seed: self._of_seed(estimator, seed)[method] for seed in seeds}
+                for method, estimator in wanted.items()
             }
-            for method, estimator in wanted.items()
-        }
 
     def _of_seed(self, estimator: Estimator, seed: int) -> dict[str, dict]:
         key = estimator, seed
@@ -326,72 +293,3 @@ def _number_of_each(checkpoints: States) -> int:
     if min(numbers) != max(numbers):
         raise UserError(f"checkpoints are {numbers} of the trainings, not as many of each")
     return numbers[0]
-
-
-def _task_of(data: Mapping[str, tuple[Tensor, np.ndarray]], name: str, **given: Any) -> Task:
-    """Return a task that says what the data are like.
-
-    Raises:
-        UserError: There are no samples, or more classes than were said.
-    """
-    (inputs, targets), (_, test_targets) = data["train"], data["test"]
-    if not (len(targets) and len(test_targets)):
-        raise UserError("train and test must hold a sample each, at least")
-    shape = tuple(inputs.shape[1:])
-    if targets.dtype.kind == "f":
-        return Task(
-            name, (len(targets),), 1, input_shape=shape, target_shape=targets.shape[1:], **given
-        )
-    classes, counts = np.unique(targets, return_counts=True)
-    largest = int(max(targets.max(), test_targets.max()))
-    n_classes = given.pop("n_classes") or len(given["class_names"]) or largest + 1
-    if largest >= n_classes:
-        raise UserError(
-            f"a sample is of class {largest}, and n_classes is {n_classes}: classes are 0 to "
-            f"{n_classes - 1}"
-        )
-    # Of as many samples as all classes have; the experiment's number of samples tells whether it is
-    # that of all.
-    return Task(
-        name,
-        (int(counts.min()),),
-        1,
-        classes=tuple(classes.tolist()),
-        n_classes=n_classes,
-        input_shape=shape,
-        **given,
-    )
-
-
-def _taking_a_task(factory: Callable[..., nn.Module]) -> Callable[[Task], nn.Module]:
-    """Return a factory that takes a task, and passes it on only where it is asked for."""
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise UserError(
-            f"factory is {type(factory).__name__}, not a function that makes a new network: give "
-            "the network's class, or lambda: Network(...)"
-        )
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # of some that are written in C
-        return lambda task: factory()
-    takes_task = any(
-        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        for p in parameters
-    )
-    return factory if takes_task else lambda task: factory()
-
-
-def _experiment_of(
-    makes: Callable[[Task], nn.Module], task: Task, hyperparameters: dict[str, Any]
-) -> Experiment:
-    """Return the experiment of a factory, whose model is called after the network's class."""
-    model = Model("network", makes, hyperparameters)
-    experiment = Experiment(model, task, *task.n_per_class)
-    network = build(experiment)
-    if build(experiment) is network:
-        raise UserError(
-            "factory returns the same network each time, so that no seed would start anew: have it "
-            "make one, lambda: Network(...)"
-        )
-    kind = re.sub(r"[^A-Za-z0-9]+", "-", type(network).__name__).strip("-")
-    return replace(experiment, model=replace(model, name=kind))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from src.ensemble.setup import train
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.setup import train
 from src.kernels.fuse import fuse
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity

@@ -36,8 +36,15 @@ class Fit:
                 unknown.setdefault(reason, []).append(seed)
             else:
                 known[seed] = {name: last[name] for name in QUANTITIES}
-        frame = pd.DataFrame.from_dict(known, orient="index", columns=QUANTITIES)
-        return cls(frame.rename_axis("seed"), unknown)
+        return cls.known(known, unknown)
+
+    @classmethod
+    def known(
+        cls, by_seed: dict[int, dict[str, float]], unknown: dict[str, list[int]] | None = None
+    ) -> Fit:
+        """Return what is known of each seed, QUANTITIES by name, and why of others it is not."""
+        frame = pd.DataFrame.from_dict(by_seed, orient="index", columns=QUANTITIES)
+        return cls(frame.rename_axis("seed"), unknown or {})
 
     def table(self) -> pd.DataFrame:
         """Return the numbers by seed, and below them mean and standard deviation (T − 1)."""

@@ -38,13 +38,13 @@ class Page:
     report_overview: Callable[[Report], None]
 
     @classmethod
-    def of_experiment(cls, paths: Paths, scores: ExperimentScores, output: Path | None) -> Page:
-        """Return the page of one experiment, in a folder that was asked for or its own."""
+    def of_experiment(cls, folder: Path, scores: ExperimentScores, fit: Fit) -> Page:
+        """Return the page of one experiment in a folder."""
         return cls(
-            output or paths.results(scores.experiment),
+            folder,
             scores.experiment.name,
             scores.digest,
-            lambda report: report_experiment(report, paths, scores),
+            lambda report: report_experiment(report, scores, fit),
         )
 
     @classmethod
@@ -98,13 +98,13 @@ def check_page(output: Path | None, experiments: list[Experiment]) -> None:
         check_output(output, only)
 
 
-def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) -> None:
+def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> None:
     """Write what an experiment is, and accuracy and loss by seed.
 
     Args:
         report: Takes them.
-        paths: Every path below the root.
         scores: The scores.
+        fit: How well the models fit.
     """
     report.facts(
         "experiment",
@@ -116,7 +116,6 @@ def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) ->
         },
         "Experiment",
     )
-    fit = Fit.of(paths, scores)
     if len(fit.by_seed):
         report.table(
             "fit",

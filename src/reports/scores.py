@@ -50,11 +50,22 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
         for m in methods
     }
     _check_alike(paths, experiment, files)
-    first = next(iter(files[methods[0]].values()))
+    return gathered(experiment, files).of_common_seeds()
+
+
+def gathered(experiment: Experiment, files: dict[str, dict[int, dict]]) -> ExperimentScores:
+    """Return the scores in the contents of score files, by method and seed.
+
+    They are of the same pairs, settings and checkpoints.
+    """
+    first = next(iter(next(iter(files.values())).values()))
     return ExperimentScores(
         experiment,
-        {m: np.stack([f["scores"].numpy() for f in files[m].values()]) for m in methods},
-        {m: have[m] for m in methods},
+        {
+            m: np.stack([f["scores"].numpy() for f in of_seeds.values()])
+            for m, of_seeds in files.items()
+        },
+        {m: list(of_seeds) for m, of_seeds in files.items()},
         first["train_idx"].numpy(),
         first["test_idx"].numpy(),
         {m: _options(next(iter(of_seeds.values()))) for m, of_seeds in files.items()},
@@ -72,7 +83,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
             for seed, content in of_seeds.items()
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
-    ).of_common_seeds()
+    )
 
 
 def check_scores(

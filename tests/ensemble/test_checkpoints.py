@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.ensemble.checkpoints import train
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss
+from src.ensemble.setup import train
 from src.ensemble.training import AdamSettings
 from src.experiments import Experiment, Paths, parse_experiment
 from src.models import build

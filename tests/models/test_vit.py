@@ -626,9 +626,13 @@ def test_every_method_by_its_script_without_naming_the_backbone(
     assert "finished before" in call_well(script, *arguments)
 
 
-def test_random_crop_is_recorded_and_used(cropped_root: Path, copy_of: object) -> None:
+def test_random_crop_is_recorded_and_used(
+    cropped_root: Path, copy_of: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = copy_of(cropped_root)
     arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
+    # No later process could go on with the stream of crops.
+    monkeypatch.setattr("src.tda.scoring.PartialFile", None)
     call_well("run_gd_and_gc", *arguments)
     path = root / "tda_scores" / EXPERIMENT / "gd" / f"{SEED}.pt"
     first = torch.load(path, weights_only=True)
@@ -643,18 +647,18 @@ def test_random_crop_is_recorded_and_used(cropped_root: Path, copy_of: object) -
 def test_random_crop_training_equals_its_retraining(cropped_root: Path) -> None:
     """Evaluating in between must not move the crops and masks of the training."""
     from src.ensemble.checkpoint_files import as_trained
-    from src.ensemble.checkpoints import Setup, train
+    from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.evaluation import evaluate
     from src.ensemble.members import stack
+    from src.ensemble.setup import Setup
     from src.experiments import Paths, parse_experiment
 
     paths = Paths(cropped_root)
     experiment = as_trained(parse_experiment(EXPERIMENT), paths, SEED, 0)
     setup = Setup.load(experiment, paths, torch.device("cpu"))
-    states = train(setup.loss, setup.start(SEED), setup.train, setup.adam, 32, 15)
-    for state in states:  # noqa: B007
+    for state in setup.training(SEED):  # noqa: B007
         evaluate(setup.loss, stack([state.params]), setup.test)
-    saved = setup.load_checkpoints(SEED, 0)[-1]
+    saved = Checkpoints(setup, paths).load(SEED, 0)[-1]
     assert relative_error(flatten(stack([state.params])), flatten(stack([saved]))) < 1e-4
 
 

@@ -18,7 +18,10 @@ from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import ConjugateGradient, Exact, Lissa, Solver
+from src.tda.solvers import Solver
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.tda.test_layers import DTYPES, N_CLASSES
 from tests.tda.test_ways import NETS, WIDTH, data_of

@@ -143,7 +143,7 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "per class" not in text  # of 11 samples in three classes
     assert "one batch" not in text
     assert (tmp_path / "out/figures/influences_4.png").exists()
-    with open("out/mean_pvalues.csv") as file:
+    with Path("out/mean_pvalues.csv").open() as file:
         assert next(csv.reader(file))[1:] == list(METHODS)
     assert matplotlib.rcParams["lines.linewidth"] == 7
     assert plt.get_backend() == backend

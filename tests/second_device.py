@@ -23,11 +23,11 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from src.data.pixel_values import PixelValues
 from src.data.samples import Samples
-from src.ensemble import checkpoints
+from src.ensemble import setup
 from src.ensemble.evaluation import accuracy_and_loss, evaluate, predict
 from src.ensemble.members import PerSampleLoss, stack, trainable
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.kernels.fuse import fuse
 from src.models.cnn import CNN2, CNN3
 from src.tda import hessian_products, loo
@@ -35,10 +35,12 @@ from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.hessian import load_forward_mode_rules
 from src.tda.influence import influence
-from src.tda.solvers import ConjugateGradient, Exact, Lissa
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 
 DEVICE = "second"
-ADAM = AdamSettings(1e-3, 5e-3, decay_steps=8)
+ADAM = OptimizerSettings(1e-3, 5e-3, decay_steps=8)
 N_TRAIN, N_TEST, BATCH_SIZE, N_EPOCHS = 6, 5, 4, 2
 
 
@@ -150,7 +152,7 @@ class Work:
 
     def training(self) -> None:
         """Train one member."""
-        states = checkpoints.train(self.loss, self.params, self.train, ADAM, BATCH_SIZE, N_EPOCHS)
+        states = setup.train(self.loss, self.params, self.train, ADAM, BATCH_SIZE, N_EPOCHS)
         for state in states:
             for name, p in state.params.items():
                 self.check(p, *self.params[name].shape)
@@ -256,7 +258,7 @@ def main(name: str, *stages: str) -> None:
     load_forward_mode_rules()
     model, images, transform = MODELS[name]()
     model = fuse(model)
-    loo.shuffled_epochs = checkpoints.shuffled_epochs = schedule
+    loo.shuffled_epochs = setup.shuffled_epochs = schedule
     # Of the memory of a fake there is no address, only what stands for it.
     FakeTensor.data_ptr = lambda tensor: tensor.untyped_storage()._cdata
     with NoSuchDevice(allow_non_fake_inputs=False), Answers():

@@ -123,7 +123,7 @@ def vit() -> tuple[nn.Module, Callable, Callable]:
     )
     pixels = PixelValues((8, 8))
     backbone = Backbone.of(ViTForImageClassification(config).eval(), pixels)
-    model = LoraViT(backbone, rank=4, alpha=4, dropout=0.1)
+    model = LoraViT(backbone, 10, rank=4, alpha=4, dropout=0.1)
     return model, lambda n: torch.randint(0, 256, (n, 1, 12, 12), dtype=torch.uint8), pixels
 
 

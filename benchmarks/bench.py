@@ -69,6 +69,7 @@ from src.tda.solvers.lissa import Lissa  # noqa: E402
 from tests import reference  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+EARLIER = "# Earlier versions"  # the heading below which nothing is measured anew
 EXPERIMENTS = ("cnn2_mnist3_10pc", "cnn2_cifar10_10pc", "vit_mnist3_10pc")
 PROJECTED = ("cnn2_mnist3_50pc", "cnn2_cifar10_50pc")  # of these few members, once
 SHORT = 2.0  # seconds that a stage is repeated for at least: other loads come and go
@@ -542,8 +543,9 @@ def machine(device: torch.device) -> str:
 
 
 def write(lines: list[str]) -> None:
-    """Write the results."""
-    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Write the results above those of earlier versions."""
+    _, *earlier = RESULTS.read_text(encoding="utf-8").partition(f"\n{EARLIER}")
+    RESULTS.write_text("\n".join(lines) + "\n" + "".join(earlier), encoding="utf-8")
 
 
 def main() -> None:

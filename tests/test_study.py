@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,14 @@ def test_given_checkpoints(n_trained: list[int], tmp_path: Path):
     assert "a seed drives" not in text
 
 
+def test_what_a_seed_drives():
+    assert study()._setup.experiment.randomness == ""
+    pre_trained = Study(lambda: copy.deepcopy(SAME), TRAIN, TEST, **SETTINGS)
+    assert pre_trained._setup.experiment.randomness == "batch"
+    scores = pre_trained.scores(["gd"], n_seeds=2)["gd"]
+    assert not np.allclose(scores[0], scores[1])  # by the order of batches
+
+
 def test_running_statistics_belong_to_a_training():
     def normalised() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3))
@@ -253,6 +262,19 @@ WRONG = {
     "numbers": (
         lambda: study(checkpoints=[[SAME.state_dict()], [SAME.state_dict()] * 2]),
         r"\[1, 2\] of the trainings",
+    ),
+    "one training twice": (
+        lambda: Study(network, TRAIN, TEST, checkpoints=[[SAME.state_dict()]] * 2),
+        "training 0 and checkpoint 0 of training 1 hold the same parameters",
+    ),
+    "one list": (
+        lambda: study(checkpoints=[SAME.state_dict()]),
+        "give a list of them for each training",
+    ),
+    "networks": (lambda: study(checkpoints=[[SAME]]), "hold a Sequential, not state dicts"),
+    "other numbers": (
+        lambda: study(checkpoints=[[SAME.state_dict()]]),
+        "n_checkpoints is 2, and 1 of each",
     ),
     "equal": (
         lambda: Study(network, TRAIN, TEST, checkpoints=[[SAME.state_dict()] * 2]),

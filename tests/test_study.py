@@ -21,6 +21,7 @@ from src.experiments import METHODS, Paths, parse_experiment
 from src.models.cnn import CNN2
 from src.storage.files import digest
 from src.study import Study
+from src.tda.estimators import ESTIMATORS
 from src.tda.gradient_similarity import GradientSimilarity
 from src.tda.influence import InfluenceFunction
 from src.tda.loo import LeaveOneOut
@@ -96,6 +97,12 @@ def test_nothing_is_computed_twice_or_written(
     assert n_trained == load_seeds()[:3]
     assert torch.equal(torch.get_rng_state(), state)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_method_has_its_estimator():
+    assert sorted(METHODS) == sorted(method for e in ESTIMATORS for method in e.methods)
+    assert [e().retrains for e in ESTIMATORS] == [e is LeaveOneOut for e in ESTIMATORS]
+    assert not LeaveOneOut("continue").retrains
 
 
 def test_options_by_estimators():
@@ -240,6 +247,10 @@ WRONG = {
     "hyper-parameter": (lambda: study(epoch=3), "there is no field 'epoch'"),
     "epochs": (lambda: study(epochs=0), "epochs is 0"),
     "checkpoints": (lambda: study(n_checkpoints=5), "epochs"),
+    "default epochs": (
+        lambda: Study(network, TRAIN, TEST, n_checkpoints=20),
+        "epochs must be at least n_checkpoints",
+    ),
     "name": (lambda: study(name="my_study"), "letters, digits and inner hyphens"),
     "device": (lambda: study(device="abacus"), "there is no device 'abacus'"),
     "criterion": (lambda: study(criterion=lambda o, t: o.sum()), "not a number for each"),

@@ -121,6 +121,7 @@ def _experiment_of(
     """
     model = Model("network", makes, hyperparameters)
     experiment = Experiment(model, task, *task.n_per_class)
+    experiment.hyperparameters  # noqa: B018, raises where they do not go together
     networks = []
     for seed in range(2):
         torch.manual_seed(seed)

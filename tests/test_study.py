@@ -176,7 +176,7 @@ def test_values(tmp_path: Path):
     expected = nn.functional.cosine_similarity(with_ones[0][:, None], with_ones[1][None], dim=2)
     assert np.allclose(np.abs(cosines), expected.abs().numpy(), atol=1e-4)
     text = own.report(tmp_path, ["gc"], n_seeds=2).read_text()
-    assert "the task's own measure" in text
+    assert "own measure: helping is lowering it" in text
 
 
 def given_states(own: Study, n: int) -> list[list[dict]]:
@@ -238,7 +238,7 @@ WRONG = {
         "the input of sample 0 is not finite",
     ),
     "shapes": (lambda: Study(network, TRAIN, (TEST[0][:, :5], TEST[1])), r"\[5\].*\[6\]"),
-    "no samples": (lambda: Study(network, TRAIN, (TEST[0][:0], TEST[1][:0])), "at least"),
+    "no samples": (lambda: Study(network, TRAIN, (TEST[0][:0], TEST[1][:0])), "one at least"),
     "negative labels": (lambda: Study(network, (TRAIN[0], -TRAIN[1]), TEST), "below 0"),
     "large labels": (lambda: study(n_classes=2), "of class 2, and n_classes is 2"),
     "class names": (lambda: study(class_names=("a", "b")), "of class 2, and n_classes is 2"),

@@ -9,7 +9,7 @@ All of it stays in memory; `report` alone writes, and only to the folder that it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from src.ensemble.draws import load_seeds
 from src.ensemble.generators import without_drawing
-from src.ensemble.given import take_states
+from src.ensemble.given import States, number_of_each, take_trainings
 from src.ensemble.members import State
 from src.ensemble.own import Pair, own_setup
 from src.ensemble.predictions import predictions
@@ -34,7 +34,6 @@ from src.tda.scoring import score_content, score_settings
 
 TESTS = ("ttest", "snr")
 
-States = Sequence[Sequence[Mapping[str, Tensor]]]
 Methods = Sequence[str | Estimator]
 
 
@@ -89,8 +88,13 @@ class Study:
     ) -> None:
         self._is_given = checkpoints is not None
         if checkpoints is not None:
-            n_each = _number_of_each(checkpoints)
+            n_each = number_of_each(checkpoints)
             hyperparameters = {"epochs": n_each, "n_checkpoints": n_each, **hyperparameters}
+            if hyperparameters["n_checkpoints"] != n_each:
+                raise UserError(
+                    f"n_checkpoints is {hyperparameters['n_checkpoints']}, and {n_each} of each "
+                    "training are given"
+                )
         self._device = choose_device(device)
         with without_drawing(self._device):
             self._setup = own_setup(
@@ -110,12 +114,8 @@ class Study:
         self._seeds = load_seeds()
         self._trained: dict[int, list[State]] = {}
         if checkpoints is not None:
-            self._seeds = list(range(len(checkpoints)))
-            for seed, of_training in enumerate(checkpoints):
-                called = [
-                    (f"checkpoint {c} of training {seed}", s) for c, s in enumerate(of_training)
-                ]
-                self._trained[seed] = take_states(self._setup, called)
+            self._trained = dict(enumerate(take_trainings(self._setup, checkpoints)))
+            self._seeds = list(self._trained)
         self._pieces: dict[tuple[Estimator, int], Pieces] = {}
         self._contents: dict[tuple[Estimator, int], dict[str, dict]] = {}
 
@@ -283,13 +283,3 @@ class Study:
                     advance(1)
             self._trained[seed] = kept
         return self._trained[seed]
-
-
-def _number_of_each(checkpoints: States) -> int:
-    """Return how many checkpoints there are of each training."""
-    numbers = [len(of_training) for of_training in checkpoints]
-    if not numbers or min(numbers) < 1:
-        raise UserError("checkpoints are none: give a list of state dicts of each training")
-    if min(numbers) != max(numbers):
-        raise UserError(f"checkpoints are {numbers} of the trainings, not as many of each")
-    return numbers[0]

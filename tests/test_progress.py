@@ -112,3 +112,14 @@ def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
     assert "loo seed 446:  50%" in terminal.getvalue()
     assert "2/4" in terminal.getvalue()
     assert "\n" not in terminal.getvalue()
+
+
+def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch):
+    """Whose standard error says that it is no terminal."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    with progress("loo seed 446", "members", 151) as advance:
+        time.sleep(0.11)
+        advance(40)
+    assert "40/151" in stream.getvalue()

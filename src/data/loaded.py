@@ -60,10 +60,10 @@ def checked(found: object, where: str) -> dict[str, tuple[Tensor, np.ndarray]]:
 
 def _checked(inputs: object, targets: object, where: str) -> tuple[Tensor, np.ndarray]:
     inputs, targets = _tensor(inputs, f"{where}: inputs"), _tensor(targets, f"{where}: targets")
-    if inputs.ndim < 2 or targets.ndim < 1 or len(inputs) != len(targets):
+    if inputs.ndim < 2 or targets.ndim < 1 or not len(inputs) == len(targets) > 0:
         raise UserError(
             f"{where}: inputs are {list(inputs.shape)} and targets {list(targets.shape)}, not "
-            "samples first and as many of both"
+            "samples first and as many of both, one at least"
         )
     if inputs.dtype != torch.uint8 or inputs.ndim != 4:  # which are images
         inputs = inputs.float() if inputs.is_floating_point() else inputs.long()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,6 +17,9 @@ from src.ensemble.setup import Setup
 from src.errors import UserError
 from src.experiments import Experiment
 from src.storage.files import digest
+
+# Of each training its checkpoints, in order, each a state dict.
+States = Sequence[Sequence[Mapping[str, Tensor]]]
 
 KEYS = ("model_state_dict", "state_dict")  # under which a file may hold its state dict
 
@@ -60,12 +64,46 @@ def take_states(setup: Setup, given: Sequence[tuple[str, Mapping[str, Tensor]]])
         if key in states:
             raise UserError(
                 f"{states[key][0]} and {called} hold the same parameters: give those of another "
-                "epoch"
+                "epoch or training"
             )
         # Copies, since a view would be saved with all that it is a view of.
         taken = {name: state[name].detach().clone().contiguous() for name in setup.layout}
         states[key] = called, {name: values.to(setup.device) for name, values in taken.items()}
     return [state for _, state in states.values()]
+
+
+def number_of_each(trainings: States) -> int:
+    """Return how many checkpoints are given of each training.
+
+    Raises:
+        UserError: None are, not as many of each, or something else.
+    """
+    if any(isinstance(one, Mapping) for one in trainings):
+        raise UserError("checkpoints are state dicts: give a list of them for each training")
+    numbers = [len(states) for states in trainings]
+    if not numbers or min(numbers) < 1:
+        raise UserError("checkpoints are none: give a list of state dicts for each training")
+    if min(numbers) != max(numbers):
+        raise UserError(f"checkpoints are {numbers} of the trainings, not as many of each")
+    wrong = [state for states in trainings for state in states if not isinstance(state, Mapping)]
+    if wrong:
+        raise UserError(f"checkpoints hold a {type(wrong[0]).__name__}, not state dicts alone")
+    return numbers[0]
+
+
+def take_trainings(setup: Setup, trainings: States) -> list[list[State]]:
+    """Return what checkpoints hold of each training's state dicts.
+
+    Raises:
+        UserError: See `take_states`.
+    """
+    called = [
+        (f"checkpoint {c} of training {t}", state)
+        for t, states in enumerate(trainings)
+        for c, state in enumerate(states)
+    ]
+    taken = iter(take_states(setup, called))
+    return [[*islice(taken, len(states))] for states in trainings]
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from src.data.loaded import checked
 from src.data.samples import Samples, network_inputs
+from src.ensemble.members import state_of
 from src.ensemble.setup import Setup
 from src.errors import UserError
 from src.experiments import Experiment, Model, Task
 from src.models import build
+from src.storage.files import digest
 
 Pair = tuple[Any, Any]  # inputs and targets, tensors or arrays
 
@@ -58,11 +60,9 @@ def _task_of(data: Mapping[str, tuple[Tensor, np.ndarray]], **given: Any) -> Tas
     """Return a task that says what the data are like.
 
     Raises:
-        UserError: There are no samples, or more classes than were said.
+        UserError: There are more classes than were said.
     """
     (inputs, targets), (_, test_targets) = data["train"], data["test"]
-    if not (len(targets) and len(test_targets)):
-        raise UserError("train and test must hold a sample each, at least")
     shape = tuple(inputs.shape[1:])
     if targets.dtype.kind == "f":
         return Task(
@@ -113,14 +113,24 @@ def _taking_a_task(factory: Callable[..., nn.Module]) -> Callable[[Task], nn.Mod
 def _experiment_of(
     makes: Callable[[Task], nn.Module], task: Task, hyperparameters: Mapping[str, Any]
 ) -> Experiment:
-    """Return the experiment of a factory, whose model is called after the network's class."""
+    """Return the experiment of a factory, whose model is called after the network's class.
+
+    torch's generator is left where a construction ends.
+    """
     model = Model("network", makes, hyperparameters)
     experiment = Experiment(model, task, *task.n_per_class)
-    network = build(experiment)
-    if build(experiment) is network:
+    experiment.hyperparameters  # noqa: B018, raises where they do not go together
+    networks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(build(experiment))
+    if networks[0] is networks[1]:
         raise UserError(
             "factory returns the same network each time, so that no seed would start anew: have it "
             "make one, lambda: Network(...)"
         )
-    kind = re.sub(r"[^A-Za-z0-9]+", "-", type(network).__name__).strip("-")
-    return replace(experiment, model=replace(model, name=kind))
+    first, second = (digest(state_of(network)) for network in networks)
+    kind = re.sub(r"[^A-Za-z0-9]+", "-", type(networks[0]).__name__).strip("-")
+    # Where all start from the same parameters, such as pre-trained ones, seeds drive the rest.
+    randomness = "batch" if first == second else ""
+    return replace(experiment, model=replace(model, name=kind), randomness=randomness)

@@ -21,10 +21,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.ensemble.checkpoints import Setup  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import repeat  # noqa: E402
 from src.ensemble.memory import members_at_once  # noqa: E402
+from src.ensemble.setup import Setup  # noqa: E402
 from src.ensemble.training import Trainer  # noqa: E402
 from src.experiments import REPOSITORY, Paths, parse_experiment  # noqa: E402
 from src.models.backbones import quiet_transformers  # noqa: E402

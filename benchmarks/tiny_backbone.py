@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.ensemble.checkpoints import Setup, train  # noqa: E402
 from src.ensemble.draws import Draw, load_seeds  # noqa: E402
 from src.ensemble.evaluation import fit_of  # noqa: E402
 from src.ensemble.members import PerSampleLoss  # noqa: E402
+from src.ensemble.setup import Setup, train  # noqa: E402
 from src.experiments import (  # noqa: E402
     REPOSITORY,
     TINY_BACKBONE,

@@ -110,7 +110,7 @@ class ArgumentParser(argparse.ArgumentParser):
         """Add --seed_id, --device and --overwrite."""
         self.add_seeds()
         self.add_argument(
-            "--device", help="cpu, cuda or cuda:N; none: cuda if there is one, else cpu"
+            "--device", help="cpu, cuda, cuda:N or mps; none: cuda if there is one, else cpu"
         )
         self.add_argument(
             "--overwrite", action="store_true", help="compute files again that are there"

@@ -18,13 +18,16 @@ from src.experiments import Experiment, Paths
 if TYPE_CHECKING:
     import torch
 
-    from src.ensemble.checkpoints import Setup
+    from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.members import Params
-    from src.tda.scores import Draws, Scores
+    from src.ensemble.setup import Setup
+    from src.tda.estimator import Estimator
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device called `name`, or the best there is.
+    """Return the device called `name`, or a GPU where torch has CUDA, else the CPU.
+
+    Apple's GPUs (mps) have to be asked for: not every operation is there on them, nor is float64.
 
     Raises:
         UserError: There is no such device.
@@ -40,8 +43,8 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"there is no device {name!r} here: use cpu, cuda or cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"there is no device {name!r} here: use cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -73,15 +76,15 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
 
     What can be known of all of them is checked before the first is trained.
     """
-    setup_of, skipped = _loader_of_setups(args), Skipped()
+    checkpoints_of, skipped = _loader_of_checkpoints(args), Skipped()
     numbered = seeds(args.seed_id)
     if len(experiments) * len(numbered) > 1:  # a single one is checked when its turn comes
         for experiment in experiments:
             for seed_id, seed in numbered:
-                setup_of(experiment).is_trained(seed, seed_id, overwrite=args.overwrite)
+                checkpoints_of(experiment).is_trained(seed, seed_id, overwrite=args.overwrite)
     for experiment in experiments:
-        setup = setup_of(experiment)
-        experiment = setup.experiment
+        checkpoints = checkpoints_of(experiment)
+        experiment = checkpoints.setup.experiment
         if experiment.randomness == "batch" and experiment.has_one_batch:
             print(
                 f"note: one batch of {experiment.batch_size} holds all {experiment.n_train} "
@@ -91,36 +94,40 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
                 flush=True,
             )
         for seed_id, seed in numbered:
-            with skipped.if_held(setup.paths.checkpoint(experiment, seed, 0).parent):
-                print(_train_seed(setup, seed, seed_id, args.overwrite), flush=True)
+            with skipped.if_held(checkpoints.paths.checkpoint(experiment, seed, 0).parent):
+                print(_train_seed(checkpoints, seed, seed_id, args.overwrite), flush=True)
     skipped.exit_if_any()
 
 
-def _loader_of_setups(args: argparse.Namespace) -> Callable[[Experiment], Setup]:
-    """Return what loads an experiment's setup, and holds the last one."""
-    from src.ensemble.checkpoints import Setup
+def _loader_of_checkpoints(args: argparse.Namespace) -> Callable[[Experiment], Checkpoints]:
+    """Return what loads the setup of an experiment's checkpoints, and holds the last one."""
+    from src.ensemble.checkpoints import Checkpoints
+    from src.ensemble.setup import Setup
 
     paths, device = Paths(args.root), choose_device(args.device)
-    return lru_cache(maxsize=1)(lambda experiment: Setup.load(experiment, paths, device))
+    return lru_cache(maxsize=1)(
+        lambda experiment: Checkpoints(Setup.load(experiment, paths, device), paths)
+    )
 
 
-def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
+def _train_seed(checkpoints: Checkpoints, seed: int, seed_id: int, overwrite: bool) -> str:
     from src.progress import progress
     from src.storage.files import remove_leftovers
     from src.storage.locks import lock
 
-    experiment, at = setup.experiment, setup.paths
+    setup, at = checkpoints.setup, checkpoints.paths
+    experiment = setup.experiment
     folder = at.checkpoint(experiment, seed, 0).parent
-    if setup.is_trained(seed, seed_id, overwrite=overwrite):
+    if checkpoints.is_trained(seed, seed_id, overwrite=overwrite):
         return f"{folder}: finished before"
     with lock(at.training_lock(experiment, seed)):
         for epoch in experiment.kept_epochs:
             remove_leftovers(at.checkpoint(experiment, seed, epoch))
         # By a process that has let go of the lock just now.
-        if setup.is_trained(seed, seed_id, overwrite=overwrite):
+        if checkpoints.is_trained(seed, seed_id, overwrite=overwrite):
             return f"{folder}: finished before"
         with progress(f"{experiment.name} seed {seed}", "epochs", experiment.epochs) as advance:
-            for state in setup.train_seed(seed):
+            for state in checkpoints.train(seed):
                 last = state
                 advance(1)
     return f"{folder}: loss {last.loss:.4f}, {_accuracies(setup, last.params)}"
@@ -140,11 +147,12 @@ def take_checkpoints(args: argparse.Namespace) -> None:
         raise UserError("--checkpoints takes one --experiment and one --seed_id")
     [experiment], [(seed_id, seed)] = args.experiment, numbered
     check_number(experiment, args.checkpoints)
-    setup, skipped = _loader_of_setups(args)(experiment), Skipped()
+    checkpoints, skipped = _loader_of_checkpoints(args)(experiment), Skipped()
+    setup, at = checkpoints.setup, checkpoints.paths
     states = load_states(setup, args.checkpoints)
-    folder = setup.paths.checkpoint(experiment, seed, 0).parent
-    with skipped.if_held(folder), lock(setup.paths.training_lock(experiment, seed)):
-        new = give(setup, seed, seed_id, states, args.checkpoints, overwrite=args.overwrite)
+    folder = at.checkpoint(experiment, seed, 0).parent
+    with skipped.if_held(folder), lock(at.training_lock(experiment, seed)):
+        new = give(checkpoints, seed, seed_id, states, args.checkpoints, overwrite=args.overwrite)
         done = f"given, {_accuracies(setup, states[-1])}" if new else "finished before"
         print(f"{folder}: {done}", flush=True)
     skipped.exit_if_any()
@@ -157,54 +165,30 @@ def _accuracies(setup: Setup, params: Params) -> str:
     return f"accuracy on train {fit['train_accuracy']:.1%}, on test {fit['test_accuracy']:.1%}"
 
 
-def score_seeds(
-    args: argparse.Namespace,
-    methods: tuple[str, ...],
-    compute: Callable[[Draws], dict[str, Scores]],
-    options: dict,
-    *,
-    retrains: bool = False,
-) -> None:
-    """Compute and save the scores of seeds of experiments, one line for each file.
+def score_seeds(args: argparse.Namespace, estimator: Estimator) -> None:
+    """Compute and save an estimator's scores of seeds of experiments, one line for each file.
 
     What can be known of all of them is checked before the first is computed.
-
-    Args:
-        args: The script's arguments.
-        methods: The methods that `compute` returns.
-        compute: Computes the scores of one seed, by method.
-        options: Every option that changes the numbers, as the script's arguments name it.
-        retrains: Whether the methods repeat the training of the checkpoints.
     """
     from src.ensemble.checkpoint_files import as_trained
     from src.storage.locks import HeldError, require_free
     from src.tda.scoring import Scoring
 
-    setup_of, paths, skipped = _loader_of_setups(args), Paths(args.root), Skipped()
+    checkpoints_of, paths, skipped = _loader_of_checkpoints(args), Paths(args.root), Skipped()
     jobs = list(product(args.experiment, seeds(args.seed_id)))
 
     def scoring(experiment: Experiment, seed_id: int, seed: int) -> Scoring:
         require_free(paths.training_lock(experiment, seed))
         trained = as_trained(experiment, paths, seed, seed_id)
-        # Which crops are drawn depends on how many samples are taken at once.
-        crops = {"chunk_size": args.chunk_size} if trained.random_crop else {}
-        return Scoring(
-            setup_of(trained),
-            seed,
-            seed_id,
-            methods,
-            {**options, **crops},
-            overwrite=args.overwrite,
-            retrains=retrains,
-        )
+        return Scoring(checkpoints_of(trained), seed, seed_id, estimator, overwrite=args.overwrite)
 
     if len(jobs) > 1:  # a single one is checked when its turn comes
         for experiment, (seed_id, seed) in jobs:
             with contextlib.suppress(HeldError):  # which is said when its turn comes
                 scoring(experiment, seed_id, seed).check()
     for experiment, (seed_id, seed) in jobs:
-        with skipped.if_held(paths.scores(experiment, methods[0], seed)):
-            for line in scoring(experiment, seed_id, seed).run(compute):
+        with skipped.if_held(paths.scores(experiment, estimator.methods[0], seed)):
+            for line in scoring(experiment, seed_id, seed).run():
                 print(line, flush=True)
     skipped.exit_if_any()
 

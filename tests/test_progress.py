@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import runpy
 import sys
 import time
 
@@ -42,6 +43,8 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     def tell(done_by: list[int], total: int, done: int = 0) -> list[str]:
         clock = Clock(done_by)
         monkeypatch.setattr(time, "monotonic", clock.monotonic)
+        # As it is outside of tests.
+        monkeypatch.setattr(module, "TOLD_EVERY", runpy.run_path(module.__file__)["TOLD_EVERY"])
         clock.lines = Lines("loo seed 446", "members", total, done)
         clock.lines.tell_until(clock)
         return capsys.readouterr().err.splitlines()

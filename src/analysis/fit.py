@@ -8,15 +8,10 @@ import pandas as pd
 
 from src.analysis.scores import ExperimentScores
 from src.errors import UserError
-from src.experiments import Paths, Task
+from src.experiments import Paths
 from src.storage.files import digest, load
 
 QUANTITIES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
-
-
-def quantities(task: Task) -> list[str]:
-    """Return which of QUANTITIES there are of a task."""
-    return [name for name in QUANTITIES if not (task.has_values and name.endswith("accuracy"))]
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,7 @@ class Fit:
     """Accuracy and loss of the models at the last kept epoch.
 
     Attributes:
-        by_seed: Columns of QUANTITIES, a row for each seed of which they are known; without
+        by_seed: Columns of QUANTITIES, a row for each seed of which they are known; there are no
             accuracies where targets are values.
         unknown: The other seeds, by why it is so.
     """
@@ -35,16 +30,24 @@ class Fit:
     @classmethod
     def of(cls, paths: Paths, scores: ExperimentScores) -> Fit:
         """Read the checkpoints that an experiment's scores were computed from."""
-        wanted = quantities(scores.experiment.task)
         known, unknown = {}, {}
         for seed, expected in scores.checkpoints.items():
             reason, last = _last_checkpoint(paths, scores, seed, expected)
             if reason:
                 unknown.setdefault(reason, []).append(seed)
             else:
-                known[seed] = {name: last[name] for name in wanted}
-        frame = pd.DataFrame.from_dict(known, orient="index", columns=wanted)
-        return cls(frame.rename_axis("seed"), unknown)
+                known[seed] = {name: last[name] for name in QUANTITIES if name in last}
+        return cls.known(known, unknown)
+
+    @classmethod
+    def known(
+        cls, by_seed: dict[int, dict[str, float]], unknown: dict[str, list[int]] | None = None
+    ) -> Fit:
+        """Return what is known of each seed, QUANTITIES by name, and why of others it is not."""
+        columns = [name for name in QUANTITIES if any(name in known for known in by_seed.values())]
+        rows = {seed: [known.get(name) for name in columns] for seed, known in by_seed.items()}
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return cls(frame.rename_axis("seed"), unknown or {})
 
     def table(self) -> pd.DataFrame:
         """Return the numbers by seed, and below them mean and standard deviation (T − 1)."""
@@ -63,6 +66,6 @@ def _last_checkpoint(
         return "their checkpoints are missing or damaged", {}
     if digest([content.get("model_state_dict") for content in found]) != expected:
         return "their checkpoints are not those that the scores were computed from", {}
-    if not set(quantities(scores.experiment.task)) <= found[-1].keys():
+    if not {"train_loss", "test_loss"} <= found[-1].keys():
         return "their checkpoints were saved without them", {}
     return "", found[-1]

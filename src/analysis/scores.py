@@ -70,6 +70,11 @@ class ExperimentScores:
         return [seed for seed in first if all(seed in other for other in others)]
 
     @property
+    def given(self) -> bool:
+        """Whether the checkpoints were given rather than trained here."""
+        return any("origin" in options for options in self.options.values())
+
+    @property
     def draws(self) -> str:
         """How many seeds there are, and what is left out for it, for people."""
         used = f"{self.n_draws} seeds"

@@ -14,7 +14,7 @@ GIVEN = "given"  # the setting `origin` of checkpoints that were not trained her
 
 
 def training_command(
-    paths: Paths, experiment: Experiment, seed_id: int | None = None, *options: object
+    paths: Paths, experiment: Experiment, seed_id: int | str | None = None, *options: object
 ) -> str:
     """Return the command that trains an experiment: one seed, or all."""
     arguments = ["--experiment", experiment.name]
@@ -28,7 +28,10 @@ def training_command(
 
 
 def given_command(
-    paths: Paths, experiment: Experiment, seed_id: int, files: Sequence[object] = ("FILE", "...")
+    paths: Paths,
+    experiment: Experiment,
+    seed_id: int | str = "K",
+    files: Sequence[object] = ("FILE", "..."),
 ) -> str:
     """Return the command that saves files as a seed's checkpoints; by default one to fill in."""
     return training_command(paths, experiment, seed_id, "--checkpoints", *files)

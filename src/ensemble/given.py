@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from src.ensemble.checkpoint_files import GIVEN, given_command, load_checkpoint, training_command
-from src.ensemble.checkpoints import Setup
+from src.ensemble.checkpoints import Checkpoints
 from src.ensemble.draws import load_seeds
-from src.ensemble.members import Params
+from src.ensemble.members import State
+from src.ensemble.setup import Setup
 from src.errors import UserError
 from src.experiments import Experiment
 from src.storage.files import digest
@@ -29,7 +30,7 @@ def check_number(experiment: Experiment, files: Sequence[Path]) -> None:
         )
 
 
-def load_states(setup: Setup, files: Sequence[Path]) -> list[Params]:
+def load_states(setup: Setup, files: Sequence[Path]) -> list[State]:
     """Load one state dict of an experiment's model from each file.
 
     A file holds a state dict, or a dictionary with one under `model_state_dict` or `state_dict`.
@@ -38,7 +39,7 @@ def load_states(setup: Setup, files: Sequence[Path]) -> list[Params]:
         UserError: A file is missing, holds no state dict, or one with other names, shapes or types
             than the model's or with a number that is not finite; or two hold the same.
     """
-    states: dict[str, tuple[Path, Params]] = {}
+    states: dict[str, tuple[Path, State]] = {}
     for file in files:
         state = _load_state(file)
         _check_state(file, state, setup)
@@ -63,7 +64,7 @@ def _load_state(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise UserError(f"{file} does not exist") from None
-    except OSError as error:
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
         raise UserError(
@@ -100,7 +101,9 @@ def _check_state(file: Path, state: dict[str, Tensor], setup: Setup) -> None:
             )
         n_bad = values.numel() - int(values.isfinite().sum())
         if n_bad:
-            raise UserError(f"{file}: {n_bad:,} of {values.numel():,} values of {name} not finite")
+            raise UserError(
+                f"{file}: {n_bad:,} of {values.numel():,} values of {name} are not finite"
+            )
 
 
 def _first(names: list) -> str:
@@ -112,10 +115,10 @@ def _kind(shape: torch.Size, dtype: torch.dtype) -> str:
 
 
 def give(
-    setup: Setup,
+    trained: Checkpoints,
     seed: int,
     seed_id: int,
-    states: list[Params],
+    states: list[State],
     files: Sequence[Path],
     *,
     overwrite: bool,
@@ -123,7 +126,7 @@ def give(
     """Save state dicts as a seed's checkpoints; return False if they are that already.
 
     Args:
-        setup: The experiment.
+        trained: The experiment's checkpoints.
         seed: The seed.
         seed_id: Its number, for commands.
         states: Of each kept epoch, from `load_states`.
@@ -134,10 +137,10 @@ def give(
         UserError: Other checkpoints are there and `overwrite` is False, another seed has the same,
             or they cannot be written.
     """
-    e, at = setup.experiment, setup.paths
-    settings = {**setup.settings(seed), "origin": GIVEN}
+    e, at = trained.setup.experiment, trained.paths
+    settings = {**trained.setup.settings(seed), "origin": GIVEN}
     command = given_command(at, e, seed_id, files)
-    there = {} if overwrite else setup.load_there(seed, settings, command)
+    there = {} if overwrite else trained.load_there(seed, settings, command)
     given = dict(zip(e.kept_epochs, states, strict=True))
     for epoch, params in there.items():
         if digest(params) != digest(given[epoch]):
@@ -156,5 +159,5 @@ def give(
                     f"{files[-1]} holds the parameters that seed_id {other_id} has: each seed is a "
                     "training of its own"
                 )
-    setup.save(seed, states, settings, [{}] * len(states))
+    trained.save(seed, states, settings, [{}] * len(states))
     return True

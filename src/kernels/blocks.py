@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from src.kernels import convolution, patches
 from src.kernels.library import are_for
@@ -118,21 +117,9 @@ def used_sizes(size: int, blocks: list[Block], side: int) -> list[int]:
 
 def _asks_for_all(block: Block) -> bool:
     """Say whether something waits for what happens in a block, beside a convolution's map."""
-    layer, *others = block
-    return bool(
-        _has_any_global_hook()
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or any(
-            hooks
-            for other in others
-            if other is not None
-            for hooks in (
-                other._forward_hooks,
-                other._forward_pre_hooks,
-                other._backward_hooks,
-                other._backward_pre_hooks,
-            )
-        )
-    )
+    first, *others = block
+    hooks = [first._forward_pre_hooks, first._backward_hooks, first._backward_pre_hooks]
+    for layer in filter(None, others):
+        hooks += layer._forward_pre_hooks, layer._forward_hooks
+        hooks += layer._backward_pre_hooks, layer._backward_hooks
+    return any(hooks)

@@ -30,6 +30,8 @@ class LoraViT(nn.Module):
         dropout: Probability of dropout on the adapters' inputs.
     """
 
+    frozen_weights_are_given = True
+
     def __init__(
         self, backbone: Backbone, n_classes: int, *, rank: int, alpha: int, dropout: float
     ) -> None:

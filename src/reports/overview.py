@@ -20,6 +20,8 @@ from src.reports.report import Report, library_versions
 from src.reports.revision import revision
 from src.storage.files import digest
 
+NOT_KNOWN = "not known"
+
 
 @dataclass(frozen=True)
 class Page:
@@ -38,13 +40,13 @@ class Page:
     report_overview: Callable[[Report], None]
 
     @classmethod
-    def of_experiment(cls, paths: Paths, scores: ExperimentScores, output: Path | None) -> Page:
-        """Return the page of one experiment, in a folder that was asked for or its own."""
+    def of_experiment(cls, folder: Path, scores: ExperimentScores, fit: Fit) -> Page:
+        """Return the page of one experiment in a folder."""
         return cls(
-            output or paths.results(scores.experiment),
+            folder,
             scores.experiment.name,
             scores.digest,
-            lambda report: report_experiment(report, paths, scores),
+            lambda report: report_experiment(report, scores, fit),
         )
 
     @classmethod
@@ -98,13 +100,13 @@ def check_page(output: Path | None, experiments: list[Experiment]) -> None:
         check_output(output, only)
 
 
-def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) -> None:
+def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> None:
     """Write what an experiment is, and accuracy and loss by seed.
 
     Args:
         report: Takes them.
-        paths: Every path below the root.
         scores: The scores.
+        fit: How well the models fit.
     """
     report.facts(
         "experiment",
@@ -116,7 +118,6 @@ def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) ->
         },
         "Experiment",
     )
-    fit = Fit.of(paths, scores)
     if len(fit.by_seed):
         report.table(
             "fit",
@@ -152,12 +153,18 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
+    first, last = e.kept_epochs[0], e.kept_epochs[-1]
+    if scores.given:
+        return facts | {
+            "kept checkpoints": f"{len(e.kept_epochs)}, named ckpt_epoch_{first} to "
+            f"ckpt_epoch_{last}, given by --checkpoints: how they were trained is not known here"
+        }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
         + ("; one batch holds all training samples" if e.has_one_batch else ""),
         "epochs": e.epochs,
-        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{e.kept_epochs[0]} "
-        f"to ckpt_epoch_{e.kept_epochs[-1]}",
+        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{first} "
+        f"to ckpt_epoch_{last}",
         "optimiser": _optimiser(e),
     }
 
@@ -244,8 +251,10 @@ class _Compared:
             "train_samples": len(scores.train_idx),
             "test_samples": len(scores.test_idx),
             **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
-            "epochs": scores.experiment.epochs,
-            "a_seed_drives": RANDOMNESS[scores.experiment.randomness],
+            "epochs": NOT_KNOWN if scores.given else scores.experiment.epochs,
+            "a_seed_drives": NOT_KNOWN
+            if scores.given
+            else RANDOMNESS[scores.experiment.randomness],
             "models_evaluated": len(by_seed),
         }
         for name in by_seed:

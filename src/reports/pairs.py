@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from src.analysis.pairs import Influences, distinct_pairs, influences
 from src.analysis.scores import ExperimentScores
-from src.ensemble.predictions import load_predictions
 from src.errors import UserError
-from src.experiments import Paths
 from src.plots.exhibits import Pictures
 from src.plots.pairs import influence_sheet, pair_sheet
 from src.plots.style import METHOD_LABELS, pvalue_text
 from src.reports.draws import DrawsReport
 from src.reports.reading import counted, of_methods
 from src.reports.report import Report
+
+# Computes predicted labels (T,) by sample's index, of "train" and of "test", given indices of both.
+Predict = Callable[[set[int], set[int]], dict[str, dict[int, np.ndarray]]]
 
 N_PAIRS = 5  # on each side of a sheet
 N_INFLUENCES = 5  # proponents, and opponents
@@ -26,7 +29,7 @@ def report_pairs(
     scores: ExperimentScores,
     p: dict[str, np.ndarray],
     images: dict[str, dict],
-    paths: Paths,
+    predict: Predict,
     alpha: float,
     test_index: int | None,
     suffix: str,
@@ -38,7 +41,7 @@ def report_pairs(
         scores: The scores.
         p: P-values (n_train, n_test), by method.
         images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
-        paths: Every path below the root.
+        predict: Computes predictions.
         alpha: Significance level.
         test_index: Index, in its full split, of a test sample whose proponents and opponents are
             wanted.
@@ -59,7 +62,7 @@ def report_pairs(
     pictures = _pictures(
         scores,
         images,
-        paths,
+        predict,
         {train for train, _ in shown},
         {test for _, test in shown} | ({test_position} if found else set()),
     )
@@ -128,18 +131,13 @@ def _reading_of_influences(
 def _pictures(
     scores: ExperimentScores,
     images: dict[str, dict],
-    paths: Paths,
+    predict: Predict,
     train: set[int],
     test: set[int],
 ) -> Pictures:
     """Return the images and, where the checkpoints are there, the predictions."""
-    experiment = scores.experiment
-    seeds = next(iter(scores.seeds.values()))
     try:
-        predictions = load_predictions(
-            paths,
-            experiment,
-            {seed: scores.checkpoints[seed] for seed in seeds},
+        predictions = predict(
             {int(scores.train_idx[position]) for position in train},
             {int(scores.test_idx[position]) for position in test},
         )
@@ -147,4 +145,4 @@ def _pictures(
         # Scores may have come here without the checkpoints that they were computed from.
         print(f"pairs are shown without predictions: {error}")
         predictions = None
-    return Pictures(images, experiment.task, predictions)
+    return Pictures(images, scores.experiment.task, predictions)

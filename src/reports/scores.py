@@ -10,7 +10,7 @@ import torch
 
 from src.analysis.scores import ExperimentScores
 from src.data.samples import inputs_key, load_tensors, to_samples
-from src.ensemble.checkpoint_files import MACHINE, training_command
+from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths
@@ -50,11 +50,22 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
         for m in methods
     }
     _check_alike(paths, experiment, files)
-    first = next(iter(files[methods[0]].values()))
+    return gathered(experiment, files).of_common_seeds()
+
+
+def gathered(experiment: Experiment, files: dict[str, dict[int, dict]]) -> ExperimentScores:
+    """Return the scores in the contents of score files, by method and seed.
+
+    They are of the same pairs, settings and checkpoints.
+    """
+    first = next(iter(next(iter(files.values())).values()))
     return ExperimentScores(
         experiment,
-        {m: np.stack([f["scores"].numpy() for f in files[m].values()]) for m in methods},
-        {m: have[m] for m in methods},
+        {
+            m: np.stack([f["scores"].numpy() for f in of_seeds.values()])
+            for m, of_seeds in files.items()
+        },
+        {m: list(of_seeds) for m, of_seeds in files.items()},
         first["train_idx"].numpy(),
         first["test_idx"].numpy(),
         {m: _options(next(iter(of_seeds.values()))) for m, of_seeds in files.items()},
@@ -72,7 +83,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
             for seed, content in of_seeds.items()
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
-    ).of_common_seeds()
+    )
 
 
 def check_scores(
@@ -174,7 +185,8 @@ def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     if split == "train":
         options = next(iter(scores.options.values()))
         trained = {key: options[key] for key in ("backbone", "random_crop") if key in options}
-        commands.insert(0, training_command(paths, replace(scores.experiment, **trained)))
+        command = given_command if scores.given else training_command
+        commands.insert(0, command(paths, replace(scores.experiment, **trained)))
     return " && ".join(f"{command} --overwrite" for command in dict.fromkeys(commands))
 
 
@@ -237,6 +249,15 @@ def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int
                 )
             own = {k: v for k, v in settings.items() if k not in _MAY_DIFFER_BETWEEN_SEEDS}
             options = own if options is None else options
+            if own.get("origin") != options.get("origin"):
+                was = "given" if "origin" in own else "trained here"
+                command = given_command if "origin" in options else training_command
+                raise UserError(
+                    f"{path} is of checkpoints that were {was}, those of the seeds before it were "
+                    "not, so that they are no draws of one training: replace them with: "
+                    f"{command(paths, experiment, seeds.index(seed))} --overwrite, and then the "
+                    f"scores with: {again(method, settings)}"
+                )
             if own != options:
                 key = next(k for k in own.keys() | options.keys() if own.get(k) != options.get(k))
                 raise UserError(

@@ -10,21 +10,60 @@ All steps begin at θ: their gradients are the per-sample gradients there, from 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
-from src.ensemble.members import Params, PerSampleLoss, stack
-from src.ensemble.memory import in_chunks
+from src.ensemble.members import PerSampleLoss, State, stack
+from src.ensemble.memory import in_chunks, steps_at_once
 from src.ensemble.optimizer import OptimizerSettings
+from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
+
+
+@dataclass(frozen=True)
+class AdditionalStep:
+    """The estimator `ats`.
+
+    Attributes:
+        chunk_size: Members, each with its own step, at once; None: what fits.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("ats",)
+    retrains: ClassVar[bool] = False
+
+    chunk_size: int | None = None
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup = draws.setup
+        chunk_size = self.chunk_size or steps_at_once(setup.loss, draws.checkpoints[0], setup.train)
+
+        def chunks(train: Samples) -> Iterator[Tensor]:
+            return additional_step(
+                setup.loss,
+                draws.checkpoints,
+                train,
+                setup.test,
+                optimizer=setup.optimizer,
+                chunk_size=chunk_size,
+                measure=setup.measure,
+            )
+
+        return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}
 
 
 def additional_step(
     loss: PerSampleLoss,
-    checkpoints: list[Params],
+    checkpoints: list[State],
     train: Samples,
     test: Samples,
     *,
@@ -36,7 +75,7 @@ def additional_step(
 
     Args:
         loss: The per-sample loss.
-        checkpoints: Parameters θ of each of the C checkpoints.
+        checkpoints: States θ of each of the C checkpoints.
         train: The training samples.
         test: The test samples.
         optimizer: Settings of the fresh optimiser.
@@ -56,8 +95,10 @@ def additional_step(
         losses = []
         for checkpoint in checkpoints:
             samples = train[chunk.start : chunk.stop]
-            gradients = per_sample_gradients(loss, checkpoint, *samples).stack()
-            losses.append(evaluate(measure, optimizer.first_step(checkpoint, gradients), test))
+            at, params = loss.at(checkpoint)
+            gradients = per_sample_gradients(at, params, *samples).stack()
+            measured, _ = measure.at(checkpoint)
+            losses.append(evaluate(measured, optimizer.first_step(params, gradients), test))
         return torch.stack(losses) - base[:, None]
 
     yield from in_chunks(range(len(train)), chunk_size, scores)

@@ -128,16 +128,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("text", "says"), WRONG.values(), ids=WRONG)
-def test_wrong_definitions(define, tmp_path, text, says):
-    known = list(MODELS), list(TASKS)
-    with pytest.raises(UserError) as refused:
-        define(text)
-    assert str(refused.value).startswith(str(tmp_path / "own.py"))
-    assert says in str(refused.value)
-    assert (list(MODELS), list(TASKS)) == known
-
-
 @pytest.mark.parametrize(
     ("text", "name", "says"),
     [

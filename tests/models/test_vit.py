@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +46,7 @@ from tests import reference
 from tests.tools import TOLERANCE, call, call_well, relative_error, run_script
 
 EXPERIMENT = "vit_digits3_10pc"
+LISSA_SCALE = 50.0
 SEED = 446
 
 
@@ -192,6 +195,40 @@ class VitCase:
         """Their trainable parameters."""
         return [trainable(model) for model in self.models]
 
+    @cached_property
+    def losses(self) -> Tensor:
+        """The naive losses (C, n_test) of the plain models."""
+        return torch.stack([self.losses_of(model) for model in self.models])
+
+    def losses_of(self, model: nn.Module) -> Tensor:
+        """Return the naive losses (n_test,) of a model."""
+        return torch.stack(
+            [reference.sample_loss(model, self.data[1], z).detach() for z in range(self.n_test)]
+        )
+
+    @functools.cache  # noqa: B019  of the module's few cases
+    def losses_without(self, left_out: int | None) -> Tensor:
+        """Return the naive losses (C, n_test) of plain models that one sample was left out of."""
+        return torch.stack([self.losses_of(model) for model in self.naive_training(left_out)])
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """The naive scores (C, n_train, n_test) of an additional step."""
+        return torch.stack(
+            [self.matrix(reference.ats(model, *self.data, self.pairs)) for model in self.models]
+        )
+
+    @cached_property
+    def influences(self) -> list[Tensor]:
+        """The naive scores by LiSSA, (n_train, n_test) and with the two sets exchanged."""
+        found = []
+        for data in (self.data, self.data[::-1]):
+            shape = [len(labels) for _, labels in data]
+            pairs = [(j, z) for j in range(shape[0]) for z in range(shape[1])]
+            scores = reference.influence_lissa(self.models[1], *data, pairs, scale=LISSA_SCALE)
+            found.append(scores.reshape(shape))
+        return found
+
     def __str__(self) -> str:
         """Return the name of the case in a report."""
         return str(self.dtype).removeprefix("torch.")
@@ -276,20 +313,8 @@ def test_leave_one_out_equals_naive_training_with_dropout(
         1,
     )
 
-    def losses(model: nn.Module) -> Tensor:
-        return torch.stack(
-            [reference.sample_loss(model, vit.data[1], z).detach() for z in range(vit.n_test)]
-        )
-
-    base = [losses(model) for model in vit.models]
-    expected = torch.stack(
-        [
-            torch.stack([losses(m) - b for m, b in zip(vit.naive_training(j), base, strict=True)])
-            for j in left_out
-        ],
-        1,
-    )
-    scale = torch.stack(base).abs().max()  # differences of losses carry the losses' rounding
+    expected = torch.stack([vit.losses_without(j) - vit.losses for j in left_out], 1)
+    scale = vit.losses.abs().max()  # differences of losses carry the losses' rounding
     tolerance = TOLERANCE[vit.dtype] * scale
     assert (found - expected).abs().max() < tolerance
     assert expected[:, :-1].abs().max() > 1e-3
@@ -315,10 +340,7 @@ def test_additional_step(vit: VitCase, chunk_size: int, together: bool) -> None:
         optimizer=OptimizerSettings(1e-3, 5e-3),
         chunk_size=chunk_size,
     )
-    expected = torch.stack(
-        [vit.matrix(reference.ats(model, *vit.data, vit.pairs)) for model in vit.models]
-    )
-    assert relative_error(torch.cat([*chunks], 1), expected) < TOLERANCE[vit.dtype]
+    assert relative_error(torch.cat([*chunks], 1), vit.steps) < TOLERANCE[vit.dtype]
 
 
 def test_per_sample_gradients(vit: VitCase) -> None:
@@ -341,13 +363,10 @@ def test_gradient_similarity(vit: VitCase, chunk_size: int) -> None:
 
 def test_influence_by_lissa(vit: VitCase, chunk_size: int) -> None:
     """A scale at which the Hessian has an effect, on both sides of the pair matrix."""
-    solver = Lissa(scale=50.0)
-    train, test = vit.samples
-    for sides, data in (((train, test), vit.data), ((test, train), vit.data[::-1])):
+    solver = Lissa(scale=LISSA_SCALE)
+    for sides, expected in zip((vit.samples, vit.samples[::-1]), vit.influences, strict=True):
         found, _ = influence(vit.loss(), vit.checkpoints[1], *sides, solver, chunk_size=chunk_size)
-        pairs = [(j, z) for j in range(len(sides[0])) for z in range(len(sides[1]))]
-        expected = reference.influence_lissa(vit.models[1], *data, pairs, scale=50.0)
-        assert relative_error(found, expected.reshape(found.shape)) < TOLERANCE[vit.dtype]
+        assert relative_error(found, expected) < TOLERANCE[vit.dtype]
 
 
 def test_influence_by_conjugate_gradient() -> None:
@@ -553,6 +572,20 @@ def vit_root(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path) ->
     return root
 
 
+@pytest.fixture(scope="module")
+def cropped_root(
+    tmp_path_factory: pytest.TempPathFactory, vit_root: Path, backbone_folder: Path
+) -> Path:
+    """A root with one seed fine-tuned on random crops, once refused. Not to be written to."""
+    root = shutil.copytree(vit_root, tmp_path_factory.mktemp("cropped") / "root")
+    arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
+    options = ("--backbone", backbone_folder, "--random_crop")
+    refused = call("run_vit_finetuning", *arguments, *options)
+    refused.check_refused("random_crop is False, now True", "--overwrite")
+    finetune(root, backbone_folder, "--random_crop", "--overwrite")
+    return root
+
+
 def checkpoint(root: Path, epoch: int = 14) -> Path:
     return root / "models" / EXPERIMENT / str(SEED) / f"ckpt_epoch_{epoch}.pt"
 
@@ -594,14 +627,12 @@ def test_every_method_by_its_script_without_naming_the_backbone(
 
 
 def test_random_crop_is_recorded_and_used(
-    vit_root: Path, backbone_folder: Path, copy_of: object
+    cropped_root: Path, copy_of: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = copy_of(vit_root)
+    root = copy_of(cropped_root)
     arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
-    options = ("--backbone", backbone_folder, "--random_crop")
-    refused = call("run_vit_finetuning", *arguments, *options)
-    refused.check_refused("random_crop is False, now True", "--overwrite")
-    finetune(root, backbone_folder, "--random_crop", "--overwrite")
+    # No later process could go on with the stream of crops.
+    monkeypatch.setattr("src.tda.scoring.PartialFile", None)
     call_well("run_gd_and_gc", *arguments)
     path = root / "tda_scores" / EXPERIMENT / "gd" / f"{SEED}.pt"
     first = torch.load(path, weights_only=True)
@@ -613,25 +644,21 @@ def test_random_crop_is_recorded_and_used(
     assert relative_error(other_crops, first["scores"]) > 1e-3
 
 
-def test_random_crop_training_equals_its_retraining(
-    vit_root: Path, backbone_folder: Path, copy_of: object
-) -> None:
+def test_random_crop_training_equals_its_retraining(cropped_root: Path) -> None:
     """Evaluating in between must not move the crops and masks of the training."""
-    root = copy_of(vit_root)
-    finetune(root, backbone_folder, "--random_crop", "--overwrite")
     from src.ensemble.checkpoint_files import as_trained
-    from src.ensemble.checkpoints import Setup, train
+    from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.evaluation import evaluate
     from src.ensemble.members import stack
+    from src.ensemble.setup import Setup
     from src.experiments import Paths, parse_experiment
 
-    paths = Paths(root)
+    paths = Paths(cropped_root)
     experiment = as_trained(parse_experiment(EXPERIMENT), paths, SEED, 0)
     setup = Setup.load(experiment, paths, torch.device("cpu"))
-    states = train(setup.loss, setup.start(SEED), setup.train, setup.optimizer, 32, 15)
-    for state in states:  # noqa: B007
+    for state in setup.training(SEED):  # noqa: B007
         evaluate(setup.loss, stack([state.params]), setup.test)
-    saved = setup.load_checkpoints(SEED, 0)[-1]
+    saved = Checkpoints(setup, paths).load(SEED, 0)[-1]
     assert relative_error(flatten(stack([state.params])), flatten(stack([saved]))) < 1e-4
 
 

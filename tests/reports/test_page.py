@@ -322,7 +322,7 @@ def test_page_asks_the_network_for_nothing(tmp_path):
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium: one on PATH, or playwright's own."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (req.txt)")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (tests/req.txt)")
     names = ("chromium", "google-chrome", "chromium-browser")
     found = next((path for path in map(shutil.which, names) if path), None)
     with api.sync_playwright() as playwright:

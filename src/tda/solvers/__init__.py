@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -13,9 +13,11 @@ class Solver(Protocol):
     """Applies (an approximation of) the inverse Hessian.
 
     Attributes:
+        name: What `run_if.py --solver` calls it.
         batch_size: Samples in a batch of the Hessian that it is given.
     """
 
+    name: ClassVar[str]
     batch_size: int
 
     def solve(

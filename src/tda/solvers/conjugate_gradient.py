@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class ConjugateGradient:
     smallest residual, with that residual, and the smallest curvature met, which `damp` has to
     exceed for every system to be positive definite.
     """
+
+    name: ClassVar[str] = "cg"
 
     damp: float = 5e-3
     tolerance: float = 1e-3

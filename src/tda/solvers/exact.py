@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from src.tda.hessian import Hessian
 @dataclass(frozen=True)
 class Exact:
     """Eigenvalues and eigenvectors of the dense H + damp I, for models that are small enough."""
+
+    name: ClassVar[str] = "exact"
 
     damp: float = 5e-3
     batch_size: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Lissa:
     Raises:
         UserError: The damping is 1 or more: every A_b turns the sign of every positive curvature.
     """
+
+    name: ClassVar[str] = "lissa"
 
     damp: float = 5e-3
     scale: float = 1e4

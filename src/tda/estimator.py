@@ -1,111 +1,43 @@
-"""What computes one seed's scores is given and returns, and the pieces that it works in.
+"""What an estimator of attribution is: given one seed's checkpoints, it returns scores.
 
-What takes long is computed in pieces. Finished pieces are kept in a partial file beside the final
-one, so that an interrupted computation goes on from them; a method need only hand its pieces to
-`collect` or `each_checkpoint`.
+Estimators are small objects that hold their options, one in each module of `src.tda` that defines a
+method. What takes long they compute in pieces, by `collect` or `each_checkpoint`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.checkpoints import Setup
-from src.ensemble.members import Params
+from src.ensemble.members import State
+from src.ensemble.setup import Setup
 from src.errors import DivergedError
 from src.progress import progress
-from src.storage.files import check_finite, check_settings, load, save
-
-# Of the time of a computation, what writing its partial file may take.
-SHARE_FOR_PARTIAL_FILE = 0.02
+from src.tda.pieces import Pieces
 
 Items = TypeVar("Items", Samples, Sequence)
 Piece = TypeVar("Piece")
 
 
-class Pieces:
-    """The finished pieces of a computation, on the CPU and in a partial file.
-
-    Args:
-        path: The partial file.
-        identity: What it says that it is.
-        settings: What decides the numbers in it.
-        make: The command that starts anew, for error messages.
-        overwrite: Whether to leave aside what is there.
-
-    Raises:
-        UserError: The partial file is another, has other settings, is damaged, or holds a score
-            that is not finite, and `overwrite` is False.
-    """
-
-    def __init__(
-        self, path: Path, identity: dict, settings: dict, *, make: str, overwrite: bool
-    ) -> None:
-        self.path = path
-        self.identity = identity
-        self.settings = settings
-        self.done: list[Any] = []
-        if path.exists() and not overwrite:
-            content = load(path, make, identity=identity, holds=("pieces", "settings"))
-            check_settings(path, content["settings"], settings, make)
-            self.done = content["pieces"]
-            for number, piece in enumerate(self.done):
-                for part in [piece] if isinstance(piece, Tensor) else piece:
-                    if isinstance(part, Tensor):  # rather than what is known beside the scores
-                        check_finite(path, f"scores of piece {number}", part, make)
-        self._n_written = len(self.done)
-        self._next_write = 0.0
-
-    def add(self, piece: Piece) -> None:
-        """Keep one more piece, nested tuples and dictionaries of tensors.
-
-        Raises:
-            UserError: The partial file cannot be written.
-        """
-        self.done.append(_on_cpu(piece))
-        if time.monotonic() >= self._next_write:
-            self.write()
-
-    def write(self) -> None:
-        """Write what the partial file does not have yet."""
-        if self._n_written == len(self.done):
-            return
-        start = time.monotonic()
-        save(self.path, {"pieces": self.done, "settings": self.settings, **self.identity})
-        end = time.monotonic()
-        self._n_written = len(self.done)
-        self._next_write = end + (end - start) / SHARE_FOR_PARTIAL_FILE
-
-
-def _on_cpu(piece: Any) -> Any:
-    if isinstance(piece, Tensor):
-        return piece.cpu()
-    if isinstance(piece, dict):
-        return {key: _on_cpu(value) for key, value in piece.items()}
-    return tuple(_on_cpu(part) for part in piece)
-
-
 @dataclass(frozen=True)
 class Draws:
-    """What a method is given: one seed's checkpoints, where they come from, what is done."""
+    """What an estimator is given: one seed's checkpoints, where they come from, what is done."""
 
     setup: Setup
     seed: int
-    checkpoints: list[Params]
-    pieces: Pieces
+    checkpoints: list[State]
+    pieces: Pieces = field(default_factory=Pieces)
 
 
 @dataclass
 class Scores:
-    """What a method returns.
+    """What an estimator returns of one method.
 
     Attributes:
         scores: (C, n_train, n_test).
@@ -116,6 +48,43 @@ class Scores:
     scores: Tensor
     extra: dict[str, Tensor] = field(default_factory=dict)
     message: str = ""
+
+
+class Estimator(Protocol):
+    """Computes the scores of methods that share their computation.
+
+    Attributes:
+        methods: Their names.
+        retrains: Whether it repeats the training of the checkpoints.
+        chunk_size: How much it computes at once; None: what fits.
+    """
+
+    methods: ClassVar[tuple[str, ...]]
+    chunk_size: int | None
+
+    @property
+    def retrains(self) -> bool: ...
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers, as its script's arguments name it."""
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+
+
+def compute(estimator: Estimator, draws: Draws) -> dict[str, Scores]:
+    """Return an estimator's scores by method, all of them finite.
+
+    Raises:
+        DivergedError: One is not, or a solver or a retraining diverged.
+    """
+    # For inputs that are random crops; without them nothing here depends on it.
+    torch.manual_seed(draws.seed)
+    results = estimator(draws)
+    for method, result in results.items():
+        with naming(f"{method} seed {draws.seed}"):
+            require_finite(result.scores.float())
+    return results
 
 
 def require_finite(scores: Tensor) -> None:
@@ -165,7 +134,7 @@ def collect(
 
 
 def each_checkpoint(
-    draws: Draws, compute: Callable[[Params], Piece], description: str
+    draws: Draws, compute: Callable[[State], Piece], description: str
 ) -> list[Piece]:
     """Return, on the CPU, what `compute` returns for each of a seed's checkpoints."""
     n_done = len(draws.pieces.done)
@@ -199,16 +168,10 @@ def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterat
 
 def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
     """Yield results and keep each as a finished piece, all of them also when interrupted."""
-    # Random crops come from one stream over all pieces, which a later process cannot go on with.
-    in_file = not draws.setup.experiment.random_crop
     try:
         for result in results:
-            if in_file:
-                draws.pieces.add(result)
-            else:
-                draws.pieces.done.append(_on_cpu(result))
+            draws.pieces.add(result)
             yield result
     except (KeyboardInterrupt, SystemExit):
-        if in_file:
-            draws.pieces.write()
+        draws.pieces.write()
         raise

@@ -75,6 +75,11 @@ def test_files_of_the_environment(monkeypatch, tmp_path):
     assert files_of_environment() == []
     monkeypatch.setenv(VARIABLE, f"{tmp_path}/a.py:{tmp_path}/b.py")
     assert files_of_environment() == [tmp_path / "a.py", tmp_path / "b.py"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, "a.py:b.py")
+    files_of_environment()
+    monkeypatch.chdir(tmp_path.parent)  # as a job is
+    assert files_of_environment() == [tmp_path / "a.py", tmp_path / "b.py"]
 
 
 def task(**changes: str) -> str:

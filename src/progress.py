@@ -32,7 +32,7 @@ def progress(
     """
     if done:
         say(f"{description}: going on from {done} of {total} {units}")
-    if sys.stderr.isatty():
+    if _is_watched():
         unit = f" {units}"
         with tqdm(total=total, initial=done, desc=description, unit=unit, leave=False) as bar:
             yield bar.update
@@ -46,6 +46,11 @@ def progress(
     finally:
         stop.set()
         telling.join()
+
+
+def _is_watched() -> bool:
+    """Say whether a person sees bars: in a terminal, or in a notebook, which is none."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class Lines:

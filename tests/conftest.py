@@ -184,6 +184,14 @@ def together(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_line_a_minute() -> Iterator[None]:
+    """What a script says in a test does not depend on how busy the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.progress.TOLD_EVERY", 1e6)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _same_random_state() -> Iterator[None]:
     """Start every test from the same state, and leave later tests unaffected."""

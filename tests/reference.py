@@ -348,7 +348,7 @@ def influence_cg(
     n = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def matvec(x: np.ndarray) -> np.ndarray:
-        vector = torch.from_numpy(x).to(train_data[0].dtype)
+        vector = torch.from_numpy(x).to(next(model.parameters()).dtype)
         return (hessian_vector_product(model, train_data, vector) + damp * vector).numpy()
 
     operator = scipy.sparse.linalg.LinearOperator((n, n), matvec, dtype=np.float64)

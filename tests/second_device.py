@@ -23,7 +23,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from src.data.pixel_values import PixelValues
 from src.data.samples import Samples
-from src.ensemble import checkpoints
+from src.ensemble import setup
 from src.ensemble.evaluation import evaluate, fit_of, predict
 from src.ensemble.members import PerSampleLoss, stack, trainable
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once
@@ -152,7 +152,7 @@ class Work:
 
     def training(self) -> None:
         """Train one member."""
-        states = checkpoints.train(self.loss, self.params, self.train, ADAM, BATCH_SIZE, N_EPOCHS)
+        states = setup.train(self.loss, self.params, self.train, ADAM, BATCH_SIZE, N_EPOCHS)
         for state in states:
             for name, p in state.params.items():
                 self.check(p, *self.params[name].shape)
@@ -258,7 +258,7 @@ def main(name: str, *stages: str) -> None:
     load_forward_mode_rules()
     model, images, transform = MODELS[name]()
     model = fuse(model)
-    loo.shuffled_epochs = checkpoints.shuffled_epochs = schedule
+    loo.shuffled_epochs = setup.shuffled_epochs = schedule
     # Of the memory of a fake there is no address, only what stands for it.
     FakeTensor.data_ptr = lambda tensor: tensor.untyped_storage()._cdata
     with NoSuchDevice(allow_non_fake_inputs=False), Answers():

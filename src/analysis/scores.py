@@ -70,8 +70,8 @@ class ExperimentScores:
         return [seed for seed in first if all(seed in other for other in others)]
 
     @property
-    def given(self) -> bool:
-        """Whether the checkpoints were given rather than trained here."""
+    def are_given(self) -> bool:
+        """Whether the checkpoints were trained elsewhere, so that nothing is known of how."""
         return any("origin" in options for options in self.options.values())
 
     @property
@@ -120,7 +120,9 @@ class ExperimentScores:
         unknown = {"experiment", "backbone", "random_crop"}
         training = self.experiment.training_settings()
         return {
-            "training": {key: value for key, value in training.items() if key not in unknown},
+            "steps from the given checkpoints" if self.are_given else "training": {
+                key: value for key, value in training.items() if key not in unknown
+            },
             **{method: options for method, options in self.options.items() if options},
             "computed with": self.machines,
             "seeds": self.common_seeds,

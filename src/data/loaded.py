@@ -30,6 +30,11 @@ def load_own(task: Task) -> dict[str, tuple[Tensor, np.ndarray]]:
         found = task.load()
     except Exception as error:  # whatever a function of one's own may raise
         raise UserError(said_by(where, error)) from error
+    return checked(found, where)
+
+
+def checked(found: object, where: str) -> dict[str, tuple[Tensor, np.ndarray]]:
+    """Return what `load_own` does, of what `load` returned; `where` begins every message."""
     if not isinstance(found, Mapping) or set(found) not in _KEYS:
         what = ", ".join(map(repr, found)) if isinstance(found, Mapping) else type(found).__name__
         raise UserError(

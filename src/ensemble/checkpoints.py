@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from src.ensemble.checkpoint_files import (
     GIVEN,
@@ -16,8 +17,9 @@ from src.ensemble.checkpoint_files import (
     load_checkpoint,
     training_command,
 )
+from src.ensemble.generators import without_drawing
 from src.ensemble.members import State
-from src.ensemble.outputs import check_same, comparable
+from src.ensemble.outputs import check_same, comparable, outputs_of
 from src.ensemble.setup import EpochState, Setup
 from src.errors import UserError
 from src.experiments import Paths
@@ -26,8 +28,7 @@ from src.storage.files import check_finite, check_settings, digest, save_togethe
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-_DRAWING = ("torch", "device")  # settings on which random numbers rest
+DRAWING = ("torch", "device")  # of a machine's settings, those that random numbers rest on
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ class Checkpoints:
                     "model_state_dict": state,
                     **known,
                     **self.setup.fit(state),
-                    "outputs": self.setup.outputs(
-                        seed, state, start=settings.get("origin") != GIVEN
-                    ),
+                    "outputs": self._outputs(seed, state, start=settings.get("origin") != GIVEN),
                     "settings": settings,
                     "training": training,
                 }
@@ -136,6 +135,22 @@ class Checkpoints:
             command = training_command(self.paths, e, seed_id)
         return self._load(seed, e.kept_epochs, settings, command)
 
+    def _outputs(self, seed: int, state: State, *, start: bool) -> dict[str, Tensor]:
+        """Return what the network puts out for a few samples, by what `check_same` tells apart.
+
+        Without `start` nothing is said of where a training would begin.
+        """
+        setup = self.setup
+        outputs = {
+            "eval": outputs_of(setup.loss, state, setup.train, train=False),
+            "train": outputs_of(setup.loss, state, setup.train, train=True),
+        }
+        if start and setup.backbone is None:
+            with without_drawing(setup.device):
+                state = setup.start(seed)
+            outputs["start"] = outputs_of(setup.loss, state, setup.train, train=False)
+        return outputs
+
     def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[State]:
         experiment, expected = self.setup.experiment, self.setup.layout
         trainings: dict[str, Path] = {}
@@ -162,9 +177,9 @@ class Checkpoints:
             state: State = content["model_state_dict"]
             if {name: (t.shape, t.dtype) for name, t in state.items()} != expected:
                 raise UserError(
-                    f"{path} has other parameters or buffers than the model, which has changed, or "
-                    "a library's release names layers otherwise: train again with: "
-                    f"{command} --overwrite"
+                    f"{path} has other parameters or buffers than the model, whose layers another "
+                    f"release of a library may name otherwise: train again with: {command} "
+                    "--overwrite"
                 )
             for name, values in state.items():
                 check_finite(path, f"values of {name}", values, command)
@@ -176,11 +191,9 @@ class Checkpoints:
                         state[name] = checkpoints[-1][name]
             checkpoints.append(state)
         if checkpoints:  # one of a training stands for all
-            environment = self.setup.environment()
-            same_draws = all(found.get(key) == environment[key] for key in _DRAWING)
-            given = settings.get("origin") == GIVEN
-            now = self.setup.outputs(seed, checkpoints[-1], start=not given)
-            now = comparable(now, same_draws=same_draws)
+            same_draws = all(found.get(k) == self.setup.environment()[k] for k in DRAWING)
+            outputs = self._outputs(seed, checkpoints[-1], start=settings.get("origin") != GIVEN)
+            now = comparable(outputs, same_draws=same_draws)
             check_same(path, content.get("outputs", {}), now, experiment, command)
         if len(trainings) > 1:
             one, other, *_ = trainings.values()

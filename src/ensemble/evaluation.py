@@ -72,8 +72,9 @@ def fit_of(loss: PerSampleLoss, state: State, samples: Samples) -> dict[str, flo
     with without_drawing(samples.device):
         torch.default_generator.manual_seed(0)
         outputs = _outputs(loss, state, samples)
-    found = {"loss": loss.criterion(outputs, samples.labels)}
+    # On the CPU, since not every device has float64.
+    fit = {"loss": loss.criterion(outputs, samples.labels).cpu().double().mean().item()}
     if not samples.labels.is_floating_point():
-        found = {"accuracy": outputs.argmax(1) == samples.labels, **found}
-    # Not every device has float64.
-    return {name: values.cpu().double().mean().item() for name, values in found.items()}
+        right = outputs.argmax(1) == samples.labels
+        fit["accuracy"] = right.cpu().double().mean().item()
+    return fit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,23 +39,32 @@ def load_states(setup: Setup, files: Sequence[Path]) -> list[State]:
         UserError: A file is missing, holds no state dict, or one with other names, shapes or types
             than the model's or with a number that is not finite; or two hold the same.
     """
-    states: dict[str, tuple[Path, State]] = {}
-    for file in files:
-        state = _load_state(file)
-        _check_state(file, state, setup)
-        key = digest(state)
+    return take_states(setup, [(str(file), _load_state(file)) for file in files])
+
+
+def take_states(setup: Setup, given: Sequence[tuple[str, Mapping[str, Tensor]]]) -> list[State]:
+    """Return what an experiment's checkpoints hold of state dicts of its model.
+
+    Args:
+        setup: The experiment.
+        given: What each state dict is called, for errors, and the state dict.
+
+    Raises:
+        UserError: One has other names, shapes or types than the model's, or a number that is not
+            finite; or two are the same.
+    """
+    states: dict[str, tuple[str, State]] = {}
+    for called, state in given:
+        _check_state(called, state, setup)
+        key = digest(dict(state))
         if key in states:
             raise UserError(
-                f"{states[key][0]} and {file} hold the same parameters: give those of another epoch"
+                f"{states[key][0]} and {called} hold the same parameters: give those of another "
+                "epoch"
             )
         # Copies, since a view would be saved with all that it is a view of.
-        states[key] = (
-            file,
-            {
-                name: state[name].detach().clone().contiguous().to(setup.device)
-                for name in setup.layout
-            },
-        )
+        taken = {name: state[name].detach().clone().contiguous() for name in setup.layout}
+        states[key] = called, {name: values.to(setup.device) for name, values in taken.items()}
     return [state for _, state in states.values()]
 
 
@@ -82,27 +91,27 @@ def _load_state(file: Path) -> dict[str, Tensor]:
     return content
 
 
-def _check_state(file: Path, state: dict[str, Tensor], setup: Setup) -> None:
+def _check_state(called: str, state: Mapping[str, Tensor], setup: Setup) -> None:
     model, expected = setup.experiment.model.name, setup.layout
     lacks = [name for name in expected if name not in state]
     strange = [name for name in state if name not in expected]
     if lacks or strange:
         parts = [f"lacks {_first(lacks)}"] if lacks else []
         parts += [f"holds {_first(strange)}, which {model} has not"] if strange else []
-        raise UserError(f"{file} is no state dict of {model}: it {' and '.join(parts)}")
+        raise UserError(f"{called} is no state dict of {model}: it {' and '.join(parts)}")
     for name, (shape, dtype) in expected.items():
         values = state[name]
         if not isinstance(values, Tensor) or values.layout != torch.strided or values.is_meta:
-            raise UserError(f"{file}: {name} is no dense tensor")
+            raise UserError(f"{called}: {name} is no dense tensor")
         if values.shape != shape or values.dtype != dtype:
             raise UserError(
-                f"{file}: {name} is {_kind(values.shape, values.dtype)}, where {model} on "
+                f"{called}: {name} is {_kind(values.shape, values.dtype)}, where {model} on "
                 f"{setup.experiment.task.name} has {_kind(shape, dtype)}"
             )
         n_bad = values.numel() - int(values.isfinite().sum())
         if n_bad:
             raise UserError(
-                f"{file}: {n_bad:,} of {values.numel():,} values of {name} are not finite"
+                f"{called}: {n_bad:,} of {values.numel():,} values of {name} are not finite"
             )
 
 

@@ -272,9 +272,14 @@ class PerSampleLoss:
         if size(members) > 1 and self.computes_together(labels.device):
             own = self.trainable.union(buffers)
             # What is one for all members (stride 0) is computed with once.
-            dims = {n: 0 if n in own or t.stride(0) else None for n, t in members.items()}
+            one = {n: t[0] for n, t in members.items() if n not in own and not t.stride(0)}
+            each = {name: tensor for name, tensor in members.items() if name not in one}
+
+            def of_each(state: State, *batch: Tensor) -> tuple[Tensor, State]:
+                return of_one({**one, **state}, *batch)
+
             batch = 0 if own_batches else None
-            return vmap(of_one, (dims, batch, batch), randomness="same")(members, inputs, labels)
+            return vmap(of_each, (0, batch, batch), randomness="same")(each, inputs, labels)
         draws = self.model.training and size(members) > 1
         states = generator_states(labels.device) if draws else ()
         results = []

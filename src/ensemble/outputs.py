@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from src.data.samples import Samples
 from src.ensemble.generators import without_drawing
 from src.ensemble.independence import few
-from src.ensemble.members import PerSampleLoss, State, state_of
+from src.ensemble.members import PerSampleLoss, State
 from src.ensemble.memory import is_out_of_memory
 from src.errors import UserError
 from src.experiments import Experiment
@@ -71,35 +72,34 @@ def _called(what: str, function: Callable, *arguments: Tensor) -> object:
         raise UserError(said_by(what, error)) from error
 
 
-@torch.no_grad()
-def values_of(loss: PerSampleLoss, samples: Samples) -> list[float]:
+def values_of(
+    function: Callable[[Tensor, Tensor], Tensor], outputs_like: Tensor, targets: Tensor
+) -> list[float]:
     """Return what a criterion or a measure gives for outputs that are always the same.
 
     It stands for the function in settings, to six digits, so that another one is noticed, and a
     change that changes nothing is not.
     """
-    few_samples = samples.at(slice(N_SAMPLES))
-    shape = outputs_of(loss, state_of(loss.model), few_samples, train=False).shape
     generator = torch.Generator().manual_seed(0)
-    outputs = torch.randn(shape, dtype=torch.float64, generator=generator)
-    values = loss.criterion(outputs, few_samples.labels.cpu())
-    return [float(f"{value:.5e}") for value in values.tolist()]
+    outputs = torch.randn(outputs_like.shape, dtype=torch.float64, generator=generator)
+    return [float(f"{value:.5e}") for value in function(outputs, targets.cpu()).tolist()]
 
 
 @torch.no_grad()
 def outputs_of(loss: PerSampleLoss, state: State, samples: Samples, *, train: bool) -> Tensor:
     """Return one member's outputs (n, ...) on a few samples, in one mode, on the CPU.
 
-    What is drawn is the same in every call. The state and torch's generators are left as they were.
+    What is drawn is the same in every call. Buffers and torch's generators are left as they were.
     """
     model, was_training = loss.model, loss.model.training
-    state = {name: t if name in loss.trainable else t.clone() for name, t in state.items()}
+    values = {**dict(model.named_buffers()), **state}
+    values = {n: t if n in loss.trainable else t.clone() for n, t in values.items()}
     model.train(train)
     try:
         with without_drawing(samples.device):
             torch.manual_seed(0)
             inputs, _ = samples[few(len(samples), N_SAMPLES).to(samples.device)]
-            return loss.outputs(state, inputs).cpu()
+            return functional_call(model, values, (inputs,)).cpu()
     finally:
         model.train(was_training)
 

@@ -10,7 +10,7 @@ from src.ensemble.checkpoint_files import as_trained
 from src.ensemble.checkpoints import Checkpoints
 from src.ensemble.draws import load_seeds
 from src.ensemble.evaluation import predict
-from src.ensemble.members import Params
+from src.ensemble.members import State
 from src.ensemble.setup import Setup
 from src.errors import UserError
 from src.experiments import Experiment, Paths
@@ -58,7 +58,7 @@ def load_predictions(
 
 
 def predictions(
-    setup: Setup, models: list[Params], train: set[int], test: set[int]
+    setup: Setup, models: list[State], train: set[int], test: set[int]
 ) -> dict[str, dict[int, np.ndarray]]:
     """Compute what trained models predict for some samples.
 

@@ -9,12 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from src.data.samples import Samples, described, load_samples
 from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import fit_of
-from src.ensemble.generators import without_drawing
 from src.ensemble.independence import require_batches, require_independent_samples
 from src.ensemble.members import (
     PerSampleLoss,
@@ -26,7 +24,7 @@ from src.ensemble.members import (
 )
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
 from src.ensemble.optimizer import OptimizerSettings
-from src.ensemble.outputs import outputs_of, require_outputs, values_of
+from src.ensemble.outputs import N_SAMPLES, outputs_of, require_outputs, values_of
 from src.ensemble.training import Trainer
 from src.experiments import Experiment, Paths
 from src.kernels.fuse import fuse
@@ -129,7 +127,7 @@ class Setup:
         """Build an experiment's architecture, beside its samples, on a device.
 
         Raises:
-            UserError: A model, criterion or measure of one's own does not fit the task.
+            UserError: A model of one's own does not fit the task.
         """
         if device.type == "cpu":
             keep_freed_memory()
@@ -167,8 +165,13 @@ class Setup:
         if self.backbone is not None:
             settings["backbone_weights"] = self.backbone.weights_hash
         if self.experiment.task.criterion is not None:
-            settings["criterion"] = values_of(self.loss, self.train)
+            settings["criterion"] = self._values_of(self.loss, self.train)
         return settings
+
+    def _values_of(self, per_sample: PerSampleLoss, samples: Samples) -> list[float]:
+        few = samples.at(slice(N_SAMPLES))
+        outputs = outputs_of(self.loss, {}, few, train=False)
+        return values_of(per_sample.criterion, outputs, few.labels)
 
     def environment(self) -> dict:
         """Return what is recorded of the machine and the libraries because it changes rounding."""
@@ -181,7 +184,7 @@ class Setup:
         """Return what decides the scores beside checkpoints: the frozen part, a task's measure."""
         settings = {}
         if self.experiment.task.measure is not None:
-            settings["measure"] = values_of(self.measure, self.test)
+            settings["measure"] = self._values_of(self.measure, self.test)
         if self.backbone is None:
             return settings
         return settings | {
@@ -196,8 +199,7 @@ class Setup:
         Raises:
             UserError: The loss is not finite.
         """
-        e = self.experiment
-        start = self.start(seed)
+        e, start = self.experiment, self.start(seed)
         return train(self.loss, start, self.train, self.optimizer, e.batch_size, e.epochs)
 
     def fit(self, state: State) -> dict[str, float]:
@@ -207,18 +209,3 @@ class Setup:
             for split, samples in (("train", self.train), ("test", self.test))
             for name, value in fit_of(self.loss, state, samples).items()
         }
-
-    def outputs(self, seed: int, state: State, *, start: bool) -> dict[str, Tensor]:
-        """Return what the network puts out for a few samples, by what `check_same` tells apart.
-
-        Without `start` nothing is said of where a training would begin.
-        """
-        outputs = {
-            "eval": outputs_of(self.loss, state, self.train, train=False),
-            "train": outputs_of(self.loss, state, self.train, train=True),
-        }
-        if start and self.backbone is None:
-            with without_drawing(self.device):
-                state = self.start(seed)
-            outputs["start"] = outputs_of(self.loss, state, self.train, train=False)
-        return outputs

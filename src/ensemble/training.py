@@ -190,7 +190,8 @@ class Trainer:
     def state_of_member(self, m: int) -> tuple[State, dict]:
         """Return member m's state and its optimiser's state dict, as of a model trained alone.
 
-        The state dict is that of the same optimiser of torch over the member's parameters alone.
+        The state dict is that of the same optimiser of torch over the member's trainable
+        parameters.
         """
         member = {name: tensor[m].detach().clone() for name, tensor in self.members.items()}
         state_dict = self.optimizer.state_dict()

@@ -153,18 +153,21 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
-    first, last = e.kept_epochs[0], e.kept_epochs[-1]
-    if scores.given:
+    if scores.are_given:
         return facts | {
-            "kept checkpoints": f"{len(e.kept_epochs)}, named ckpt_epoch_{first} to "
-            f"ckpt_epoch_{last}, given by --checkpoints: how they were trained is not known here"
+            "checkpoints": f"{scores.n_checkpoints} of each training, which were given: how they "
+            "were trained is not known here"
         }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
-        + ("; one batch holds all training samples" if e.has_one_batch else ""),
+        + (
+            "; one batch holds all training samples"
+            if len(scores.train_idx) <= e.batch_size
+            else ""
+        ),
         "epochs": e.epochs,
-        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{first} "
-        f"to ckpt_epoch_{last}",
+        "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
+        f"{e.kept_epochs[-1]}, counted from 0",
         "optimiser": _optimiser(e),
     }
 
@@ -176,8 +179,9 @@ def _targets(task: Task) -> str:
 
 
 def _training_samples(scores: ExperimentScores) -> str:
-    per_class = f" ({scores.experiment.n_per_class} per class)"
-    return f"{len(scores.train_idx)}" + ("" if scores.experiment.task.has_values else per_class)
+    experiment, n_train = scores.experiment, len(scores.train_idx)
+    is_balanced = not experiment.task.has_values and n_train == experiment.n_train
+    return f"{n_train}" + (f" ({experiment.n_per_class} per class)" if is_balanced else "")
 
 
 def _loss_name(task: Task) -> str:
@@ -201,7 +205,9 @@ def _optimiser(experiment: Experiment) -> str:
 def _seeds(seeds: list[int]) -> str:
     """Return the seeds with their numbers."""
     numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
+    numbered = ", ".join(
+        f"{seed} (seed_id {numbers[seed]})" if seed in numbers else f"{seed}" for seed in seeds
+    )
     return f"{len(seeds)}: {numbered}"
 
 
@@ -251,9 +257,9 @@ class _Compared:
             "train_samples": len(scores.train_idx),
             "test_samples": len(scores.test_idx),
             **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
-            "epochs": NOT_KNOWN if scores.given else scores.experiment.epochs,
+            "epochs": NOT_KNOWN if scores.are_given else scores.experiment.epochs,
             "a_seed_drives": NOT_KNOWN
-            if scores.given
+            if scores.are_given
             else RANDOMNESS[scores.experiment.randomness],
             "models_evaluated": len(by_seed),
         }

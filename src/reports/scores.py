@@ -185,7 +185,7 @@ def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     if split == "train":
         options = next(iter(scores.options.values()))
         trained = {key: options[key] for key in ("backbone", "random_crop") if key in options}
-        command = given_command if scores.given else training_command
+        command = given_command if scores.are_given else training_command
         commands.insert(0, command(paths, replace(scores.experiment, **trained)))
     return " && ".join(f"{command} --overwrite" for command in dict.fromkeys(commands))
 

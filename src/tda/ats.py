@@ -96,9 +96,9 @@ def additional_step(
         for checkpoint in checkpoints:
             samples = train[chunk.start : chunk.stop]
             at, params = loss.at(checkpoint)
+            of_test, _ = measure.at(checkpoint)
             gradients = per_sample_gradients(at, params, *samples).stack()
-            measured, _ = measure.at(checkpoint)
-            losses.append(evaluate(measured, optimizer.first_step(params, gradients), test))
+            losses.append(evaluate(of_test, optimizer.first_step(params, gradients), test))
         return torch.stack(losses) - base[:, None]
 
     yield from in_chunks(range(len(train)), chunk_size, scores)

@@ -78,7 +78,7 @@ def gradient_similarity(
         chunk_size: Training samples whose gradients are held at once.
         measure: What of a test sample is attributed; None: the loss.
     """
-    measure, _ = (measure or loss).at(checkpoint)
+    of_test, _ = (measure or loss).at(checkpoint)
     loss, params = loss.at(checkpoint)
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 
@@ -93,7 +93,7 @@ def gradient_similarity(
         train_norms = torch.cat([g.norms() for g in held])
 
         def block(batch: range) -> tuple[Tensor, Tensor]:
-            g_test = per_sample_gradients(measure, params, *test[batch.start : batch.stop])
+            g_test = per_sample_gradients(of_test, params, *test[batch.start : batch.stop])
             dot = torch.cat([g.inner(g_test) for g in held])
             norms = train_norms[:, None] * g_test.norms()
             # With a norm that has overflowed the quotient would be 0, and look like a cosine.

@@ -95,11 +95,11 @@ def influence(
         The scores, and what the solver knows of each solved vector, (min(n_train, n_test),), by
         name.
     """
-    measure, _ = (measure or loss).at(checkpoint)
+    of_test, _ = (measure or loss).at(checkpoint)
     loss, params = loss.at(checkpoint)
     hessian = Hessian(loss, params, train, solver.batch_size)
     transpose = len(train) <= len(test)
-    sides = (loss, train), (measure, test)
+    sides = (loss, train), (of_test, test)
     solved_side, other_side = sides if transpose else sides[::-1]
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from src.ensemble.checkpoints import Checkpoints
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss
 from src.ensemble.optimizer import OptimizerSettings
-from src.ensemble.setup import train
+from src.ensemble.setup import Setup, train
+from src.errors import UserError
 from src.experiments import Experiment, Paths, parse_experiment
 from src.models import build
 from tests import reference
 from tests.conftest import DIGITS, MNIST, Case
-from tests.tools import TOLERANCE, relative_error, samples, with_parameters
+from tests.tools import TOLERANCE, relative_error, samples, save_images, with_parameters
 
 SEEDS = load_seeds()
 
@@ -196,3 +198,42 @@ def test_sources_of_randomness(digits_root: Path, suffix: str, init_seed: int, b
     *_, found = train(loss, start, samples(data), adam, 32, 2)
     for parameter, value in expected[-1].model.state_dict().items():
         assert distance(found.params[parameter], value) < 1e-4
+
+
+def normalised(*_: object) -> nn.Module:
+    """Return a network with a frozen layer, drawn at random, and running statistics."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(28 * 28, 5).requires_grad_(False),
+        nn.BatchNorm1d(5),
+        nn.Linear(5, 10),
+    )
+
+
+def test_files_hold_buffers_and_frozen_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They are those of the plain idiom, and attribution gets them back."""
+    monkeypatch.setattr("src.ensemble.setup.build", normalised)
+    paths, experiment = Paths(tmp_path), parse_experiment(DIGITS)
+    save_images(paths, "train_10pc", 30)
+    save_images(paths, "test", 7)
+    setup = Setup.load(experiment, paths, torch.device("cpu"))
+    checkpoints = Checkpoints(setup, paths)
+    for _ in checkpoints.train(SEEDS[1]):
+        pass
+    plain = reference.train(
+        normalised, (setup.train.images, setup.train.labels), SEEDS[1], experiment.epochs
+    )
+    loaded = checkpoints.load(SEEDS[1], 1)
+    for epoch, state in zip(experiment.kept_epochs, loaded, strict=True):
+        expected = plain[epoch].model.state_dict()
+        assert state.keys() == expected.keys()
+        for name, value in expected.items():
+            assert distance(state[name].double(), value.double()) < 1e-4
+        assert state["2.num_batches_tracked"] == epoch + 1
+        assert state["1.weight"] is loaded[0]["1.weight"]  # in memory once
+    path = paths.checkpoint(experiment, SEEDS[1], 12)
+    content = torch.load(path, weights_only=True)
+    del content["model_state_dict"]["2.running_mean"]
+    torch.save(content, path)
+    with pytest.raises(UserError):
+        checkpoints.load(SEEDS[1], 1)

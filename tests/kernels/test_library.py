@@ -71,14 +71,14 @@ def test_another_source_is_another_library(tmp_path: Path, library: Path, change
 
 
 @needs_compiler
-def test_many_processes_build_at_once(tmp_path: Path):
+def test_two_processes_build_at_once(tmp_path: Path):
     command = [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path / "built"))]
     processes = [
         subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(3)
+        for _ in range(2)
     ]
     answers = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert [process.returncode for process in processes] == [0, 0]
     assert len(set(answers)) == 1
     assert answers[0][1] == b""
 

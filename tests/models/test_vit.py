@@ -43,6 +43,7 @@ from src.tda.loo import NOTHING, leave_one_out, retrain
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 from src.tda.solvers.lissa import Lissa
 from tests import reference
+from tests.conftest import committed_indices
 from tests.tools import TOLERANCE, call, call_well, relative_error, run_script
 
 EXPERIMENT = "vit_digits3_10pc"
@@ -565,8 +566,12 @@ def finetune(root: Path, backbone: object, *options: object) -> str:
 
 @pytest.fixture(scope="module")
 def vit_root(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path) -> Path:
-    """A root with one fine-tuned seed. Not to be written to."""
+    """A root with one fine-tuned seed and 30 test samples. Not to be written to."""
     root = tmp_path_factory.mktemp("vit")
+    indices = root / "data" / "subset_indices" / "digits3" / "test.txt"
+    indices.parent.mkdir(parents=True)
+    some = (committed_indices("digits3") / indices.name).read_text().splitlines()[::10]
+    indices.write_text("\n".join(some))
     call_well("run_subset_generation", "--root", root, "--task", "digits3")
     finetune(root, backbone_folder)
     return root
@@ -619,7 +624,7 @@ def test_every_method_by_its_script_without_naming_the_backbone(
     for method in methods.split():
         path = root / "tda_scores" / EXPERIMENT / method / f"{SEED}.pt"
         content = torch.load(path, weights_only=True)
-        assert content["scores"].shape == (5, 30, 300)
+        assert content["scores"].shape == (5, 30, 30)
         assert content["scores"].isfinite().all()
         assert content["scores"].std() > 0
         assert len(content["settings"]["backbone_weights"]) == 64
@@ -737,10 +742,11 @@ def test_wrong_arguments(vit_root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_tiny_backbone(vit_root: Path, copy_of: object) -> None:
+def test_tiny_backbone(tmp_path: Path) -> None:
     """Pre-trained on classes that the task does not use, once; LoRA on it learns the task."""
-    root = copy_of(vit_root)
-    out = finetune(root, "tiny", "--overwrite")
+    root = tmp_path
+    call_well("run_subset_generation", "--root", root, "--task", "digits3")
+    out = finetune(root, "tiny")
     assert "accuracy" in out.splitlines()[0]
     held_out, fine_tuned = (float(line.split("%")[-2].split()[-1]) for line in out.splitlines())
     assert held_out > 85

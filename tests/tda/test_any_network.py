@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from src.ensemble.checkpoints import train
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.setup import train
 from src.kernels.fuse import fuse
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import ConjugateGradient, Exact, Lissa, Solver
+from src.tda.solvers import Solver
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.tda.test_layers import DTYPES, N_CLASSES
 from tests.tda.test_ways import NETS, WIDTH, data_of
@@ -232,7 +235,10 @@ SOLVERS: dict[str, tuple[Solver, Callable[..., Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS | MIXING)
+# What is one of its kind for training alone: not a second time here.
+@pytest.mark.parametrize(
+    "name", [n for n in NETWORKS | MIXING if n not in ("gru", "rnn", "transformer")]
+)
 def test_other_methods(name: str):
     """GD, GC, IF by all solvers, and ATS, at a state with running statistics of its own."""
     work = Work(*(NETWORKS | MIXING)[name], torch.float64)
@@ -248,8 +254,9 @@ def test_other_methods(name: str):
     dot, cosine = gradient_similarity(loss, state, train_samples, test_samples, chunk_size=3)
     check(dot, reference.grad_dot)
     check(cosine, reference.grad_cos)
-    both = train_samples, test_samples
-    steps = additional_step(loss, [state], *both, optimizer=ADAM, chunk_size=3)
+    steps = additional_step(
+        loss, [state], train_samples, test_samples, optimizer=ADAM, chunk_size=3
+    )
     check(torch.cat([*steps], 1)[0], reference.ats)
     for solver, naive in SOLVERS.values():
         scores, _ = influence(loss, state, train_samples, test_samples, solver, chunk_size=3)
@@ -264,7 +271,7 @@ def test_resnet18():
         return resnet18(num_classes=3)
 
     images, labels = torch.randn(12, 3, 32, 32), torch.arange(12) % 3
-    data, test = samples((images, labels)), samples((images[:3] + 0.1, labels[:3]))
+    data, test = samples((images, labels)), samples((images[:2] + 0.1, labels[:2]))
     loss = PerSampleLoss(fuse(build()))
     states = [state.params for state in train(loss, Draw(1, 1).start(build), data, ADAM, 6, 2)]
     plain = reference.train(build, (images, labels), 1, 2, 6)[-1].model.state_dict()
@@ -288,9 +295,10 @@ def test_resnet18():
     assert scores[-1].abs().max() <= 1e-4 * scores[:-1].abs().max()
     model = build()
     model.load_state_dict(states[-1])
-    pairs = [(j, z) for j in range(2) for z in range(3)]
+    model.double()  # gradients of confident samples lose their digits in the naive ones
+    pairs = [(j, z) for j in range(2) for z in range(2)]
     some = samples((images[:2], labels[:2]))
-    naive = (model, (images, labels), (test.images, test.labels), pairs)
+    naive = (model, (images.double(), labels), (test.images.double(), test.labels), pairs)
     dot, cosine = gradient_similarity(loss, states[-1], some, test, chunk_size=3)
     assert relative_error(dot.flatten(), reference.grad_dot(*naive)) < 1e-4
     assert relative_error(cosine.flatten(), reference.grad_cos(*naive)) < 1e-4

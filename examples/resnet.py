@@ -18,7 +18,7 @@ FOLDER = os.environ.get("IMAGES", str(Path(__file__).parent / "images"))
 
 register_task(
     "pictures",
-    repository=FOLDER,
+    folder=FOLDER,
     n_per_class=(5, 20),
     n_test_per_class=10,
     input_shape=(3, 32, 32),

@@ -65,6 +65,8 @@ def _checked(inputs: object, targets: object, where: str) -> tuple[Tensor, np.nd
             f"{where}: inputs are {list(inputs.shape)} and targets {list(targets.shape)}, not "
             "samples first and as many of both, one at least"
         )
+    if not len(inputs):
+        raise UserError(f"{where}: there are no samples")
     if inputs.dtype != torch.uint8 or inputs.ndim != 4:  # which are images
         inputs = inputs.float() if inputs.is_floating_point() else inputs.long()
     targets = targets.float() if targets.is_floating_point() else targets.long()

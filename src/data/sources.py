@@ -88,6 +88,9 @@ def _described(task: Task, splits: dict[str, Split]) -> Task:
         UserError: What it says is not so.
     """
     first = next(iter(splits.values()))
+    for name, split in splits.items():
+        if not len(split.labels):
+            raise UserError(f"{split.origin} has no samples in its split {name!r}")
     input_shape = tuple(first.inputs([0]).shape[1:])
     if task.input_shape not in (None, input_shape):
         raise UserError(
@@ -262,8 +265,9 @@ def _encoded_images(data: datasets.Dataset, where: str) -> datasets.Dataset:
             f"{where}: it must have one column of images, and has {len(columns)}: "
             f"{columns_of(data)}"
         )
-    # The name is that of the column wherever it stands.
-    images = data.select_columns(columns).rename_column(columns[0], "image")
+    images = data.select_columns(columns)
+    if columns != ["image"]:  # which it is called from here on
+        images = images.rename_column(columns[0], "image")
     return images.cast_column("image", datasets.Image(decode=False))
 
 

@@ -20,8 +20,15 @@ _registered: dict[Path, list[tuple[dict, str]]] = {}  # what each file made know
 
 
 def files_of_environment() -> list[Path]:
-    """Return the files that the environment variable names."""
-    return [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    """Return the files that the environment variable names, where they are made absolute.
+
+    Jobs find it in their environment, and are started from another folder.
+    """
+    names = filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))
+    files = [Path(name).absolute() for name in names]
+    if files:
+        os.environ[VARIABLE] = os.pathsep.join(map(str, files))
+    return files
 
 
 def loaded_files() -> list[Path]:

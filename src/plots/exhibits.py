@@ -13,9 +13,7 @@ from torch import Tensor
 from src.experiments import Task
 
 N_VALUES = 4  # of a row of more numbers
-# What is written of a sample that is no image.
-N_CHARACTERS = 28
-MOST_LINES = 5
+N_CHARACTERS = 28  # of a line that is written of a sample that is no image
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ class Pictures:
             return
         for spine in axis.spines.values():
             spine.set_visible(False)
-        text = "\n".join([" ".join(lines), *self._lines(value, MOST_LINES if named else 3)])
+        head = [" ".join(lines[:2]), *lines[2:]]
+        text = "\n".join([*head, *self._lines(value, 4 if named else 3)])
         # Its size is no reason to make the axis smaller.
         axis.text(0, 0.5, text, va="center", fontsize=5, parse_math=False).set_in_layout(False)
 

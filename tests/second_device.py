@@ -24,7 +24,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from src.data.pixel_values import PixelValues
 from src.data.samples import Samples
 from src.ensemble import setup
-from src.ensemble.evaluation import accuracy_and_loss, evaluate, predict
+from src.ensemble.evaluation import evaluate, fit_of, predict
 from src.ensemble.members import PerSampleLoss, stack, trainable
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once
 from src.ensemble.optimizer import OptimizerSettings
@@ -160,7 +160,7 @@ class Work:
     def evaluation(self) -> None:
         """Losses of a stack, accuracy and loss of one member."""
         self.check(evaluate(self.loss, stack([self.params] * 2), self.test), 2, N_TEST)
-        accuracy_and_loss(self.loss, self.params, self.test)
+        fit_of(self.loss, self.params, self.test)
 
     def predictions(self) -> None:
         """Predicted labels."""
@@ -179,7 +179,7 @@ class Work:
                 [*range(N_TRAIN), loo.NOTHING],
                 self.train,
                 self.test,
-                adam=ADAM,
+                optimizer=ADAM,
                 batch_size=BATCH_SIZE,
                 n_epochs=N_EPOCHS,
                 chunk_size=min(4, members_at_once(self.loss, self.params, self.train, BATCH_SIZE)),
@@ -193,14 +193,14 @@ class Work:
             [self.params] * 2,
             self.train,
             self.test,
-            adam=ADAM,
+            optimizer=ADAM,
             chunk_size=min(4, steps_at_once(self.loss, self.params, self.train)),
         )
         self.check(torch.cat([*chunks], 1), 2, N_TRAIN, N_TEST)
 
     def similarity(self) -> None:
         """Grad-dot and grad-cos."""
-        at_once = min(4, vectors_at_once(self.params, self.train))
+        at_once = min(4, vectors_at_once(self.loss, self.params, self.train))
         found = gradient_similarity(
             self.loss, self.params, self.train, self.test, chunk_size=at_once
         )

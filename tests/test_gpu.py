@@ -165,8 +165,7 @@ def work(request: pytest.FixtureRequest, dtype: torch.dtype, device: torch.devic
 
 
 def test_training(work: Work):
-    adam = ADAM
-    states = [*train(work.loss, work.start(), work.samples[0], adam, BATCH_SIZE, N_EPOCHS)]
+    states = [*train(work.loss, work.start(), work.samples[0], ADAM, BATCH_SIZE, N_EPOCHS)]
     for epoch, model in zip(KEPT, work.models, strict=True):
         for name, expected in trainable(model).items():
             found = states[epoch].params[name]
@@ -189,7 +188,7 @@ def test_leave_one_out(work: Work):
         retrain(work.start, KEPT),
         [*range(N_TRAIN), NOTHING],
         *work.samples,
-        adam=ADAM,
+        optimizer=ADAM,
         batch_size=BATCH_SIZE,
         n_epochs=N_EPOCHS,
         chunk_size=5,
@@ -206,7 +205,9 @@ def test_leave_one_out(work: Work):
 
 
 def test_additional_step(work: Work):
-    chunks = additional_step(work.loss, work.checkpoints, *work.samples, adam=ADAM, chunk_size=4)
+    chunks = additional_step(
+        work.loss, work.checkpoints, *work.samples, optimizer=ADAM, chunk_size=4
+    )
     expected = torch.stack([reference.ats(m, *work.data, work.pairs) for m in work.models])
     work.check(torch.cat([*chunks], 1), expected, work.losses.abs().max().item())
 

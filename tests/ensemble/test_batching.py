@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from src.ensemble.batching import find_whether_together
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, repeat, state_of
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.training import Trainer
 from tests import reference
 from tests.tda.test_ways import NETS, data_of
 from tests.tools import relative_error, samples
 
-ADAM = AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+ADAM = OptimizerSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
 CPU = torch.device("cpu")
 
 

@@ -119,7 +119,7 @@ STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
         (frozen_statistics(), (4,), set(), False),
         (parametrizations.weight_norm(nn.Linear(4, 3)), (4,), set(), False),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_training_does(
     model: nn.Module, shape: tuple[int, ...], changes: set[str], mixes: bool

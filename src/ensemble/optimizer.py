@@ -71,20 +71,22 @@ class OptimizerSettings:
 
         Args:
             params: Parameters θ of one member.
-            gradients: The gradient of each member's loss there, (M, ...); becomes the result.
+            gradients: The gradient of each member's loss there, (M, ...); empty afterwards.
         """
         decoupled = self.name == "adamw"
+        members = {}
         with torch.no_grad():
-            for name, g in gradients.items():
-                start = params[name]
+            for name, start in params.items():
+                # A tensor of its own, since two parameters may have been given one gradient.
+                step = torch.add(
+                    gradients.pop(name), start, alpha=0 if decoupled else self.weight_decay
+                )
                 if decoupled:
                     start = start * (1 - self.learning_rate * self.weight_decay)
-                else:
-                    g.add_(start, alpha=self.weight_decay)
                 if self.name != "sgd":
-                    g.div_(g.abs().add_(ADAM_EPSILON))
-                g.mul_(-self.learning_rate).add_(start)
-        return gradients
+                    step.div_(step.abs().add_(ADAM_EPSILON))
+                members[name] = step.mul_(-self.learning_rate).add_(start)
+        return members
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
         """Return the schedule of the learning rate, to be stepped after each step."""

@@ -25,6 +25,9 @@ def test_first_step_is_that_of_the_optimiser(settings):
     start = {"w": torch.randn(3, 4, dtype=torch.float64), "b": torch.zeros(3, dtype=torch.float64)}
     gradients = {name: torch.randn(5, *p.shape, dtype=torch.float64) for name, p in start.items()}
     gradients["w"][2] = 0  # as of a sample whose loss is flat
+    # As of a recurrence's two biases, and of a parameter whose gradient no sample changes.
+    start |= {"b2": torch.ones(3, dtype=torch.float64), "shift": torch.ones(1, dtype=torch.float64)}
+    gradients |= {"b2": gradients["b"], "shift": torch.ones(1, 1, dtype=torch.float64).expand(5, 1)}
     expected = {name: p.expand(5, *p.shape).clone() for name, p in start.items()}
     for name, p in expected.items():
         p.grad = gradients[name].clone()

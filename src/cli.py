@@ -103,7 +103,8 @@ class ArgumentParser(argparse.ArgumentParser):
             type=seed_ids,
             metavar="K",
             default=f"0-{N_SEEDS - 1}",
-            help="which of the seeds in random_seeds.pt, for example 3 or 0,2,5-9",
+            help="numbers of seeds, for example 3 or 0,2,5-9: those below 10 are in "
+            "random_seeds.pt, and others are drawn by a fixed generator (src/ensemble/draws.py)",
         )
 
     def add_computing(self) -> None:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from src.analysis.fit import Fit
 from src.analysis.scores import ExperimentScores
-from src.ensemble.draws import load_seeds
+from src.argument_types import seed_ids_text
+from src.ensemble.draws import numbers_of_seeds
 from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
 from src.reports.parts import OVERVIEW, check_output
@@ -203,12 +204,12 @@ def _optimiser(experiment: Experiment) -> str:
 
 
 def _seeds(seeds: list[int]) -> str:
-    """Return the seeds with their numbers."""
-    numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    numbered = ", ".join(
-        f"{seed} (seed_id {numbers[seed]})" if seed in numbers else f"{seed}" for seed in seeds
-    )
-    return f"{len(seeds)}: {numbered}"
+    """Return how many seeds there are, their numbers and the seeds in the order of these."""
+    numbers = numbers_of_seeds()
+    # A study's trainings that were given have positions instead.
+    known = set(seeds) <= numbers.keys()
+    ids = f" (seed_id {seed_ids_text(numbers[seed] for seed in seeds)})" if known else ""
+    return f"{len(seeds)}{ids}: {', '.join(map(str, seeds))}"
 
 
 def _numerical_floor(scores: ExperimentScores) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from src.analysis.scores import ExperimentScores
+from src.analysis.scores import ExperimentScores, shared
 from src.analysis.summary import identity
 from src.errors import UserError
 from src.experiments import METHODS, Experiment
@@ -45,8 +45,7 @@ def at_common_seeds(load: Load, experiments: list[Experiment]) -> tuple[Load, in
         have[experiment] = scores.common_seeds
         if lacks := [m for m in METHODS if m not in scores.scores]:
             missing.append(f"{experiment.name} lacks {labels(lacks)}")
-    first, *others = have.values()
-    common = [seed for seed in first if all(seed in other for other in others)]
+    common = shared(have.values())
     if len(common) < 2:
         parts = "; ".join(f"{e.name}: {listed(map(str, own))}" for e, own in have.items())
         raise UserError(

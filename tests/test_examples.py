@@ -63,7 +63,7 @@ def class_folders(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for c, name in enumerate(("blue", "red")):
         (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(16):
+        for i in range(30):
             pixels = rng.integers(0, 128, (32, 32, 3), dtype=np.uint8)
             pixels[..., 2 - 2 * c] += 100
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")

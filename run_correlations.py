@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.argument_types import number
+from src.argument_types import number, several_seed_ids
 from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
@@ -21,7 +21,7 @@ def main() -> None:
         default=0.05,
         help="significance level of the t-tests whose answers are compared",
     )
-    parser.add_seeds()
+    parser.add_seeds(several_seed_ids)
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()

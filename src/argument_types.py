@@ -28,6 +28,14 @@ def seed_ids(text: str) -> list[int]:
     return sorted(numbers)
 
 
+def several_seed_ids(text: str) -> list[int]:
+    """Parse numbers of seeds as `seed_ids` does, two at least."""
+    numbers = seed_ids(text)
+    if len(numbers) < 2:
+        raise argparse.ArgumentTypeError(f"a standard deviation takes two at least, not {text}")
+    return numbers
+
+
 def seed_ids_text(numbers: Iterable[int]) -> str:
     """Return numbers of seeds as `seed_ids` parses them, such as 0,2,5-9."""
     runs: list[list[int]] = []

@@ -96,11 +96,11 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(f"{experiment.name} is trained by {experiment.training_script}")
         return args
 
-    def add_seeds(self) -> None:
+    def add_seeds(self, parse: Callable[[str], list[int]] = seed_ids) -> None:
         """Add --seed_id, which takes several."""
         self.add_argument(
             "--seed_id",
-            type=seed_ids,
+            type=parse,
             metavar="K",
             default=f"0-{N_SEEDS - 1}",
             help="numbers of seeds, for example 3 or 0,2,5-9: those below 10 are in "

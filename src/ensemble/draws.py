@@ -8,13 +8,14 @@ the idiom gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from src.argument_types import seed_ids_text
 from src.ensemble.members import State, state_of
 from src.errors import UserError
 from src.experiments import MOST_SEEDS, N_SEEDS, REPOSITORY, Experiment
@@ -47,6 +48,12 @@ def numbers_of_seeds() -> dict[int, int]:
         UserError: As `load_seeds`.
     """
     return {seed: seed_id for seed_id, seed in enumerate(load_seeds(MOST_SEEDS))}
+
+
+def seed_ids_of(seeds: Iterable[int]) -> str:
+    """Return the numbers of seeds as `--seed_id` takes them."""
+    numbers = numbers_of_seeds()
+    return seed_ids_text(numbers[seed] for seed in seeds)
 
 
 def _seeds_of_file() -> list[int]:

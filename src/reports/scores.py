@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from src.analysis.scores import ExperimentScores, shared
 from src.argument_types import seed_ids_text
 from src.data.samples import inputs_key, load_tensors, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
-from src.ensemble.draws import load_seeds, numbers_of_seeds
+from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, N_SEEDS, Experiment, Paths
 from src.tda.score_files import ORIGIN, load_scores_of, score_command
@@ -212,8 +212,7 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
 
 def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     """Return the commands that make an experiment's scores again after a split has changed."""
-    numbers, unused = numbers_of_seeds(), scores.unused.values()
-    ids = _unless_ten([numbers[seed] for seed in {*scores.common_seeds}.union(*unused)])
+    ids = _unless_ten(seed_ids_of({*scores.common_seeds}.union(*scores.unused.values())))
     commands = [
         score_command(paths, scores.experiment, method, ids, options)
         for method, options in scores.options.items()
@@ -237,9 +236,9 @@ def _options(content: dict) -> dict:
     return {key: value for key, value in content["settings"].items() if key not in left_out}
 
 
-def _unless_ten(seed_ids: Collection[int]) -> str | None:
+def _unless_ten(seed_ids: str) -> str | None:
     """Return numbers of seeds for a command; None: those that it takes by default."""
-    return None if {*seed_ids} == {*TEN} else seed_ids_text(seed_ids)
+    return None if seed_ids == seed_ids_text(TEN) else seed_ids
 
 
 def _missing_message(
@@ -247,12 +246,10 @@ def _missing_message(
 ) -> str:
     parts, commands = [], []
     for method in METHODS:
-        missing = [seed_id for seed, seed_id in ids.items() if seed not in have[method]]
+        missing = seed_ids_text(ids[seed] for seed in ids.keys() - have[method])
         if not missing:
             continue
-        everything = len(missing) == len(ids)
-        which = "all seeds" if everything else f"seed_id {seed_ids_text(missing)}"
-        parts.append(f"{method} of {which}")
+        parts.append(f"{method} of {f'seed_id {missing}' if have[method] else 'all seeds'}")
         commands.append(score_command(paths, experiment, method, _unless_ten(missing)))
     unique = list(dict.fromkeys(commands))  # gd and gc come from one command
     return (

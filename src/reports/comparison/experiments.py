@@ -11,6 +11,7 @@ import pandas as pd
 
 from src.analysis.scores import ExperimentScores, shared
 from src.analysis.summary import identity
+from src.ensemble.draws import seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, Experiment
 from src.reports.reading import labels, listed
@@ -47,7 +48,7 @@ def at_common_seeds(load: Load, experiments: list[Experiment]) -> tuple[Load, in
             missing.append(f"{experiment.name} lacks {labels(lacks)}")
     common = shared(have.values())
     if len(common) < 2:
-        parts = "; ".join(f"{e.name}: {listed(map(str, own))}" for e, own in have.items())
+        parts = "; ".join(f"{e.name}: seed_id {seed_ids_of(own)}" for e, own in have.items())
         raise UserError(
             "experiments are compared by the seeds that all of them have, two at least; here are "
             f"{len(common)} ({parts}): make the scores of the same seeds"

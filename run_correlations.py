@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.argument_types import number
+from src.argument_types import number, several_seed_ids
 from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
@@ -21,6 +21,7 @@ def main() -> None:
         default=0.05,
         help="significance level of the t-tests whose answers are compared",
     )
+    parser.add_seeds(several_seed_ids)
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
@@ -37,10 +38,10 @@ def main() -> None:
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(paths, experiment, allow_missing=args.allow_missing)
+        return load_scores(paths, experiment, args.seed_id, allow_missing=args.allow_missing)
 
     check_page(args.output, experiments)
-    check_scores(paths, experiments, allow_missing=args.allow_missing)
+    check_scores(paths, experiments, args.seed_id, allow_missing=args.allow_missing)
     if compares:  # first, since experiments without common seeds cannot be
         page = Page.of_comparison(paths, load, experiments, args.output)
         report = page.part("correlations", AGREEMENT, {"alpha": args.alpha})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.argument_types import index, number
+from src.argument_types import index, number, several_seed_ids
 from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
@@ -34,6 +34,7 @@ def main() -> None:
         help="index of a test image in its full split (as in data/subset_indices/<task>/test.txt) "
         "whose proponents and opponents are drawn",
     )
+    parser.add_seeds(several_seed_ids)
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
@@ -53,12 +54,13 @@ def main() -> None:
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(paths, experiment, allow_missing=args.allow_missing)
+        return load_scores(paths, experiment, args.seed_id, allow_missing=args.allow_missing)
 
     check_page(args.output, experiments)
     check_scores(
         paths,
         experiments,
+        args.seed_id,
         allow_missing=args.allow_missing,
         test_index=args.test_index,
         images=args.single_pages or not compares,

@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from src.experiments import N_SEEDS
+from src.experiments import MOST_SEEDS
 
 
 def seed_ids(text: str) -> list[int]:
     """Parse numbers of seeds and ranges of them, such as 0,2,5-9."""
     numbers: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
-        first, last = match.groups() if match else (N_SEEDS, None)
+        # int refuses numbers of thousands of digits.
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+        first, last = match.groups() if match else (MOST_SEEDS, None)
         start, stop = int(first), int(first if last is None else last)
-        if max(start, stop) >= N_SEEDS:
+        if max(start, stop) >= MOST_SEEDS:
             raise argparse.ArgumentTypeError(
-                f"{part!r} is not a number from 0 to {N_SEEDS - 1}, nor a range of them such as 2-5"
+                f"{part!r} is not a number from 0 to {MOST_SEEDS - 1}, nor a range of them such as "
+                "2-5"
             )
         if stop < start:
             raise argparse.ArgumentTypeError(f"the range {part!r} ends before it begins")
         numbers.update(range(start, stop + 1))
     return sorted(numbers)
+
+
+def several_seed_ids(text: str) -> list[int]:
+    """Parse numbers of seeds as `seed_ids` does, two at least."""
+    numbers = seed_ids(text)
+    if len(numbers) < 2:
+        raise argparse.ArgumentTypeError(f"a standard deviation takes two at least, not {text}")
+    return numbers
+
+
+def seed_ids_text(numbers: Iterable[int]) -> str:
+    """Return numbers of seeds as `seed_ids` parses them, such as 0,2,5-9."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def gpu_list(text: str) -> list[str]:

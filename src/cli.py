@@ -96,14 +96,15 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(f"{experiment.name} is trained by {experiment.training_script}")
         return args
 
-    def add_seeds(self) -> None:
+    def add_seeds(self, parse: Callable[[str], list[int]] = seed_ids) -> None:
         """Add --seed_id, which takes several."""
         self.add_argument(
             "--seed_id",
-            type=seed_ids,
+            type=parse,
             metavar="K",
             default=f"0-{N_SEEDS - 1}",
-            help="which of the seeds in random_seeds.pt, for example 3 or 0,2,5-9",
+            help="numbers of seeds, for example 3 or 0,2,5-9: those below 10 are in "
+            "random_seeds.pt, and others are drawn by a fixed generator (src/ensemble/draws.py)",
         )
 
     def add_computing(self) -> None:

@@ -52,8 +52,8 @@ def seeds(ids: list[int]) -> list[tuple[int, int]]:
     """Return (seed_id, seed) of the seeds with the given numbers."""
     from src.ensemble.draws import load_seeds
 
-    numbered = list(enumerate(load_seeds()))
-    return [numbered[seed_id] for seed_id in ids]
+    known = load_seeds(max(ids) + 1)
+    return [(seed_id, known[seed_id]) for seed_id in ids]
 
 
 def check_samples(experiments: list[Experiment], root: Path) -> None:

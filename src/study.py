@@ -24,7 +24,7 @@ from src.ensemble.members import State
 from src.ensemble.own import Pair, own_setup
 from src.ensemble.predictions import predictions
 from src.errors import DivergedError, UserError
-from src.experiments import METHODS
+from src.experiments import METHODS, MOST_SEEDS, N_SEEDS
 from src.progress import progress
 from src.steps import choose_device
 from src.tda.estimator import Draws, Estimator, compute
@@ -111,7 +111,7 @@ class Study:
                 criterion=criterion,
                 measure=measure,
             )
-        self._seeds = load_seeds()
+        self._seeds = load_seeds(MOST_SEEDS)
         self._trained: dict[int, list[State]] = {}
         if checkpoints is not None:
             self._trained = dict(enumerate(take_trainings(self._setup, checkpoints)))
@@ -134,11 +134,7 @@ class Study:
                 repeats a training that is not known.
         """
         wanted, seeds = self._wanted(methods), self._first_seeds(n_seeds, at_least=1)
-        contents = self._computed(wanted, seeds)
-        return {
-            method: np.stack([content["scores"].numpy() for content in by_seed.values()])
-            for method, by_seed in contents.items()
-        }
+        return _stacked(self._computed(wanted, seeds))
 
     def report(
         self,
@@ -196,7 +192,8 @@ class Study:
         setup = self._setup
         title = setup.experiment.task.name
         check_output(folder, title)
-        scores = gathered(setup.experiment, self._computed(wanted, seeds))
+        contents = self._computed(wanted, seeds)
+        scores = gathered(setup.experiment, _stacked(contents), contents)
         last = {seed: self._checkpoints(seed)[-1] for seed in seeds}
         fit = Fit.known(
             {seed: setup.fit(params) for seed, params in last.items()},
@@ -236,7 +233,8 @@ class Study:
 
     def _first_seeds(self, n_seeds: int | None, *, at_least: int) -> list[int]:
         most = len(self._seeds)
-        n_seeds = most if n_seeds is None else n_seeds
+        if n_seeds is None:
+            n_seeds = most if self._is_given else N_SEEDS
         if type(n_seeds) is not int or not at_least <= n_seeds <= most:
             what = "trainings were given" if self._is_given else "seeds there are"
             raise UserError(
@@ -283,3 +281,11 @@ class Study:
                     advance(1)
             self._trained[seed] = kept
         return self._trained[seed]
+
+
+def _stacked(contents: dict[str, dict[int, dict]]) -> dict[str, np.ndarray]:
+    """Return the scores (T, C, n_train, n_test) of each method."""
+    return {
+        method: np.stack([content["scores"].numpy() for content in by_seed.values()])
+        for method, by_seed in contents.items()
+    }

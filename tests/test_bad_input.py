@@ -22,6 +22,7 @@ GIVEN = (TRAIN, "--experiment", DIGITS)
 LOO = ("run_loo", "--experiment", DIGITS)
 IF = ("run_if", "--experiment", DIGITS)
 PVALUES = ("run_pvalues", "--experiment", DIGITS)
+CORRELATIONS = ("run_correlations", "--experiment", DIGITS)
 PARALLEL = ("run_parallel", "--experiment", DIGITS)
 
 # Name, command, what the line says. {root} is an empty folder.
@@ -39,9 +40,9 @@ ARGUMENTS = [
     ("a path in", (TRAIN, "--experiment", f"{DIGITS}/../x"), "unknown experiment"),
     ("a line break", (TRAIN, "--experiment", f"{DIGITS}\n"), "unknown experiment"),
     ("another script's", (TRAIN, "--experiment", "vit_digits3_10pc"), "run_vit_finetuning.py"),
-    ("seed too large", (*LOO, "--seed_id", "10"), "not a number from 0 to 9"),
+    ("seed too large", (*LOO, "--seed_id", "10000"), "not a number from 0 to 9999"),
     ("seed negative", (*LOO, "--seed_id", "-1"), "--seed_id"),
-    ("seed in words", (*LOO, "--seed_id", "one"), "'one' is not a number from 0 to 9"),
+    ("seed in words", (*LOO, "--seed_id", "one"), "'one' is not a number from 0 to 9999"),
     ("seed missing", (*LOO, "--seed_id"), "expected one argument"),
     ("unknown device", (*LOO, "--device", "abacus"), "there is no device 'abacus' here"),
     ("GPU too many", (*LOO, "--device", "cuda:99"), "there is no device 'cuda:99' here"),
@@ -69,11 +70,18 @@ ARGUMENTS = [
     ("a list of no GPUs", (*PARALLEL, "--gpus", "0,,1"), "'0,,1' is no list of GPUs"),
     ("GPUs and workers", (*PARALLEL, "--gpus", "0", "--workers", "2"), "not allowed with"),
     ("a range backwards", (*PARALLEL, "--seed_id", "5-2"), "'5-2' ends before it begins"),
-    ("a range too far", (*PARALLEL, "--seed_id", "0-10"), "not a number from 0 to 9"),
-    ("half a range", (*PARALLEL, "--seed_id", "3-"), "'3-' is not a number from 0 to 9, nor a"),
+    ("a range too far", (*PARALLEL, "--seed_id", "0-10000"), "not a number from 0 to 9999"),
+    ("half a range", (*PARALLEL, "--seed_id", "3-"), "'3-' is not a number from 0 to 9999, nor a"),
     ("seeds backwards", (*LOO, "--seed_id", "0,5-2"), "'5-2' ends before it begins"),
-    ("one seed of many", (*IF, "--seed_id", "0,1,12"), "'12' is not a number from 0 to 9"),
-    ("a seed that is none", (*LOO, "--seed_id", "0,,2"), "'' is not a number from 0 to 9"),
+    ("one seed of many", (*IF, "--seed_id", "0,1,12000"), "'12000' is not a number from"),
+    ("a seed that is none", (*LOO, "--seed_id", "0,,2"), "'' is not a number from 0 to 9999"),
+    ("a seed of many digits", (*LOO, "--seed_id", "9" * 5000), "is not a number from 0 to 9999"),
+    ("seeds without end", (*PVALUES, "--seed_id", f"0-{10**12}"), "not a number from 0 to 9999"),
+    ("scores of a seed too far", (*PVALUES, "--seed_id", "9999-10000"), "from 0 to 9999"),
+    ("scores of seeds backwards", (*PVALUES, "--seed_id", "37-12"), "'37-12' ends before it"),
+    ("correlations of no seed", (*CORRELATIONS, "--seed_id", "ten"), "'ten' is not a number from"),
+    ("p-values of one seed", (*PVALUES, "--seed_id", "3"), "two at least, not 3"),
+    ("one seed twice", (*CORRELATIONS, "--seed_id", "12,12"), "two at least, not 12"),
     ("one name of many", (*LOO, "cnn2_mnist3_11pc"), "choose from 10, 20, 50"),
     ("no data of one", (*LOO, "cnn2_digits3_20pc"), "run_subset_generation.py --task digits3"),
     ("no files", (*GIVEN, "--seed_id", "0", "--checkpoints"), "expected at least one argument"),
@@ -208,7 +216,7 @@ def test_a_file_that_is_gone_while_it_is_read(digits_root: Path, monkeypatch: py
     ("script", "arguments"),
     [
         ("run_loo.py", ("--experiment", "cnn2_mnist3_11pc")),
-        ("run_parallel.py", ("--experiment", DIGITS, "--seed_id", "0-10")),
+        ("run_parallel.py", ("--experiment", DIGITS, "--seed_id", "0-10000")),
         ("run_if.py", ("--experiment", DIGITS, "--device", "abacus")),
     ],
 )

@@ -53,6 +53,29 @@ def test_seeds_in_lists_and_ranges(root: Path, computed: list):
     assert out.splitlines() == [f"{files[0]}: finished before", *files[1:]]
 
 
+def test_seeds_beyond_the_ten(root: Path):
+    """They are trained, scored and, where missing, named as any other."""
+    seed = load_seeds(13)[12]
+    arguments = ("--root", root, "--experiment", DIGITS, "--seed_id", "0,12")
+    call("run_gd_and_gc", *arguments).check_refused(
+        f"models/{DIGITS}/{seed}/ckpt_epoch_10.pt", "run_cnn_training.py", "--seed_id 12"
+    )
+    call_well("run_cnn_training", *arguments)
+    call_well("run_gd_and_gc", *arguments)
+    paths = Paths(root)
+    checkpoint = load(paths.checkpoint(EXPERIMENT, seed, 14), "")
+    assert checkpoint["settings"]["seed"] == seed
+    assert load(paths.scores(EXPERIMENT, "gd", seed), "")["seed"] == seed
+    out = call_well("run_pvalues", *arguments, "--allow_missing")
+    assert f"{DIGITS}, ttest over 2 seeds" in out
+    page = (paths.results(EXPERIMENT) / "index.html").read_text()
+    assert f"2 (seed_id 0,12): 446, {seed}" in page
+    call("run_pvalues", *arguments).check_refused(
+        "loo of seed_id 12; ats of seed_id 12; if of seed_id 12. Make",
+        f"python run_loo.py --experiment {DIGITS} --seed_id 12 ",
+    )
+
+
 def test_several_experiments(root: Path, computed: list):
     for epoch in OTHER.kept_epochs:  # in place of a training
         at, new = Paths(root), Paths(root).checkpoint(OTHER, SEEDS[3], epoch)

@@ -146,7 +146,13 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = own.report("out", n_seeds=2, test_index=4)
     assert page == Path("out/index.html")
     text = page.read_text()
-    for said in ("shapes", "ant, bee and cat", "Sequential", "training samples", "446 (seed_id 0)"):
+    for said in (
+        "shapes",
+        "ant, bee and cat",
+        "Sequential",
+        "training samples",
+        "2 (seed_id 0-1): 446, 724",
+    ):
         assert said in text
     assert "per class" not in text  # of 11 samples in three classes
     assert "one batch" not in text
@@ -264,8 +270,8 @@ WRONG = {
     ),
     "protocol": (lambda: study().scores([LeaveOneOut("begin")]), "protocol is 'begin'"),
     "no seeds": (lambda: study().scores(n_seeds=0), "n_seeds is 0, not a whole number from 1"),
-    "seeds": (lambda: study().scores(n_seeds=11), "from 1 to 10"),
-    "one seed": (lambda: study().report("out", n_seeds=1), "from 2 to 10"),
+    "seeds": (lambda: study().scores(n_seeds=10_001), "from 1 to 10000"),
+    "one seed": (lambda: study().report("out", n_seeds=1), "from 2 to 10000"),
     "test": (lambda: study().report("out", n_seeds=2, test="t"), "test is 't'"),
     "alpha": (lambda: study().report("out", n_seeds=2, alpha=5), "alpha is 5"),
     "test index": (lambda: study().report("out", n_seeds=2, test_index=5), "from 0 to 4"),

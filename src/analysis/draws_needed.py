@@ -16,6 +16,18 @@ from src.analysis.stats import correlation, draw_samples, moments, pvalues, rank
 
 POWER = 0.8
 MOST_DRAWS = 10_000  # a pair that needs more is counted as one that needs these
+MOST_ROTATIONS = 10
+_STEPS = (1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)  # from one power of ten to the next
+
+
+def numbers_of_draws(most: int) -> list[int]:
+    """Return the numbers of seeds that tables and curves go through, from 2 to the most.
+
+    All up to ten, and ten round ones from each power of ten to the next.
+    """
+    powers = (10**k for k in range(1, len(str(most))))
+    steps = [int(step * power) for power in powers for step in _STEPS]
+    return [n for n in (*range(2, 11), *steps) if n < most] + [most]
 
 
 def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
@@ -26,33 +38,43 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
         alpha: Significance level.
 
     Returns:
-        A row for each number of seeds from 2 to T and of last checkpoints from 1 to C, with
+        A row for each of `numbers_of_draws` and of last checkpoints from 1 to C, with
         `mean_pvalue` and `significant`, the fraction of pairs below alpha, by the t-test, and
         `rank_correlation`: Spearman's, over pairs, between the mean scores of two disjoint halves
         of the seeds (of an odd number, one half has one more). Each is the mean over the first
-        seeds of the T rotations of one random order, in which every seed counts alike.
+        seeds of the rotations of one random order, ten at most. Up to ten seeds these are all, and
+        every seed counts alike.
     """
     n_draws, n_checkpoints = scores.shape[:2]
     order = np.random.default_rng(0).permutation(n_draws)
-    rotations = [np.roll(order, -shift) for shift in range(n_draws)]
+    n_rotations = min(n_draws, MOST_ROTATIONS)
+    shifts = [k * n_draws // n_rotations for k in range(n_rotations)]
 
     def with_last(k: int) -> list[dict[str, float]]:
         samples = draw_samples(scores, k)
-        # Of the mean scores over the first seeds of every rotation, by their number: each is a
-        # half of several numbers of seeds.
-        ranked = {
-            size: [ranks(samples[seeds[:size]].mean(axis=0).ravel()) for seeds in rotations]
-            for size in range(1, (n_draws + 1) // 2 + 1)
-        }
+        # The ranks of the mean scores over seeds that follow each other in the order, by the first
+        # one's position and their number: a half of several numbers of seeds.
+        ranked: dict[tuple[int, int], np.ndarray] = {}
+
+        def ranked_mean(shift: int, size: int) -> np.ndarray:
+            key = shift % n_draws, size
+            if key not in ranked:
+                seeds = np.roll(order, -shift)[:size]
+                ranked[key] = ranks(samples[seeds].mean(axis=0).ravel())
+            return ranked[key]
+
         rows = []
-        for n in range(2, n_draws + 1):
-            subsets = rotations if n < n_draws else rotations[:1]
-            p = [pvalues(samples[seeds[:n]]) for seeds in subsets]
-            # The second half of a rotation is the beginning of a later one.
+        for n in numbers_of_draws(n_draws):
+            subsets = shifts if n < n_draws else shifts[:1]
+            p = [pvalues(samples[np.roll(order, -shift)[:n]]) for shift in subsets]
             half = n // 2
+            for key in [key for key in ranked if key[1] < half]:
+                del ranked[key]  # of many seeds, all of them would fill the memory
             halves = [
-                correlation(first, ranked[n - half][(shift + half) % n_draws], "pearson")
-                for shift, first in enumerate(ranked[half])
+                correlation(
+                    ranked_mean(shift, half), ranked_mean(shift + half, n - half), "pearson"
+                )
+                for shift in shifts
             ]
             rows.append(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +13,12 @@ from src.analysis.stats import draw_samples
 from src.errors import UserError
 from src.experiments import Experiment
 from src.storage.files import digest
+
+
+def shared(seeds: Iterable[list[int]]) -> list[int]:
+    """Return the seeds that stand in each of several lists, in the first one's order."""
+    first, *others = seeds
+    return [seed for seed in first if all(seed in other for other in others)]
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,7 @@ class ExperimentScores:
     @property
     def common_seeds(self) -> list[int]:
         """The seeds that all methods have."""
-        first, *others = self.seeds.values()
-        return [seed for seed in first if all(seed in other for other in others)]
+        return shared(self.seeds.values())
 
     @property
     def are_given(self) -> bool:
@@ -101,18 +107,6 @@ class ExperimentScores:
             floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
             unused=unused,
         )
-
-    def of_common_seeds(self) -> ExperimentScores:
-        """Return the scores of the seeds that all methods have, so that methods compare.
-
-        Methods with the fewest seeds are left out, one by one, until the others share two.
-        """
-        methods = list(self.seeds)
-        kept = self
-        while len(kept.common_seeds) < 2:
-            methods.remove(min(reversed(methods), key=lambda m: len(self.seeds[m])))
-            kept = replace(kept, seeds={m: self.seeds[m] for m in methods})
-        return self.at_seeds(kept.common_seeds)
 
     def settings(self) -> dict[str, object]:
         """Return what the scores were made with, for people."""

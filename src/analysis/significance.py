@@ -54,7 +54,7 @@ def least_sign_flip_pvalue(n_draws: int) -> float:
 
 def _sign_choices(n_draws: int) -> np.ndarray:
     """Return choices of signs (n, T), the first of them without a flip."""
-    if 2 ** (n_draws - 1) > MOST_SIGN_CHOICES:
+    if n_draws - 1 > np.log2(MOST_SIGN_CHOICES):  # 2^T may be beyond an integer of numpy
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (MOST_SIGN_CHOICES, n_draws))
         signs[0] = 1
         return signs

@@ -16,7 +16,7 @@ GIVEN = "given"  # the setting `origin` of checkpoints that were not trained her
 def training_command(
     paths: Paths, experiment: Experiment, seed_id: int | str | None = None, *options: object
 ) -> str:
-    """Return the command that trains an experiment: one seed, or all."""
+    """Return the command that trains an experiment: seeds by their numbers, or the ten."""
     arguments = ["--experiment", experiment.name]
     if seed_id is not None:
         arguments += ["--seed_id", seed_id]

@@ -8,25 +8,55 @@ the idiom gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from src.argument_types import seed_ids_text
 from src.ensemble.members import State, state_of
 from src.errors import UserError
-from src.experiments import N_SEEDS, REPOSITORY, Experiment
+from src.experiments import MOST_SEEDS, N_SEEDS, REPOSITORY, Experiment
 
 SEEDS_FILE = REPOSITORY / "random_seeds.pt"
 
 
-def load_seeds() -> list[int]:
-    """Return the ten seeds of `random_seeds.pt`, in the order that `--seed_id` indexes.
+def load_seeds(n_seeds: int = N_SEEDS) -> list[int]:
+    """Return the first seeds, in the order that `--seed_id` indexes.
+
+    The first ten are those of `random_seeds.pt`. Behind them stand the numbers that numpy's PCG64
+    of seed 0 gives, the upper 31 of their 64 bits, without any that stood before: torch's generator
+    on the CPU takes no more than 32 bits of a seed, so that these give different draws. numpy
+    promises that this stream never changes.
+
+    Args:
+        n_seeds: How many, at most MOST_SEEDS.
 
     Raises:
         UserError: The file is missing, cannot be read, is damaged or holds something else.
     """
+    drawn = np.random.PCG64(0).random_raw(MOST_SEEDS) >> np.uint64(33)
+    return [*dict.fromkeys([*_seeds_of_file(), *drawn.tolist()])][:n_seeds]
+
+
+def numbers_of_seeds() -> dict[int, int]:
+    """Return the `--seed_id` of every seed that there is.
+
+    Raises:
+        UserError: As `load_seeds`.
+    """
+    return {seed: seed_id for seed_id, seed in enumerate(load_seeds(MOST_SEEDS))}
+
+
+def seed_ids_of(seeds: Iterable[int]) -> str:
+    """Return the numbers of seeds as `--seed_id` takes them."""
+    numbers = numbers_of_seeds()
+    return seed_ids_text(numbers[seed] for seed in seeds)
+
+
+def _seeds_of_file() -> list[int]:
     again = f"it is part of the repository: git checkout {SEEDS_FILE.name}"
     try:
         seeds = torch.load(SEEDS_FILE, weights_only=True, map_location="cpu")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.ensemble.checkpoint_files import GIVEN, given_command, load_checkpoint, training_command
 from src.ensemble.checkpoints import Checkpoints
-from src.ensemble.draws import load_seeds
+from src.ensemble.draws import numbers_of_seeds
 from src.ensemble.members import State
 from src.ensemble.setup import Setup
 from src.errors import UserError
@@ -197,8 +197,10 @@ def give(
             )
     if len(there) == len(given):
         return False
-    for other_id, other in enumerate(load_seeds()):
-        if other != seed and at.checkpoint(e, other, e.kept_epochs[-1]).exists():
+    numbers = numbers_of_seeds()
+    for other in at.seeds_with_checkpoints(e) & numbers.keys() - {seed}:
+        if at.checkpoint(e, other, e.kept_epochs[-1]).exists():
+            other_id = numbers[other]
             make = training_command(at, e, other_id)
             content = load_checkpoint(at, e, other, e.kept_epochs[-1], make)
             if content["training"] == digest(states[-1]):

@@ -8,7 +8,7 @@ import torch
 from src.data.samples import Samples
 from src.ensemble.checkpoint_files import as_trained
 from src.ensemble.checkpoints import Checkpoints
-from src.ensemble.draws import load_seeds
+from src.ensemble.draws import numbers_of_seeds
 from src.ensemble.evaluation import predict
 from src.ensemble.members import State
 from src.ensemble.setup import Setup
@@ -40,8 +40,7 @@ def load_predictions(
         UserError: A checkpoint is missing, does not belong to the experiment or is another.
         KeyError: There is no such sample.
     """
-    ids = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    first = next(iter(checkpoints))
+    ids, first = numbers_of_seeds(), next(iter(checkpoints))
     trained = as_trained(experiment, paths, first, ids[first])
     setup = Setup.load(trained, paths, torch.device("cpu"))
     last = []

@@ -26,7 +26,8 @@ from src.experiments.models import (
 from src.experiments.paths import REPOSITORY, Paths
 from src.experiments.tasks import TASKS, Task, register_task
 
-N_SEEDS = 10
+N_SEEDS = 10  # by default, as in the paper
+MOST_SEEDS = 10_000  # so that a slip in a range is told, rather than listed number by number
 SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source does not
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "HELPFUL_SIGN",
     "METHODS",
     "MODELS",
+    "MOST_SEEDS",
     "N_SEEDS",
     "RANDOMNESS",
     "REPOSITORY",

@@ -47,6 +47,11 @@ class Paths:
         """Checkpoint of one epoch of one seed."""
         return self.root / "models" / experiment.name / str(seed) / f"ckpt_epoch_{epoch}.pt"
 
+    def seeds_with_checkpoints(self, experiment: Experiment) -> set[int]:
+        """Seeds that have a folder of checkpoints."""
+        folder = self.root / "models" / experiment.name
+        return {int(path.name) for path in folder.glob("*") if path.name.isdecimal()}
+
     def tiny_backbone(self, task: str) -> Path:
         """Folder of the tiny backbone that is pre-trained on images that a task does not use."""
         return self.root / "models" / "backbones" / f"{TINY_BACKBONE}_{task}"

@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from src.analysis.agreement import ANSWERS, Agreement
 from src.analysis.stats import COEFFICIENTS
 from src.plots.heat_map import heat_map, make_room
-from src.plots.style import COLOURS, COLUMN, MARKERS, METHOD_LABELS, PAGE, legend_above
+from src.plots.style import (
+    COLOURS,
+    COLUMN,
+    MARKERS,
+    METHOD_LABELS,
+    PAGE,
+    dot_opacity,
+    legend_above,
+)
 
 
 def distances(by_method: dict[str, Agreement]) -> Figure:
@@ -76,7 +84,7 @@ def seeds_against_means(by_method: dict[str, Agreement]) -> Figure:
                 MARKERS[method],
                 color=COLOURS[method],
                 markersize=3,
-                alpha=0.6,
+                alpha=dot_opacity(len(values)),
                 markeredgewidth=0,
             )
             axis.plot(

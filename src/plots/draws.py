@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.plots.style import METHOD_LABELS, PAGE
 
@@ -34,7 +35,7 @@ def stability_by_draws(stability: dict[str, pd.DataFrame]) -> Figure:
                 )
         column[0].set_title(METHOD_LABELS[method])
         column[1].set_xlabel("seeds")
-        column[1].set_xticks([t for t in (2, 4, 6, 8, 10) if t <= frame["draws"].max()])
+        column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0, 0].set(ylabel="mean p-value", ylim=(0, None))
     axes[1, 0].set(ylabel="rank correlation of\ntwo halves of the seeds", ylim=(None, 1))
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -13,6 +13,7 @@ from src.plots.style import (
     COLOURS,
     METHOD_LABELS,
     PAGE,
+    dot_opacity,
     nice_tick,
     pvalue_text,
     scale_ticks,
@@ -50,7 +51,12 @@ def pair_sheet(
             values = samples[:, i, j]
             row[2].axvline(0, color="0.6", linewidth=0.8)
             row[2].plot(
-                values, np.zeros_like(values), "o", color=COLOURS[method], alpha=0.6, markersize=4
+                values,
+                np.zeros_like(values),
+                "o",
+                color=COLOURS[method],
+                alpha=dot_opacity(len(values)),
+                markersize=4,
             )
             row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
             number = f"p = {pvalue_text(p[i, j])}"

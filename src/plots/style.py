@@ -141,6 +141,11 @@ def error_bars(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.stack([value - frame[f"{column}_low"], frame[f"{column}_high"] - value])
 
 
+def dot_opacity(n_dots: int) -> float:
+    """Return how opaque dots are that may lie on each other, so that many show where they crowd."""
+    return min(0.6, 6 / n_dots)
+
+
 def pvalue_text(p: float) -> str:
     """Return a p-value for people, which is 0 or 1 only if it is."""
     if p in (0, 1):

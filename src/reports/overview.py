@@ -11,7 +11,7 @@ import pandas as pd
 
 from src.analysis.fit import Fit
 from src.analysis.scores import ExperimentScores
-from src.ensemble.draws import load_seeds
+from src.ensemble.draws import numbers_of_seeds, seed_ids_of
 from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
 from src.reports.parts import OVERVIEW, check_output
@@ -203,12 +203,11 @@ def _optimiser(experiment: Experiment) -> str:
 
 
 def _seeds(seeds: list[int]) -> str:
-    """Return the seeds with their numbers."""
-    numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    numbered = ", ".join(
-        f"{seed} (seed_id {numbers[seed]})" if seed in numbers else f"{seed}" for seed in seeds
-    )
-    return f"{len(seeds)}: {numbered}"
+    """Return how many seeds there are, their numbers and the seeds in the order of these."""
+    # A study's trainings that were given have positions instead.
+    known = set(seeds) <= numbers_of_seeds().keys()
+    ids = f" (seed_id {seed_ids_of(seeds)})" if known else ""
+    return f"{len(seeds)}{ids}: {', '.join(map(str, seeds))}"
 
 
 def _numerical_floor(scores: ExperimentScores) -> str:
@@ -235,8 +234,7 @@ def _what_makes_the_page() -> dict[str, object]:
 
 def _unknown(fit: Fit) -> str:
     parts = [
-        f"They are not known of seed{'s' if len(seeds) > 1 else ''} {listed(map(str, seeds))}: "
-        f"{reason}."
+        f"They are not known of seed_id {seed_ids_of(seeds)}: {reason}."
         for reason, seeds in fit.unknown.items()
     ]
     return " ".join(parts)

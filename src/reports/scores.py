@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
-from src.analysis.scores import ExperimentScores
+from src.analysis.scores import ExperimentScores, shared
+from src.argument_types import seed_ids_text
 from src.data.samples import inputs_key, load_tensors, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
-from src.ensemble.draws import load_seeds
+from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
-from src.experiments import METHODS, Experiment, Paths
+from src.experiments import METHODS, N_SEEDS, Experiment, Paths
 from src.tda.score_files import ORIGIN, load_scores_of, score_command
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
@@ -21,50 +23,80 @@ from src.tda.score_files import ORIGIN, load_scores_of, score_command
 _MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints"} | MACHINE
 # These are the same in all score files of an experiment.
 _SAMPLES = ("train_samples", "test_samples", "backbone_weights")
+TEN = range(N_SEEDS)
 
 
-def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) -> ExperimentScores:
-    """Load the scores of all methods and seeds of an experiment.
+def load_scores(
+    paths: Paths,
+    experiment: Experiment,
+    seed_ids: Sequence[int] = TEN,
+    *,
+    allow_missing: bool,
+) -> ExperimentScores:
+    """Load the scores of all methods of an experiment, of the seeds that all of them have.
 
     Args:
         paths: Every path below the root.
         experiment: The experiment.
-        allow_missing: Go on without missing files, with the methods that have two seeds at least.
+        seed_ids: Numbers of the seeds, in ascending order.
+        allow_missing: Go on without missing files, with the methods that share two seeds at least.
 
     Raises:
         UserError: Scores are missing, a file is not sound, or they were not computed alike; the
             message says what to run.
     """
-    seeds = load_seeds()
-    have = {m: [s for s in seeds if paths.scores(experiment, m, s).exists()] for m in METHODS}
-    if any(have[m] != seeds for m in METHODS) and not allow_missing:
-        raise UserError(_missing_message(paths, experiment, seeds, have))
-    methods = [m for m in METHODS if len(have[m]) >= 2]
-    if not methods:
+    known = load_seeds(max(seed_ids) + 1)
+    ids = {known[seed_id]: seed_id for seed_id in seed_ids}
+    have = {m: [s for s in ids if paths.scores(experiment, m, s).exists()] for m in METHODS}
+    if any(have[m] != [*ids] for m in METHODS) and not allow_missing:
+        raise UserError(_missing_message(paths, experiment, ids, have))
+    compared = _that_share_seeds({m: own for m, own in have.items() if len(own) >= 2})
+    if not compared:
         raise UserError(
             f"no method has scores of two seeds for {experiment.name}, the least there can be; "
-            + _missing_message(paths, experiment, seeds, have)
+            + _missing_message(paths, experiment, ids, have)
         )
-    files = {
-        m: {seed: load_scores_of(paths, experiment, m, seed, seeds.index(seed)) for seed in have[m]}
-        for m in methods
-    }
-    _check_alike(paths, experiment, files)
-    return gathered(experiment, files).of_common_seeds()
+    seeds = shared(compared.values())
+    scores, files = {}, {}
+    for method in compared:
+        files[method] = {
+            seed: load_scores_of(paths, experiment, method, seed, ids[seed]) for seed in seeds
+        }
+        _check_alike(paths, experiment, files, ids)
+        # What was stacked is held once.
+        scores[method] = np.stack([f.pop("scores").numpy() for f in files[method].values()])
+    unused = {m: [s for s in own if m not in compared or s not in seeds] for m, own in have.items()}
+    return replace(
+        gathered(experiment, scores, files), unused={m: own for m, own in unused.items() if own}
+    )
 
 
-def gathered(experiment: Experiment, files: dict[str, dict[int, dict]]) -> ExperimentScores:
-    """Return the scores in the contents of score files, by method and seed.
+def _that_share_seeds(have: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return the methods that share two seeds, with all that each has.
 
-    They are of the same pairs, settings and checkpoints.
+    Those with the fewest seeds are left out, one by one, until the others do.
+    """
+    kept = dict(have)
+    while kept and len(shared(kept.values())) < 2:
+        del kept[min(reversed(kept), key=lambda m: len(kept[m]))]
+    return kept
+
+
+def gathered(
+    experiment: Experiment, scores: dict[str, np.ndarray], files: dict[str, dict[int, dict]]
+) -> ExperimentScores:
+    """Return scores with what their files say of them.
+
+    Args:
+        experiment: The experiment.
+        scores: Scores (T, C, n_train, n_test), by method.
+        files: Contents of the score files, by method and seed; the scores themselves may be gone.
+            They are of the same pairs, settings and checkpoints.
     """
     first = next(iter(next(iter(files.values())).values()))
     return ExperimentScores(
         experiment,
-        {
-            m: np.stack([f["scores"].numpy() for f in of_seeds.values()])
-            for m, of_seeds in files.items()
-        },
+        scores,
         {m: list(of_seeds) for m, of_seeds in files.items()},
         first["train_idx"].numpy(),
         first["test_idx"].numpy(),
@@ -89,6 +121,7 @@ def gathered(experiment: Experiment, files: dict[str, dict[int, dict]]) -> Exper
 def check_scores(
     paths: Paths,
     experiments: list[Experiment],
+    seed_ids: Sequence[int] = TEN,
     *,
     allow_missing: bool,
     test_index: int | None = None,
@@ -99,6 +132,7 @@ def check_scores(
     Args:
         paths: Every path below the root.
         experiments: The experiments, which will be compared with each other.
+        seed_ids: As for `load_scores`.
         allow_missing: As for `load_scores`.
         test_index: A test sample that all experiments must have; None: any will do.
         images: Whether the images of the samples will be wanted.
@@ -109,7 +143,7 @@ def check_scores(
     """
     seen: dict[tuple, tuple[str, object]] = {}
     for experiment in experiments:
-        scores = load_scores(paths, experiment, allow_missing=allow_missing)
+        scores = load_scores(paths, experiment, seed_ids, allow_missing=allow_missing)
         if test_index is not None:
             scores.test_position(test_index)
         if images:
@@ -178,15 +212,21 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
 
 def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     """Return the commands that make an experiment's scores again after a split has changed."""
+    ids = _unless_ten(seed_ids_of({*scores.common_seeds}.union(*scores.unused.values())))
     commands = [
-        score_command(paths, scores.experiment, method, None, options)
+        score_command(paths, scores.experiment, method, ids, options)
         for method, options in scores.options.items()
     ]
     if split == "train":
         options = next(iter(scores.options.values()))
         trained = {key: options[key] for key in ("backbone", "random_crop") if key in options}
-        command = given_command if scores.are_given else training_command
-        commands.insert(0, command(paths, replace(scores.experiment, **trained)))
+        changed = replace(scores.experiment, **trained)
+        commands.insert(
+            0,
+            given_command(paths, changed)
+            if scores.are_given
+            else training_command(paths, changed, ids),
+        )
     return " && ".join(f"{command} --overwrite" for command in dict.fromkeys(commands))
 
 
@@ -196,20 +236,21 @@ def _options(content: dict) -> dict:
     return {key: value for key, value in content["settings"].items() if key not in left_out}
 
 
+def _unless_ten(seed_ids: str) -> str | None:
+    """Return numbers of seeds for a command; None: those that it takes by default."""
+    return None if seed_ids == seed_ids_text(TEN) else seed_ids
+
+
 def _missing_message(
-    paths: Paths, experiment: Experiment, seeds: list[int], have: dict[str, list[int]]
+    paths: Paths, experiment: Experiment, ids: dict[int, int], have: dict[str, list[int]]
 ) -> str:
     parts, commands = [], []
     for method in METHODS:
-        ids = [i for i, seed in enumerate(seeds) if seed not in have[method]]
-        if not ids:
+        missing = seed_ids_text(ids[seed] for seed in ids.keys() - have[method])
+        if not missing:
             continue
-        everything = len(ids) == len(seeds)
-        parts.append(f"{method} of {'all seeds' if everything else f'seed_id {_listed(ids)}'}")
-        # Without a seed_id a script makes just what is missing.
-        commands += [
-            score_command(paths, experiment, method, i) for i in (ids if len(ids) <= 2 else [None])
-        ]
+        parts.append(f"{method} of {f'seed_id {missing}' if have[method] else 'all seeds'}")
+        commands.append(score_command(paths, experiment, method, _unless_ten(missing)))
     unique = list(dict.fromkeys(commands))  # gd and gc come from one command
     return (
         f"scores of {experiment.name} are missing: {'; '.join(parts)}. Make them with: "
@@ -217,54 +258,53 @@ def _missing_message(
     )
 
 
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _check_alike(
+    paths: Paths, experiment: Experiment, files: dict[str, dict[int, dict]], ids: dict[int, int]
+) -> None:
+    """Raise UserError unless the last method's scores are as the first one's and as each other.
 
-
-def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int, dict]]) -> None:
-    """Raise UserError unless all scores are of the same pairs, settings and checkpoints."""
-    reference = next(iter(next(iter(files.values())).values()))
-    seeds = load_seeds()
-    first_of: dict[int, tuple[str, dict]] = {}  # a seed's first method and its settings
-    for method, by_seed in files.items():
-        options = None
-        for seed, content in by_seed.items():
-            path = paths.scores(experiment, method, seed)
-            settings = content["settings"]
-            again = partial(_again_of_seed, paths, experiment, seeds.index(seed))
-            wrong = [k for k in ("train_idx", "test_idx") if not content[k].equal(reference[k])]
-            wrong += [k for k in _SAMPLES if settings.get(k) != reference["settings"].get(k)]
-            if wrong:
-                raise UserError(
-                    f"{path} has another {wrong[0]} than the other scores of {experiment.name}: "
-                    f"make it again with: {again(method, settings)}"
-                )
-            other, expected = first_of.setdefault(seed, (method, settings))
-            if settings["checkpoints"] != expected["checkpoints"]:
-                commands = dict.fromkeys((again(other, expected), again(method, settings)))
-                raise UserError(
-                    f"{path} was computed from other checkpoints than "
-                    f"{paths.scores(experiment, other, seed)}: make both again with: "
-                    f"{' && '.join(commands)}"
-                )
-            own = {k: v for k, v in settings.items() if k not in _MAY_DIFFER_BETWEEN_SEEDS}
-            options = own if options is None else options
-            if own.get("origin") != options.get("origin"):
-                was = "given" if "origin" in own else "trained here"
-                command = given_command if "origin" in options else training_command
-                raise UserError(
-                    f"{path} is of checkpoints that were {was}, those of the seeds before it were "
-                    "not, so that they are no draws of one training: replace them with: "
-                    f"{command(paths, experiment, seeds.index(seed))} --overwrite, and then the "
-                    f"scores with: {again(method, settings)}"
-                )
-            if own != options:
-                key = next(k for k in own.keys() | options.keys() if own.get(k) != options.get(k))
-                raise UserError(
-                    f"the seeds of {method} were not computed alike: {key} is {own.get(key)} in "
-                    f"{path}, {options.get(key)} in the seeds before it: make it again with: "
-                    f"{again(method, options)}"
-                )
+    That is of the same pairs, checkpoints and, from seed to seed, settings.
+    """
+    other, first = next(iter(files.items()))
+    method, by_seed = next(reversed(files.items()))
+    reference = next(iter(first.values()))
+    options = None
+    for seed, content in by_seed.items():
+        path = paths.scores(experiment, method, seed)
+        settings, expected = content["settings"], first[seed]["settings"]
+        again = partial(_again_of_seed, paths, experiment, ids[seed])
+        wrong = [k for k in ("train_idx", "test_idx") if not content[k].equal(reference[k])]
+        wrong += [k for k in _SAMPLES if settings.get(k) != reference["settings"].get(k)]
+        if wrong:
+            raise UserError(
+                f"{path} has another {wrong[0]} than the other scores of {experiment.name}: "
+                f"make it again with: {again(method, settings)}"
+            )
+        if settings["checkpoints"] != expected["checkpoints"]:
+            commands = dict.fromkeys((again(other, expected), again(method, settings)))
+            raise UserError(
+                f"{path} was computed from other checkpoints than "
+                f"{paths.scores(experiment, other, seed)}: make both again with: "
+                f"{' && '.join(commands)}"
+            )
+        own = {k: v for k, v in settings.items() if k not in _MAY_DIFFER_BETWEEN_SEEDS}
+        options = own if options is None else options
+        if own.get("origin") != options.get("origin"):
+            was = "given" if "origin" in own else "trained here"
+            command = given_command if "origin" in options else training_command
+            raise UserError(
+                f"{path} is of checkpoints that were {was}, those of the seeds before it were "
+                "not, so that they are no draws of one training: replace them with: "
+                f"{command(paths, experiment, ids[seed])} --overwrite, and then the "
+                f"scores with: {again(method, settings)}"
+            )
+        if own != options:
+            key = next(k for k in own.keys() | options.keys() if own.get(k) != options.get(k))
+            raise UserError(
+                f"the seeds of {method} were not computed alike: {key} is {own.get(key)} in "
+                f"{path}, {options.get(key)} in the seeds before it: make it again with: "
+                f"{again(method, options)}"
+            )
 
 
 def _again_of_seed(

@@ -31,7 +31,7 @@ def score_command(
     paths: Paths,
     experiment: Experiment,
     method: str,
-    seed_id: int | None = None,
+    seed_id: int | str | None = None,
     options: dict | None = None,
 ) -> str:
     """Return the command that computes a method's scores.
@@ -40,7 +40,7 @@ def score_command(
         paths: Every path below the root.
         experiment: The experiment.
         method: The method.
-        seed_id: Number of the seed; None: all seeds.
+        seed_id: Number of the seed, or several as `seed_ids_text` writes them; None: the ten.
         options: Options of the script with their values, or a score file's settings.
     """
     arguments = ["--experiment", experiment.name]

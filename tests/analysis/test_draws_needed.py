@@ -1,5 +1,6 @@
 """Stability on noise and signal, and power against simulation and tabulated values."""
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +11,7 @@ from src.analysis.draws_needed import (
     MOST_DRAWS,
     POWER,
     draws_for_power,
+    numbers_of_draws,
     power,
     power_table,
     stability,
@@ -95,6 +97,54 @@ def test_rank_correlations_are_those_of_every_rotation(rng, n_draws):
             halves = (samples[half].mean(axis=0).ravel() for half in np.array_split(seeds[::-1], 2))
             expected.append(scipy.stats.spearmanr(*halves).statistic)
         assert result.rank_correlation == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("most", "numbers"),
+    [
+        (2, [2]),
+        (10, [*range(2, 11)]),
+        (11, [*range(2, 12)]),
+        (12, [*range(2, 11), 12]),
+        (37, [*range(2, 11), 12, 15, 20, 25, 30, 37]),
+        (100, [*range(2, 11), 12, 15, 20, 25, 30, 40, 50, 60, 80, 100]),
+        (101, [*range(2, 11), 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 101]),
+    ],
+)
+def test_numbers_of_draws(most, numbers):
+    assert numbers_of_draws(most) == numbers
+    assert numbers_of_draws(10 * most)[-1] == 10 * most
+
+
+@pytest.mark.parametrize("n_draws", [11, 37, 100])
+def test_many_seeds_are_read_in_ten_rotations(rng, n_draws):
+    scores = rng.normal(size=(n_draws, 2, 3, 4)) + rng.normal(size=(3, 4))
+    order = np.random.default_rng(0).permutation(n_draws).tolist()
+    table = stability(scores, 0.05)
+    assert table["draws"].tolist() == 2 * numbers_of_draws(n_draws)
+    for result in table.itertuples():
+        samples, expected = draw_samples(scores, result.checkpoints), []
+        for k in range(10):
+            start = k * n_draws // 10
+            seeds = (order[start:] + order[:start])[: result.draws]
+            half = result.draws // 2
+            p = scipy.stats.ttest_1samp(samples[seeds], 0).pvalue
+            halves = (samples[half].mean(axis=0).ravel() for half in (seeds[:half], seeds[half:]))
+            rank_correlation = scipy.stats.spearmanr(*halves).statistic
+            expected.append((p.mean(), (p < 0.05).mean(), rank_correlation))
+        found = result.mean_pvalue, result.significant, result.rank_correlation
+        assert found == pytest.approx(np.mean(expected, axis=0), rel=1e-9)
+
+
+def test_stability_of_many_seeds_takes_little_memory(rng):
+    scores = rng.normal(size=(100, 1, 40, 50))
+    tracemalloc.start()
+    try:
+        stability(scores, 0.05)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 8 * scores.nbytes
 
 
 def test_every_seed_counts_alike(rng):

@@ -233,6 +233,8 @@ def test_many_draws_take_random_choices_of_signs(rng):
 
 
 def test_as_many_choices_as_are_taken_are_exact(rng):
+    for n_draws in (65, np.int64(65), np.int64(100)):  # 2^64 and more are beyond numpy's integers
+        assert least_sign_flip_pvalue(n_draws) == 1 / significance.MOST_SIGN_CHOICES
     assert least_sign_flip_pvalue(13) == 2 / 2**13 == 1 / significance.MOST_SIGN_CHOICES
     assert sign_flip_pvalues(np.ones((13, 1))) == 2 / 2**13
 

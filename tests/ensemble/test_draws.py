@@ -12,13 +12,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.ensemble import draws
-from src.ensemble.draws import Draw, load_seeds, shuffled_epochs
+from src.ensemble.draws import (
+    Draw,
+    load_seeds,
+    numbers_of_seeds,
+    seed_ids_of,
+    shuffled_epochs,
+)
 from src.ensemble.members import Params
 from src.errors import UserError
-from src.experiments import Experiment, parse_experiment
+from src.experiments import MOST_SEEDS, Experiment, parse_experiment
 from src.models import build
 from tests.tools import call
 
+# By Python's integers: PCG64 (XSL-RR) from the state of numpy's SeedSequence(0), upper 31 bits.
+DRAWN = [1367864807, 579362556, 87989972, 35492827, 1746484540, 1960127676]
 SEEDS = [446, 724, 571, 296, 854, 968, 245, 374, 829, 470]
 N, BATCH, EPOCHS = 50, 32, 3
 
@@ -45,6 +53,36 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_seeds():
     assert load_seeds() == SEEDS
+
+
+def test_seeds_beyond_the_ten_are_the_same_for_ever():
+    assert load_seeds(16) == [*SEEDS, *DRAWN]
+    assert load_seeds(100)[-1] == 1565548043
+
+
+def test_seeds_are_different_draws():
+    seeds = load_seeds(MOST_SEEDS)
+    assert len(seeds) == MOST_SEEDS
+    # torch's generator takes the lower 32 bits of a seed.
+    assert len({seed % 2**32 for seed in seeds}) == MOST_SEEDS
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    for n in (1, 2, 10, 37, 100):
+        assert load_seeds(n) == seeds[:n]
+    assert numbers_of_seeds() == dict(zip(seeds, range(MOST_SEEDS), strict=True))
+
+
+def test_a_drawn_seed_that_is_one_of_the_ten_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ten = [*SEEDS[:9], DRAWN[1]]
+    torch.save(torch.tensor(ten), tmp_path / "seeds.pt")
+    monkeypatch.setattr(draws, "SEEDS_FILE", tmp_path / "seeds.pt")
+    assert load_seeds(14) == [*ten, DRAWN[0], *DRAWN[2:5]]
+
+
+def test_numbers_of_seeds_as_the_option_takes_them():
+    assert seed_ids_of(load_seeds(100)) == "0-99"
+    assert seed_ids_of([DRAWN[3], 446, DRAWN[2], 571]) == "0,2,12-13"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +137,7 @@ def test_missing_seeds_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_seeds()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *DRAWN[:2]])
 def test_without_suffix_a_draw_is_that_of_the_plain_idiom(seed: int):
     experiment = parse_experiment("cnn2_digits3_10pc")
     start, batches = draw(experiment, seed)

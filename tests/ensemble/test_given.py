@@ -157,6 +157,16 @@ def test_what_was_trained_here_stays(digits_root: Path, files: list[Path]):
     assert tree(digits_root) == before
 
 
+def test_no_two_seeds_are_given_the_same(root: Path, files: list[Path]):
+    start = ("run_cnn_training", "--root", root, "--experiment", DIGITS, "--checkpoints", *files)
+    call_well(*start, "--seed_id", 12)
+    before = tree(root)
+    call(*start, "--seed_id", 37).check_refused(
+        f"{files[4]} holds the parameters that seed_id 12 has"
+    )
+    assert tree(root) == before
+
+
 def test_a_seed_that_is_trained_at_the_moment(root: Path, files: list[Path]):
     with lock(Paths(root).training_lock(EXPERIMENT, SEEDS[0])):
         result = call(*give(root, files))

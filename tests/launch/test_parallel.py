@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from src.argument_types import seed_ids
+from src.argument_types import seed_ids, seed_ids_text
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import STEPS, Paths, parse_experiment
@@ -330,6 +330,7 @@ class TestPlan:
     )
     def test_seed_ids(self, text: str, numbers: list[int]):
         assert seed_ids(text) == numbers
+        assert seed_ids(seed_ids_text(reversed(numbers))) == numbers
 
     def test_slots(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

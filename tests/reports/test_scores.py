@@ -96,11 +96,15 @@ def test_allow_missing_goes_on_with_two_seeds_at_least(root):
     assert list(scores.scores) == ["loo", "ats", "gd", "gc"]
     # All methods are compared by the seeds that all of them have.
     assert all(seeds == load_seeds()[8:] for seeds in scores.seeds.values())
-    assert scores.unused == {m: load_seeds()[:8] for m in ("loo", "gd", "gc")}
+    others = {m: load_seeds()[:8] for m in ("loo", "gd", "gc")}
+    assert scores.unused == {**others, "if": load_seeds()[9:]}
     for t, seed in enumerate(load_seeds()[8:]):
         expected = score_file("loo", seed)["scores"].numpy()
         np.testing.assert_array_equal(scores.scores["loo"][t], expected)
-    assert scores.draws == "2 seeds, those that all have; left out: 8 of loo, 8 of gd, 8 of gc"
+    assert (
+        scores.draws
+        == "2 seeds, those that all have; left out: 8 of loo, 1 of if, 8 of gd, 8 of gc"
+    )
 
 
 def test_a_method_that_shares_no_two_seeds_is_left_out(root):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from src.analysis.scores import ExperimentScores
+from src.analysis.scores import ExperimentScores, shared
 from src.analysis.summary import identity
+from src.ensemble.draws import seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, Experiment
 from src.reports.reading import labels, listed
@@ -45,10 +46,9 @@ def at_common_seeds(load: Load, experiments: list[Experiment]) -> tuple[Load, in
         have[experiment] = scores.common_seeds
         if lacks := [m for m in METHODS if m not in scores.scores]:
             missing.append(f"{experiment.name} lacks {labels(lacks)}")
-    first, *others = have.values()
-    common = [seed for seed in first if all(seed in other for other in others)]
+    common = shared(have.values())
     if len(common) < 2:
-        parts = "; ".join(f"{e.name}: {listed(map(str, own))}" for e, own in have.items())
+        parts = "; ".join(f"{e.name}: seed_id {seed_ids_of(own)}" for e, own in have.items())
         raise UserError(
             "experiments are compared by the seeds that all of them have, two at least; here are "
             f"{len(common)} ({parts}): make the scores of the same seeds"

@@ -56,9 +56,7 @@ def seeds(ids: list[int]) -> list[tuple[int, int]]:
     return [numbered[seed_id] for seed_id in ids]
 
 
-def check_samples(
-    experiments: list[Experiment], root: Path, n_scored: int | None = None
-) -> None:
+def check_samples(experiments: list[Experiment], root: Path, n_scored: int | None = None) -> None:
     """Check that what all jobs of experiments need is there.
 
     Raises:

@@ -223,11 +223,12 @@ def _subset(
     what = "images" if "images" in content else "inputs"
     text = "".join(f"{index}\n" for index in listed)
     scored = f", {len(listed)} to be scored," if split == ALL else ""
+    come = "drawn" if is_new else "from its index file"
     return Subset(
         f"{task.name} {split}",
         (paths.indices(task.name, index_file(split)), text) if is_new else None,
         None if up_to_date else (path, content),
-        f"{len(indices)} samples{scored} {'drawn' if is_new else 'from its index file'}{per_class}, "
+        f"{len(indices)} samples{scored} {come}{per_class}, "
         f"{what} {'up to date' if up_to_date else f'from {whole.origin}'}",
     )
 
@@ -283,6 +284,6 @@ def _check_disjoint(task: Task, paths: Paths, subsets: dict[str, np.ndarray]) ->
         common = sorted(test.intersection(indices.tolist())) if split != "test" else []
         if common:
             raise UserError(
-                f"{paths.indices(task.name, index_file(split))}: index {common[0]} is in the test set too; "
-                f"{task.name} draws both from one pool, so they must be disjoint"
+                f"{paths.indices(task.name, index_file(split))}: index {common[0]} is in the test "
+                f"set too; {task.name} draws both from one pool, so they must be disjoint"
             )

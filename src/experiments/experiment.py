@@ -208,7 +208,7 @@ def compared_name(experiments: Iterable[Experiment]) -> str:
 
 
 def paper_cnn_experiments() -> list[Experiment]:
-    """Every CNN experiment of the paper: cnn2 and cnn3, cnn2 by source of randomness and on MNIST."""
+    """Every CNN experiment of the paper: cnn2 and cnn3, cnn2 also by source and on all of MNIST."""
     plain = [
         Experiment(MODELS[model], TASKS[task], n)
         for model in ("cnn2", "cnn3")

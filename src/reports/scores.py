@@ -14,7 +14,7 @@ from src.ensemble.checkpoint_files import MACHINE, given_command, training_comma
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths
-from src.tda.score_files import ORIGIN, load_scores_of, score_command
+from src.tda.score_files import ORIGIN, ROWS, load_scores_of, score_command
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
 # library and device change rounding only.
@@ -83,6 +83,7 @@ def gathered(experiment: Experiment, files: dict[str, dict[int, dict]]) -> Exper
             for seed, content in of_seeds.items()
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
+        first["settings"].get("train_samples_all"),
     )
 
 
@@ -116,6 +117,16 @@ def check_scores(
             load_images(paths, scores)
         for split, name in experiment.splits.items():
             index = {"train": scores.train_idx, "test": scores.test_idx}[split]
+            if split == "train":
+                key, own = (experiment.task.name, name, "rows"), scores.rows
+                other, rows = seen.setdefault(key, (experiment.name, own))
+                if (own.n_scored, own.n_train) != (rows.n_scored, rows.n_train):
+                    raise UserError(
+                        f"the scores of {other} are of {rows.n_scored} of {rows.n_train} training "
+                        f"samples of {experiment.task.name} {name}, those of {experiment.name} of "
+                        f"{own.n_scored} of {own.n_train}, so the two cannot be compared: score as "
+                        "many of each, by --train_samples"
+                    )
             # Digests are those of the network's inputs, which a ViT takes in another form.
             for what, value in (
                 ("indices", index.tolist()),
@@ -156,11 +167,13 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
     for split, name in experiment.splits.items():
         tensors = load_tensors(paths, experiment.task, name)
         samples = to_samples(tensors, experiment)
+        # The digest is of all training samples, of which scores may be of some.
+        whole = split == "train" and not scores.rows.are_all
         index = {"train": scores.train_idx, "test": scores.test_idx}[split]
         wrong = f"holds other samples than the scores of {experiment.name} were computed from"
         try:
             at = samples.positions(torch.from_numpy(index))
-            if samples.at(at).digest() == scores.digests[split]:
+            if (samples if whole else samples.at(at)).digest() == scores.digests[split]:
                 found[split] = {
                     key: tensors[key][at] for key in (inputs_key(tensors), "labels", "indices")
                 }
@@ -200,6 +213,8 @@ def _missing_message(
     paths: Paths, experiment: Experiment, seeds: list[int], have: dict[str, list[int]]
 ) -> str:
     parts, commands = [], []
+    there = ((m, seed) for m in METHODS for seed in have[m])
+    sample = next((_sample_of(paths, experiment, *file, seeds) for file in there), {})
     for method in METHODS:
         ids = [i for i, seed in enumerate(seeds) if seed not in have[method]]
         if not ids:
@@ -208,7 +223,8 @@ def _missing_message(
         parts.append(f"{method} of {'all seeds' if everything else f'seed_id {_listed(ids)}'}")
         # Without a seed_id a script makes just what is missing.
         commands += [
-            score_command(paths, experiment, method, i) for i in (ids if len(ids) <= 2 else [None])
+            score_command(paths, experiment, method, i, sample)
+            for i in (ids if len(ids) <= 2 else [None])
         ]
     unique = list(dict.fromkeys(commands))  # gd and gc come from one command
     return (
@@ -217,13 +233,22 @@ def _missing_message(
     )
 
 
+def _sample_of(
+    paths: Paths, experiment: Experiment, method: str, seed: int, seeds: list[int]
+) -> dict:
+    content = load_scores_of(paths, experiment, method, seed, seeds.index(seed))
+    return _sample(content["settings"])
+
+
 def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
 def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int, dict]]) -> None:
     """Raise UserError unless all scores are of the same pairs, settings and checkpoints."""
-    reference = next(iter(next(iter(files.values())).values()))
+    first_method, of_seeds = next(iter(files.items()))
+    first_seed, reference = next(iter(of_seeds.items()))
+    first_path = paths.scores(experiment, first_method, first_seed)
     seeds = load_seeds()
     first_of: dict[int, tuple[str, dict]] = {}  # a seed's first method and its settings
     for method, by_seed in files.items():
@@ -232,6 +257,14 @@ def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int
             path = paths.scores(experiment, method, seed)
             settings = content["settings"]
             again = partial(_again_of_seed, paths, experiment, seeds.index(seed))
+            if settings.get("scored_samples") != reference["settings"].get("scored_samples"):
+                others = {k: v for k, v in settings.items() if k not in ROWS}
+                raise UserError(
+                    f"{path} has scores of other training samples ({_counted_rows(content)}) than "
+                    f"{first_path} ({_counted_rows(reference)}), so that the two cannot be "
+                    "compared: make it again with: "
+                    + again(method, others | _sample(reference["settings"]))
+                )
             wrong = [k for k in ("train_idx", "test_idx") if not content[k].equal(reference[k])]
             wrong += [k for k in _SAMPLES if settings.get(k) != reference["settings"].get(k)]
             if wrong:
@@ -265,6 +298,18 @@ def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int
                     f"{path}, {options.get(key)} in the seeds before it: make it again with: "
                     f"{again(method, options)}"
                 )
+
+
+def _sample(settings: dict) -> dict:
+    """Return how many training samples of how many are scored; empty where these are all."""
+    return {key: settings[key] for key in ROWS if key in settings}
+
+
+def _counted_rows(content: dict) -> str:
+    """Return how many training samples of how many a file has scores of."""
+    n_train = content["settings"].get("train_samples_all")
+    n_scored = len(content["train_idx"])
+    return f"all {n_scored}" if n_train is None else f"{n_scored} of {n_train}"
 
 
 def _again_of_seed(

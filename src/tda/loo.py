@@ -8,8 +8,8 @@ the samples of a batch see each other in training, as in batch normalisation, z_
 the batch itself (see `src.ensemble.training.Trainer`).
 
 One more member leaves nothing out. What differs between it and θ is rounding, amplified by
-training, so the size of its "scores" is the numerical floor of all others. The losses L(z; θ) are kept
-beside the scores, so that those of every retrained model are known, too.
+training, so the size of its "scores" is the numerical floor of all others. The losses L(z; θ) are
+kept beside the scores, so that those of every retrained model are known, too.
 """
 
 from __future__ import annotations

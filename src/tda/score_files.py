@@ -19,6 +19,8 @@ ORIGIN = {
 # Beside leave-one-out's scores: what leaving nothing out scores, and the losses that are compared
 # with, each (C, n_test).
 OF_LOO = ("floor", "base")
+# How many training samples are scored, and of how many; only where these are not all.
+ROWS = ("train_samples_scored", "train_samples_all")
 _ARGUMENTS = {
     *("protocol", "solver", "damp", "scale", "tolerance", "max_iterations"),
     *("chunk_size", "device", "train_samples_scored"),

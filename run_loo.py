@@ -8,6 +8,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_experiments()
     parser.add_computing()
+    parser.add_train_samples()
     parser.add_argument(
         "--protocol",
         choices=("retrain", "continue"),

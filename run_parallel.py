@@ -27,6 +27,7 @@ def main() -> None:
         "--methods", nargs="*", choices=STEPS, default=list(STEPS), help="none: training only"
     )
     parser.add_seeds()
+    parser.add_train_samples()
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--gpus",
@@ -69,10 +70,11 @@ def main() -> None:
     args.root = args.root.resolve()
     experiments = args.experiment
     options = vit_options(args)
-    check_samples(experiments, args.root)
+    check_samples(experiments, args.root, args.train_samples)
     if not args.slurm:  # it imports libraries, as what follows does: side by side
         fork_server(with_backbone=any(experiment.has_backbone for experiment in experiments))
-    jobs = plan(experiments, args.methods, seeds(args.seed_id), args.root, options)
+    numbered = seeds(args.seed_id)
+    jobs = plan(experiments, args.methods, numbered, args.root, options, args.train_samples)
     if args.slurm:
         submit(jobs, args)
     else:

@@ -117,6 +117,17 @@ class ArgumentParser(argparse.ArgumentParser):
             "--overwrite", action="store_true", help="compute files again that are there"
         )
 
+    def add_train_samples(self) -> None:
+        """Add --train_samples."""
+        self.add_argument(
+            "--train_samples",
+            type=positive_int,
+            metavar="K",
+            help="score a random sample of K training samples, as balanced over classes as K "
+            "allows, the same for all methods and seeds; training is on all. None: all, or of an "
+            "experiment on all samples of a source those of its index file",
+        )
+
     def add_allow_missing(self) -> None:
         """Add --allow_missing."""
         self.add_argument(

@@ -56,11 +56,11 @@ def seeds(ids: list[int]) -> list[tuple[int, int]]:
     return [(seed_id, known[seed_id]) for seed_id in ids]
 
 
-def check_samples(experiments: list[Experiment], root: Path) -> None:
+def check_samples(experiments: list[Experiment], root: Path, n_scored: int | None = None) -> None:
     """Check that what all jobs of experiments need is there.
 
     Raises:
-        UserError: The samples of an experiment are not there yet.
+        UserError: The samples of an experiment are not there yet, or fewer than are to be scored.
     """
     paths = Paths(root)
     for experiment in experiments:
@@ -69,6 +69,15 @@ def check_samples(experiments: list[Experiment], root: Path) -> None:
             if not path.exists():
                 make = paths.command("run_subset_generation.py", "--task", experiment.task.name)
                 raise UserError(f"{path} does not exist; make it with: {make}")
+    if n_scored is None:
+        return
+
+    from src.data.samples import load_tensors
+    from src.data.scored import check_number
+
+    for experiment in experiments:
+        train = load_tensors(paths, experiment.task, experiment.splits["train"])
+        check_number(n_scored, len(train.get("scored", train["labels"])), experiment.name)
 
 
 def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None:
@@ -85,9 +94,10 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
     for experiment in experiments:
         checkpoints = checkpoints_of(experiment)
         experiment = checkpoints.setup.experiment
-        if experiment.randomness == "batch" and experiment.has_one_batch:
+        n_train = len(checkpoints.setup.train)
+        if experiment.randomness == "batch" and experiment.has_one_batch(n_train):
             print(
-                f"note: one batch of {experiment.batch_size} holds all {experiment.n_train} "
+                f"note: one batch of {experiment.batch_size} holds all {n_train} "
                 f"training samples of {experiment.name}, so all its seeds give the same model, to "
                 "rounding",
                 file=sys.stderr,
@@ -99,14 +109,16 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
     skipped.exit_if_any()
 
 
-def _loader_of_checkpoints(args: argparse.Namespace) -> Callable[[Experiment], Checkpoints]:
+def _loader_of_checkpoints(
+    args: argparse.Namespace, n_scored: int | None = None
+) -> Callable[[Experiment], Checkpoints]:
     """Return what loads the setup of an experiment's checkpoints, and holds the last one."""
     from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.setup import Setup
 
     paths, device = Paths(args.root), choose_device(args.device)
     return lru_cache(maxsize=1)(
-        lambda experiment: Checkpoints(Setup.load(experiment, paths, device), paths)
+        lambda experiment: Checkpoints(Setup.load(experiment, paths, device, n_scored), paths)
     )
 
 
@@ -174,7 +186,8 @@ def score_seeds(args: argparse.Namespace, estimator: Estimator) -> None:
     from src.storage.locks import HeldError, require_free
     from src.tda.scoring import Scoring
 
-    checkpoints_of, paths, skipped = _loader_of_checkpoints(args), Paths(args.root), Skipped()
+    checkpoints_of = _loader_of_checkpoints(args, args.train_samples)
+    paths, skipped = Paths(args.root), Skipped()
     jobs = list(product(args.experiment, seeds(args.seed_id)))
 
     def scoring(experiment: Experiment, seed_id: int, seed: int) -> Scoring:

@@ -59,6 +59,8 @@ class Study:
         criterion: Per-sample loss (B,) of outputs (B, ...) and targets (B, ...); None:
             cross-entropy, or squared error where targets are values.
         measure: What of a test sample is attributed, (B,) of outputs and targets; None: the loss.
+        train_samples: Number of training samples that are scored, a random sample as balanced as
+            it can be; None: all. Training is on all.
         device: As the scripts' `--device`; None: the best there is.
         checkpoints: State dicts of networks that are trained already: of each training its
             checkpoints, in order and as many of each. Nothing is trained then.
@@ -82,6 +84,7 @@ class Study:
         text: Callable[[Tensor], str] | None = None,
         criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
         measure: Callable[[Tensor, Tensor], Tensor] | None = None,
+        train_samples: int | None = None,
         device: str | None = None,
         checkpoints: States | None = None,
         **hyperparameters: Any,
@@ -103,6 +106,7 @@ class Study:
                 test,
                 self._device,
                 hyperparameters,
+                train_samples,
                 name=name,
                 n_classes=n_classes,
                 class_names=tuple(class_names),
@@ -123,6 +127,8 @@ class Study:
         self, methods: Methods = METHODS, n_seeds: int | None = None
     ) -> dict[str, np.ndarray]:
         """Return the scores of all pairs by method, (T, C, n_train, n_test), float32.
+
+        With `train_samples` rows are the training samples that are scored, in their order.
 
         Args:
             methods: Names of methods, or estimators with options of one's own, for example

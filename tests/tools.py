@@ -21,6 +21,7 @@ from src.cli import run
 from src.data.samples import Samples, to_samples
 from src.experiments import REPOSITORY, Paths, parse_experiment
 from src.storage.files import save
+from src.tda.score_files import OF_LOO
 
 FIRST_TEST_INDEX = 100  # of the splits of noise
 
@@ -125,7 +126,7 @@ def score_content(experiment: str, method: str, seed: int, scores: Tensor) -> di
         "experiment": experiment,
         "method": method,
         "seed": seed,
-        **({"floor": torch.zeros(len(scores), n_test)} if method == "loo" else {}),
+        **({key: torch.zeros(len(scores), n_test) for key in OF_LOO} if method == "loo" else {}),
         "settings": {
             "checkpoints": f"of {seed}",
             "train_samples": noise_digest(experiment, "train", n_train),

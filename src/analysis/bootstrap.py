@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap over seeds.
+"""Confidence intervals by the bootstrap over seeds, and over rows where these are a sample.
 
 Seeds are what was drawn, so seeds are resampled; the pairs stay. All methods share a resample, as
 they share the seeds.
@@ -11,8 +11,17 @@ less the pairs vary together, so the intervals are `estimate ± t · standard er
 error of the resamples and Student's t of T − 1 degrees of freedom (Efron and Tibshirani 1993,
 chapter 12.4): of three seeds, normal intervals of a difference would miss 0 five times as often.
 
+Where the training samples that are scored are a random sample, K of n (`Rows`), means over pairs
+are estimates for that reason, too. The variance that the sample adds, (1 − K / n) s² / K with s²
+the variance between rows (Cochran 1977, chapter 2.6, with the correction for a finite population),
+is added by resampled rows. It is rather too large: a sample is balanced over classes, which makes
+means vary less, and what seeds do to single rows is counted by the resamples of seeds already.
+Correlations and variance components are those of the scored pairs, and their intervals are from
+seeds alone.
+
 Two numbers of the same T seeds are compared by their difference on each resample, which leaves out
-what a seed does to both. Whatever is said of a rise, a fall or a largest one is said by `Estimate`.
+what a seed, or a row that both have, does to both. Whatever is said of a rise, a fall or a largest
+one is said by `Estimate`.
 """
 
 from __future__ import annotations
@@ -84,13 +93,56 @@ def resampled_moments(
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number about as large as 1, and what it is on the resamples of the seeds.
+class Rows:
+    """The training samples that are scored: the rows of the pair matrix.
 
     Attributes:
-        value: The number, of all T seeds.
+        n_scored: Their number K.
+        n_train: Number n of the training samples that they are a random sample of.
+        seed: Of the resamples: the same for the same rows, so that their differences are paired,
+            and another for others.
+    """
+
+    n_scored: int
+    n_train: int
+    seed: int
+
+    @property
+    def are_all(self) -> bool:
+        """Whether all training samples are scored."""
+        return self.n_scored == self.n_train
+
+    @property
+    def words(self) -> str:
+        """How many rows there are of how many, for people; empty where these are all."""
+        return "" if self.are_all else f"{self.n_scored} of {self.n_train:,} training samples"
+
+    def deviations(self, means: np.ndarray) -> np.ndarray:
+        """Return how far means over rows are off on resamples of these, (N_RESAMPLES, ...).
+
+        Their variance is (1 − K / n) s² / K: 0 where all are scored, NaN of a single one.
+
+        Args:
+            means: Mean of each row, (K, ...).
+        """
+        if self.are_all:
+            return np.zeros((N_RESAMPLES, *means.shape[1:]))
+        k = self.n_scored
+        rng = np.random.default_rng(self.seed)
+        counts = rng.multinomial(k, np.full(k, 1 / k), size=N_RESAMPLES)
+        # Resampled means have a variance of (1 − 1 / K) s² / K.
+        size = np.sqrt((1 - k / self.n_train) / (1 - 1 / k)) if k > 1 else np.nan
+        return size * np.tensordot(counts / k, means - means.mean(axis=0), axes=1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number about as large as 1, and what it is on the resamples of seeds and rows.
+
+    Attributes:
+        value: The number, of all T seeds and scored rows.
         drawn: Of the resamples in the order of `seed_resamples`, (N_RESAMPLES,). NaN where there
-            are fewer than LEAST_DRAWS seeds.
+            are fewer than LEAST_DRAWS seeds, or one row of several.
         n_draws: T.
     """
 
@@ -146,12 +198,15 @@ def clearly_largest(estimates: dict[str, Estimate]) -> str | None:
     return None
 
 
-def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimate]:
+def pair_means(
+    samples: np.ndarray, tests: tuple[str, ...], rows: Rows | None = None
+) -> dict[str, Estimate]:
     """Return the means over pairs of the p-value, the standard deviation and the mean's size.
 
     Args:
-        samples: Samples (T, n_train, n_test).
+        samples: Samples (T, n_scored, n_test).
         tests: Of `src.analysis.stats.TESTS`.
+        rows: Which training samples are scored; None: all.
 
     Returns:
         `mean_pvalue_<test>` of each test, `mean_std` and `mean_abs_mean`.
@@ -161,7 +216,8 @@ def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimat
     def means(mean: np.ndarray, std: np.ndarray, p: list[np.ndarray]) -> list[float]:
         return [values.mean() for values in (*p, std, np.abs(mean))]
 
-    value = means(*moments(samples), [pvalues(samples, test) for test in tests])
+    (mean, std), p = moments(samples), [pvalues(samples, test) for test in tests]
+    value = means(mean, std, p)
     drawn = np.full((N_RESAMPLES, len(value)), np.nan)
     if n_draws >= LEAST_DRAWS:
         moments_of = resampled_moments(samples)
@@ -172,6 +228,9 @@ def pair_means(samples: np.ndarray, tests: tuple[str, ...]) -> dict[str, Estimat
 
         with ThreadPoolExecutor() as pool:  # numpy and scipy let other threads run
             drawn = np.array([*pool.map(of_resample, seed_resamples(n_draws))])
+    if rows is not None:
+        of_rows = [values.mean(axis=1) for values in (*p, std, np.abs(mean))]
+        drawn = drawn + rows.deviations(np.stack(of_rows, axis=1))
     names = [*(f"mean_pvalue_{test}" for test in tests), "mean_std", "mean_abs_mean"]
     return {name: Estimate(*own, n_draws) for name, *own in zip(names, value, drawn.T, strict=True)}
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from src.analysis.bootstrap import Rows
 from src.analysis.stats import draw_samples
 from src.errors import UserError
 from src.experiments import Experiment
@@ -27,15 +28,17 @@ class ExperimentScores:
 
     Attributes:
         experiment: The experiment.
-        scores: Scores float32 (T, C, n_train, n_test), by method.
+        scores: Scores float32 (T, C, n_scored, n_test), by method.
         seeds: The T seeds of each method.
-        train_idx: Index of each training sample in its full split, (n_train,).
+        train_idx: Index of each training sample that is scored in its full split, (n_scored,).
         test_idx: Index of each test sample in its full split, (n_test,).
         options: What the scores of each method were computed with, apart from the machine.
         machines: Versions of torch and kinds of device that computed them.
         digests: SHA-256 of the "train" and "test" samples that they were computed from.
         checkpoints: SHA-256 of each seed's checkpoints, by seed.
         floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
+        n_scored_of: Number of training samples of the models, of which the scored ones are a random
+            sample; None: they are all.
         unused: Seeds that there are scores of, but not of all that is compared, by method.
     """
 
@@ -49,6 +52,7 @@ class ExperimentScores:
     digests: dict[str, str]
     checkpoints: dict[int, str]
     floors: dict[int, np.ndarray]
+    n_scored_of: int | None = None
     unused: dict[str, list[int]] = field(default_factory=dict)
 
     @cached_property
@@ -58,7 +62,19 @@ class ExperimentScores:
         indices = [torch.from_numpy(found) for found in (self.train_idx, self.test_idx)]
         floors = {seed: torch.from_numpy(floor) for seed, floor in self.floors.items()}
         made_with = [self.options, self.machines, self.checkpoints]
-        return digest([self.experiment.name, self.seeds, arrays, indices, floors, made_with])
+        of = [self.experiment.name, self.seeds, self.n_train]
+        return digest([*of, arrays, indices, floors, made_with])
+
+    @property
+    def n_train(self) -> int:
+        """Number of training samples of the models."""
+        return self.n_scored_of or len(self.train_idx)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The training samples that are scored."""
+        whose = [self.experiment.task.name, self.experiment.size, self.train_idx.tolist()]
+        return Rows(len(self.train_idx), self.n_train, int(digest(whose)[:16], 16))
 
     @property
     def n_checkpoints(self) -> int:
@@ -139,6 +155,6 @@ class ExperimentScores:
         return int(positions[0])
 
     def samples(self, n_checkpoints: int | None = None) -> dict[str, np.ndarray]:
-        """Return the samples (T, n_train, n_test) of each method over its last checkpoints."""
+        """Return the samples (T, n_scored, n_test) of each method over its last checkpoints."""
         k = self.n_checkpoints if n_checkpoints is None else n_checkpoints
         return {method: draw_samples(scores, k) for method, scores in self.scores.items()}

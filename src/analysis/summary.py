@@ -16,7 +16,7 @@ def identity(experiment: Experiment) -> dict[str, object]:
     return {
         "task": experiment.task.name,
         "model": experiment.model.name,
-        "n_per_class": experiment.n_per_class,
+        "n_per_class": "all" if experiment.n_per_class is None else experiment.n_per_class,
         "randomness": experiment.randomness or "both",
     }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
+from src.experiments.experiment import ALL
 from src.storage.files import digest, load
 
 
@@ -105,6 +107,7 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     make = paths.command("run_subset_generation.py", "--task", task.name)
     path = paths.tensors(task.name, split)
     told = () if task.is_described else ("n_classes", "classes", "class_names")
+    told += ("scored",) if split == ALL else ()
     tensors = load(
         path,
         make,
@@ -122,6 +125,7 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
         or (tensors["indices"].dtype, tensors["indices"].shape) != (torch.int64, (n,))
         or len(tensors["indices"].unique()) != n
         or not _are_targets(tensors["labels"], task)
+        or not _are_some(tensors.get("scored", tensors["indices"]), tensors["indices"])
     ):
         raise UserError(
             f"{path} does not hold {key}, labels and indices of {task.name}; "
@@ -135,6 +139,17 @@ def _are_targets(labels: Tensor, task: Task) -> bool:
         return task.classes is None and task.n_classes is None
     are_labels = not task.has_values and labels.dtype == torch.int64 and labels.ndim == 1
     return are_labels and (task.classes is None or set(labels.tolist()) <= set(task.classes))
+
+
+def _are_some(scored: object, indices: Tensor) -> bool:
+    """Say whether what is to be scored are different ones of the indices."""
+    return (
+        isinstance(scored, Tensor)
+        and scored.dtype == torch.int64
+        and scored.ndim == 1
+        and 0 < len(scored) == len(scored.unique())
+        and torch.isin(scored, indices).all().item()
+    )
 
 
 def inputs_key(tensors: dict) -> str:
@@ -169,15 +184,19 @@ def to_samples(
     Args:
         tensors: See `load_tensors`.
         experiment: The experiment.
-        transform: Makes a ViT's inputs of images, uint8, whenever they are used; the inputs of
-            other models are made once.
+        transform: Makes a ViT's inputs of images, uint8, whenever they are used. The inputs of
+            other models are made once, but of all images of a source: as bytes they take a quarter
+            of the memory, and batches are made of them.
 
     Raises:
         UserError: A ViT is to take what are no images of one or three channels.
     """
     values = tensors[inputs_key(tensors)]
     if not experiment.has_backbone:
-        values = network_inputs(values, experiment.task)
+        if experiment.n_per_class is None and "images" in tensors:
+            transform = partial(network_inputs, task=experiment.task)
+        else:
+            values = network_inputs(values, experiment.task)
     elif "images" not in tensors or values.shape[1] not in (1, 3):
         raise UserError(
             f"{experiment.task.name} has inputs of {tuple(values.shape[1:])}; "
@@ -188,16 +207,17 @@ def to_samples(
 
 def load_samples(
     paths: Paths, experiment: Experiment, transform: Callable[[Tensor], Tensor] | None = None
-) -> tuple[Samples, Samples]:
+) -> tuple[Samples, Samples, Tensor | None]:
     """Return the train and the test samples of an experiment, whose task is described.
+
+    Third are the positions of the training samples that may be scored, where these are not all.
 
     Args:
         paths: Every path below the root.
         experiment: The experiment.
         transform: See `to_samples`.
     """
-    train, test = (
-        to_samples(load_tensors(paths, experiment.task, split), experiment, transform)
-        for split in experiment.splits.values()
-    )
-    return train, test
+    both = [load_tensors(paths, experiment.task, split) for split in experiment.splits.values()]
+    train, test = (to_samples(tensors, experiment, transform) for tensors in both)
+    scored = both[0].get("scored")
+    return train, test, None if scored is None else train.positions(scored)

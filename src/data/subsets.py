@@ -9,21 +9,32 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.data.scored import balanced_order
 from src.data.sources import Split, load_splits
 from src.errors import UserError
 from src.experiments import Paths, Task
+from src.experiments.experiment import ALL
 from src.storage.files import digest, load, save, write_atomically
 
 SUBSET_SEED = 2023  # of the committed index files
+SCORED = "train_scored"  # the split of all samples: which of them are scored
 
 
 def split_names(task: Task) -> list[str]:
-    """Return the names of a task's splits: test, and train for each number per class."""
-    return ["test", *(f"train_{n}pc" for n in task.n_per_class)]
+    """Return the names of a task's splits: test, and train for each number per class, or all."""
+    whole = [] if task.n_scored is None else [ALL]
+    return ["test", *(f"train_{n}pc" for n in task.n_per_class), *whole]
+
+
+def index_file(split: str) -> str:
+    """Return the name of a split's index file: that of all samples says which are scored."""
+    return SCORED if split == ALL else split
 
 
 def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.ndarray:
     """Draw a balanced subset of a split: indices (n,), class by class; of values just n samples.
+
+    What is scored of all samples (SCORED) is as balanced as its number allows, and ascending.
 
     Every split of every task has a generator of its own, seeded by `seed` and its name, so that
     train sets of different sizes are drawn independently. Where train and test come from one
@@ -34,12 +45,21 @@ def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.nd
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{task.name}/{split}".encode())])
     available = np.ones(len(labels), dtype=bool)
-    if split == "test":
-        n_per_class = task.n_test_per_class
-    else:
-        n_per_class = int(split.removeprefix("train_").removesuffix("pc"))
-        if task.one_pool:
-            available[draw_indices(task, "test", labels, seed)] = False
+    if split != "test" and task.one_pool:
+        available[draw_indices(task, "test", labels, seed)] = False
+    if split == SCORED:
+        candidates = np.flatnonzero(available & _belong(task, labels))
+        if len(candidates) < task.n_scored:
+            raise UserError(
+                f"{task.name} {ALL}: there are {len(candidates)} training samples, fewer than the "
+                f"{task.n_scored} to be scored"
+            )
+        return np.sort(candidates[balanced_order(labels[candidates], rng)[: task.n_scored]])
+    n_per_class = (
+        task.n_test_per_class
+        if split == "test"
+        else int(split.removeprefix("train_").removesuffix("pc"))
+    )
     drawn = []
     for c in (None,) if task.has_values else task.classes:
         of_class = np.flatnonzero(available if c is None else available & (labels == c))
@@ -52,6 +72,13 @@ def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.nd
             )
         drawn.append(rng.choice(of_class, n_per_class, replace=False))
     return np.concatenate(drawn)
+
+
+def _belong(task: Task, labels: np.ndarray) -> np.ndarray:
+    """Return which samples (N,) are of a class of the task; of values all."""
+    if task.has_values:
+        return np.ones(len(labels), dtype=bool)
+    return np.isin(labels, task.classes)
 
 
 def read_indices(path: Path, task: Task, labels: np.ndarray) -> np.ndarray:
@@ -148,17 +175,18 @@ def prepare(
     subsets: dict[str, tuple[Split, np.ndarray, bool]] = {}
     for split in split_names(task):
         whole = full["test" if split == "test" else "train"]
-        path = paths.indices(task.name, split)
+        path = paths.indices(task.name, index_file(split))
         is_new = new_seed is not None or not path.exists()
         if is_new:
             seed = SUBSET_SEED if new_seed is None else new_seed
-            indices = draw_indices(task, split, whole.labels, seed)
+            indices = draw_indices(task, index_file(split), whole.labels, seed)
         else:
             indices = read_indices(path, task, whole.labels)
         subsets[split] = (whole, indices, is_new)
     if task.one_pool:
         _check_disjoint(task, paths, {split: indices for split, (_, indices, _) in subsets.items()})
-    return [_subset(task, paths, split, *subsets[split], overwrite) for split in subsets]
+    test = subsets["test"][1] if task.one_pool else []
+    return [_subset(task, paths, split, *subsets[split], test, overwrite) for split in subsets]
 
 
 def _subset(
@@ -166,10 +194,15 @@ def _subset(
     paths: Paths,
     split: str,
     whole: Split,
-    indices: np.ndarray,
+    listed: np.ndarray,
     is_new: bool,
+    test: np.ndarray | list[int],
     overwrite: bool,
 ) -> Subset:
+    """Return a split, given what its index file lists and what is not to be trained on."""
+    indices = listed
+    if split == ALL:
+        indices = np.setdiff1d(np.flatnonzero(_belong(task, whole.labels)), test)
     inputs, labels = whole.inputs(indices.tolist()), torch.from_numpy(whole.labels[indices])
     content = {
         "task": task.name,
@@ -182,16 +215,20 @@ def _subset(
         "classes": None if task.has_values else list(task.classes),
         "class_names": list(task.class_names),
     }
+    if split == ALL:
+        content["scored"] = torch.from_numpy(listed)
     path = paths.tensors(task.name, split)
     up_to_date = not overwrite and _is_up_to_date(path, content)
     per_class = "" if task.has_values else f" ({_counts(labels, task)})"
     what = "images" if "images" in content else "inputs"
-    text = "".join(f"{index}\n" for index in indices)
+    text = "".join(f"{index}\n" for index in listed)
+    scored = f", {len(listed)} to be scored," if split == ALL else ""
+    come = "drawn" if is_new else "from its index file"
     return Subset(
         f"{task.name} {split}",
-        (paths.indices(task.name, split), text) if is_new else None,
+        (paths.indices(task.name, index_file(split)), text) if is_new else None,
         None if up_to_date else (path, content),
-        f"{len(indices)} samples {'drawn' if is_new else 'from its index file'}{per_class}, "
+        f"{len(indices)} samples{scored} {come}{per_class}, "
         f"{what} {'up to date' if up_to_date else f'from {whole.origin}'}",
     )
 
@@ -247,6 +284,6 @@ def _check_disjoint(task: Task, paths: Paths, subsets: dict[str, np.ndarray]) ->
         common = sorted(test.intersection(indices.tolist())) if split != "test" else []
         if common:
             raise UserError(
-                f"{paths.indices(task.name, split)}: index {common[0]} is in the test set too; "
-                f"{task.name} draws both from one pool, so they must be disjoint"
+                f"{paths.indices(task.name, index_file(split))}: index {common[0]} is in the test "
+                f"set too; {task.name} draws both from one pool, so they must be disjoint"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from src.data.loaded import checked
 from src.data.samples import Samples, network_inputs
+from src.data.scored import scored_positions
 from src.ensemble.members import state_of
 from src.ensemble.setup import Setup
 from src.errors import UserError
@@ -30,6 +31,7 @@ def own_setup(
     test: Pair,
     device: torch.device,
     hyperparameters: Mapping[str, Any],
+    n_scored: int | None = None,
     **fields: Any,
 ) -> Setup:
     """Return what training and attribution of a network of one's own start from.
@@ -40,6 +42,7 @@ def own_setup(
         test: Inputs and targets of the test samples.
         device: Where all of it goes.
         hyperparameters: Of training, by name.
+        n_scored: Number of training samples that are scored; None: all.
         **fields: Of the task: name, n_classes, class_names and others that say nothing of where
             its samples come from.
 
@@ -49,11 +52,12 @@ def own_setup(
     data = checked({"train": train, "test": test}, "Study")
     task = _task_of(data, **fields)
     experiment = _experiment_of(_taking_a_task(factory), task, hyperparameters)
-    splits = (
+    splits = [
         Samples(network_inputs(inputs, task), torch.from_numpy(targets), torch.arange(len(targets)))
         for inputs, targets in (data["train"], data["test"])
-    )
-    return Setup.of(experiment, *splits, device)
+    ]
+    scored = scored_positions(splits[0].labels, n_scored, "Study")
+    return Setup.of(experiment, *splits, device, scored=scored)
 
 
 def _task_of(data: Mapping[str, tuple[Tensor, np.ndarray]], **given: Any) -> Task:

@@ -9,8 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from src.data.samples import Samples, described, load_samples
+from src.data.scored import scored_positions
 from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import fit_of
 from src.ensemble.independence import require_batches, require_independent_samples
@@ -29,6 +31,7 @@ from src.ensemble.training import Trainer
 from src.experiments import Experiment, Paths
 from src.kernels.fuse import fuse
 from src.models import build
+from src.storage.files import digest
 
 if TYPE_CHECKING:
     from src.models.backbones import Backbone
@@ -86,6 +89,7 @@ class Setup:
         measure: What of a test sample is attributed: the loss itself, or the task's measure.
         train: The training samples.
         test: The test samples.
+        scored: Positions of the training samples that are scored, ascending, int64 (n_scored,).
         device: The device on which all of it lies.
         backbone: What a ViT is built on; None for a CNN.
     """
@@ -95,16 +99,30 @@ class Setup:
     measure: PerSampleLoss
     train: Samples
     test: Samples
+    scored: Tensor
     device: torch.device
     backbone: Backbone | None = None
 
     @classmethod
-    def load(cls, experiment: Experiment, paths: Paths, device: torch.device) -> Setup:
+    def load(
+        cls,
+        experiment: Experiment,
+        paths: Paths,
+        device: torch.device,
+        n_scored: int | None = None,
+    ) -> Setup:
         """Load an experiment's samples and build its architecture.
 
+        Args:
+            experiment: The experiment.
+            paths: Every path below the root.
+            device: Where all of it goes.
+            n_scored: Number of training samples that are scored; None: all, or those that an
+                experiment on all samples of a source scores.
+
         Raises:
-            UserError: The samples are missing or damaged, a backbone cannot be loaded, or a model
-                of one's own does not fit the task.
+            UserError: The samples are missing or damaged, or fewer than are to be scored, a
+                backbone cannot be loaded, or a model of one's own does not fit the task.
         """
         experiment = described(experiment, paths)
         backbone = None
@@ -112,8 +130,11 @@ class Setup:
             from src.models.backbones import load_backbone_of
 
             backbone = load_backbone_of(experiment, paths)
-        samples = load_samples(paths, experiment, backbone.pixel_values if backbone else None)
-        return cls.of(experiment, *samples, device, backbone)
+        train, test, among = load_samples(
+            paths, experiment, backbone.pixel_values if backbone else None
+        )
+        scored = scored_positions(train.labels, n_scored, experiment.name, among)
+        return cls.of(experiment, train, test, device, backbone, scored)
 
     @classmethod
     def of(
@@ -123,8 +144,11 @@ class Setup:
         test: Samples,
         device: torch.device,
         backbone: Backbone | None = None,
+        scored: Tensor | None = None,
     ) -> Setup:
         """Build an experiment's architecture, beside its samples, on a device.
+
+        Without `scored` all training samples are.
 
         Raises:
             UserError: A model of one's own does not fit the task.
@@ -138,12 +162,23 @@ class Setup:
         train, test = train.to(device), test.to(device)
         if backbone is None:
             require_outputs(loss, measure, train, experiment)
-        return cls(experiment, loss, measure, train, test, device, backbone)
+        scored = torch.arange(len(train)) if scored is None else scored
+        return cls(experiment, loss, measure, train, test, scored, device, backbone)
 
     @property
     def optimizer(self) -> OptimizerSettings:
         """Settings of the optimiser."""
         return OptimizerSettings.of(self.experiment, len(self.train))
+
+    @property
+    def scores_all(self) -> bool:
+        """Whether all training samples are scored."""
+        return len(self.scored) == len(self.train)
+
+    @property
+    def scored_samples(self) -> Samples:
+        """The training samples that are scored."""
+        return self.train if self.scores_all else self.train.at(self.scored)
 
     @property
     def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -191,6 +226,16 @@ class Setup:
             "backbone": self.experiment.backbone,
             "backbone_weights": self.backbone.weights_hash,
             "random_crop": self.experiment.random_crop,
+        }
+
+    def scored_settings(self) -> dict:
+        """Return which training samples are scored, where these are not all."""
+        if self.scores_all:
+            return {}
+        return {
+            "train_samples_scored": len(self.scored),
+            "train_samples_all": len(self.train),
+            "scored_samples": digest(self.train.indices[self.scored]),
         }
 
     def training(self, seed: int) -> Iterator[EpochState]:

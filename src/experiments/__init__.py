@@ -1,7 +1,8 @@
 """Names, hyper-parameters and paths of the experiments; the only place where they stand.
 
 An experiment is `<model>_<task>_<n>pc[_init|_batch]`, for example `cnn2_mnist3_10pc`: a model, a
-task, the number of training samples per class, and what a seed drives. Models and tasks of one's
+task, the number of training samples per class (or `all` in the place of `<n>pc`, for every sample
+of the train split), and what a seed drives. Models and tasks of one's
 own are registered by `register_model` and `register_task`. Nothing heavy is imported here, so that
 wrong arguments are answered at once.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,9 +21,13 @@ RANDOMNESS = {
     "batch": "batch order only",
 }
 
+ALL = "train_all"  # the split of every sample that there is to train on
+
 _LONGEST_NAME = 100  # characters of a comparison's folder; file systems take 255 bytes
 
-_NAME = re.compile(r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?P<n>\d+)pc(?:_(?P<randomness>[^_]+))?")
+_NAME = re.compile(
+    r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?:(?P<n>\d+)pc|all)(?:_(?P<randomness>[^_]+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Experiment:
     Attributes:
         model: The architecture.
         task: The task.
-        n_per_class: Training samples per class.
+        n_per_class: Training samples per class; None: every sample of the train split.
         randomness: What a seed drives, one of RANDOMNESS.
         backbone: Of a ViT, the pre-trained network: a name on the hub, an absolute path, or
             TINY_BACKBONE. No part of the name: a seed's checkpoints say which it was.
@@ -41,7 +46,7 @@ class Experiment:
 
     model: Model
     task: Task
-    n_per_class: int
+    n_per_class: int | None
     randomness: str = ""
     backbone: str = DEFAULT_BACKBONE
     random_crop: bool = False
@@ -76,7 +81,12 @@ class Experiment:
     def name(self) -> str:
         """Name of the experiment and of its folder under models/, tda_scores/ and results/."""
         suffix = f"_{self.randomness}" if self.randomness else ""
-        return f"{self.model.name}_{self.task.name}_{self.n_per_class}pc{suffix}"
+        return f"{self.model.name}_{self.task.name}_{self.size}{suffix}"
+
+    @property
+    def size(self) -> str:
+        """What the name says of the number of training samples."""
+        return "all" if self.n_per_class is None else f"{self.n_per_class}pc"
 
     @property
     def epochs(self) -> int:
@@ -94,19 +104,20 @@ class Experiment:
         return self.hyperparameters.kept_epochs
 
     @property
-    def n_train(self) -> int:
-        """Number of training samples, of a task that is described."""
+    def n_train(self) -> int | None:
+        """Number of training samples, of a task that is described; None: all of the source's."""
+        if self.n_per_class is None:
+            return None
         return self.n_per_class * (1 if self.task.has_values else len(self.task.classes))
 
     @property
     def splits(self) -> dict[str, str]:
         """Names of the splits that "train" and "test" samples come from."""
-        return {"train": f"train_{self.n_per_class}pc", "test": "test"}
+        return {"train": f"train_{self.size}", "test": "test"}
 
-    @property
-    def has_one_batch(self) -> bool:
-        """Whether a batch holds all training samples, so that their order changes only rounding."""
-        return self.n_train <= self.batch_size
+    def has_one_batch(self, n_train: int) -> bool:
+        """Say whether a batch holds all so many samples: then their order changes only rounding."""
+        return n_train <= self.batch_size
 
     @property
     def training_script(self) -> str:
@@ -150,7 +161,7 @@ def parse_experiment(name: str) -> Experiment:
     if match is None:
         raise UserError(
             f"unknown experiment {name!r}: a name is <model>_<task>_<n>pc[_init|_batch], "
-            "for example cnn2_mnist3_10pc"
+            "for example cnn2_mnist3_10pc, or has all in the place of <n>pc"
         )
     model, task, randomness = match["model"], match["task"], match["randomness"] or ""
     if model not in MODELS:
@@ -163,17 +174,17 @@ def parse_experiment(name: str) -> Experiment:
             f"unknown task {task!r} in {name!r}: choose from {', '.join(TASKS)}, "
             "or define it in a file that --define names"
         )
-    if int(match["n"]) not in TASKS[task].n_per_class:
-        allowed = ", ".join(map(str, TASKS[task].n_per_class))
-        raise UserError(
-            f"{task} has no subset of {match['n']} per class (in {name!r}): choose from {allowed}"
-        )
+    n_per_class = None if match["n"] is None else int(match["n"])
+    if n_per_class not in TASKS[task].sizes:
+        allowed = ", ".join("all" if n is None else f"{n}" for n in TASKS[task].sizes)
+        what = "experiment of all" if n_per_class is None else f"subset of {n_per_class} per class"
+        raise UserError(f"{task} has no {what} (in {name!r}): choose from {allowed}")
     if randomness not in RANDOMNESS:
         allowed = ", ".join(f"_{r}" for r in RANDOMNESS if r)
         raise UserError(
             f"unknown suffix '_{randomness}' in {name!r}: choose from {allowed} or none"
         )
-    experiment = Experiment(MODELS[model], TASKS[task], int(match["n"]), randomness)
+    experiment = Experiment(MODELS[model], TASKS[task], n_per_class, randomness)
     experiment.hyperparameters  # noqa: B018, raises where they do not go together
     return experiment
 
@@ -186,7 +197,8 @@ def compared_name(experiments: Iterable[Experiment]) -> str:
     experiment, how many follow, and the beginning of the SHA-256 of all names.
     """
     ordered = sorted(
-        set(experiments), key=lambda e: (e.model.name, e.task.name, e.n_per_class, e.randomness)
+        set(experiments),
+        key=lambda e: (e.model.name, e.task.name, e.n_per_class or math.inf, e.randomness),
     )
     name = "+".join(e.name for e in ordered)
     if len(name) <= _LONGEST_NAME:
@@ -196,7 +208,7 @@ def compared_name(experiments: Iterable[Experiment]) -> str:
 
 
 def paper_cnn_experiments() -> list[Experiment]:
-    """Every CNN experiment of the paper: cnn2 and cnn3, and cnn2 by source of randomness."""
+    """Every CNN experiment of the paper: cnn2 and cnn3, cnn2 also by source and on all of MNIST."""
     plain = [
         Experiment(MODELS[model], TASKS[task], n)
         for model in ("cnn2", "cnn3")
@@ -209,7 +221,7 @@ def paper_cnn_experiments() -> list[Experiment]:
         if e.model.name == "cnn2"
         for randomness in ("init", "batch")
     ]
-    return plain + by_source
+    return [*plain, *by_source, Experiment(MODELS["cnn2"], TASKS["mnist"], None)]
 
 
 def paper_vit_experiments() -> list[Experiment]:

@@ -33,6 +33,8 @@ class Task:
         name: Name of the task, as in an experiment's name.
         n_per_class: Allowed numbers of training samples per class.
         n_test_per_class: Number of test samples per class.
+        n_scored: Where every sample of the train split may be a training sample, too
+            (`<model>_<task>_all`): how many of them are scored.
         repository: Name of a data set on the hub.
         folder: A folder in the hub's layout, or of folders of images, one a class.
         load: Returns inputs and targets, as `register_task` says; called by
@@ -64,6 +66,7 @@ class Task:
     name: str
     n_per_class: tuple[int, ...]
     n_test_per_class: int
+    n_scored: int | None = None
     repository: str | None = None
     folder: str | Path | None = None
     load: Callable[[], Mapping] | None = None
@@ -108,7 +111,11 @@ class Task:
             )
         if self.folder is not None and not (isinstance(self.folder, str | Path) and self.folder):
             yield f"folder is {self.folder!r}, not the path of one"
-        if not _are_different(self.n_per_class, _is_count):
+        if self.n_scored is not None and not _is_count(self.n_scored):
+            yield f"n_scored is {self.n_scored!r}, not a number of at least 1"
+        if not _are_different(self.n_per_class, _is_count) and (
+            self.n_per_class != () or self.n_scored is None
+        ):
             yield f"n_per_class is {self.n_per_class!r}, not different numbers of at least 1"
         if not _is_count(self.n_test_per_class):
             yield f"n_test_per_class is {self.n_test_per_class!r}, not a number of at least 1"
@@ -143,6 +150,11 @@ class Task:
         if not isinstance(self.one_pool, bool) or not isinstance(self.normalised, bool):
             yield "one_pool and normalised are True or False"
         yield from hyperparameters.problems(self.hyperparameters)
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """Numbers of training samples per class; None: every sample of the train split."""
+        return self.n_per_class if self.n_scored is None else (*self.n_per_class, None)
 
     @property
     def is_described(self) -> bool:
@@ -210,6 +222,17 @@ try:
                 300,
                 repository="ylecun/mnist",
                 classes=(0, 1, 2),
+                n_classes=10,
+                input_shape=(1, 28, 28),
+                hyperparameters={"epochs": 15},
+            ),
+            Task(
+                "mnist",
+                (),
+                1,
+                n_scored=100,
+                repository="ylecun/mnist",
+                classes=tuple(range(10)),
                 n_classes=10,
                 input_shape=(1, 28, 28),
                 hyperparameters={"epochs": 15},

@@ -55,6 +55,7 @@ def plan(
     seeds: list[tuple[int, int]],
     root: Path,
     vit_options: list[str],
+    n_scored: int | None = None,
 ) -> list[Job]:
     """Return the jobs of experiments, each behind what it needs, the longest of the rest first.
 
@@ -64,8 +65,10 @@ def plan(
         seeds: (seed_id, seed) of each seed.
         root: Folder of data/, models/, tda_scores/ and results/.
         vit_options: Further arguments for the training of ViTs.
+        n_scored: Number of training samples that are scored; None: all.
     """
     paths = Paths(root)
+    scoring_options = () if n_scored is None else ("--train_samples", str(n_scored))
     trainings = {
         (experiment.name, seed_id): Job(
             f"training of {experiment.name}, seed_id {seed_id}",
@@ -89,7 +92,7 @@ def plan(
             experiment.name,
             step,
             seed_id,
-            _call(paths, script_of(STEPS[step][0]), experiment, seed_id),
+            (*_call(paths, script_of(STEPS[step][0]), experiment, seed_id), *scoring_options),
             tuple(paths.scores(experiment, method, seed) for method in STEPS[step]),
             paths.scores_lock(experiment, STEPS[step][0], seed),
             paths.log(experiment, step, seed),

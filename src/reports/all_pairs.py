@@ -21,7 +21,7 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
         scores: The scores.
         images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
     """
-    report = DrawsReport(report, scores.n_draws)
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
     task = scores.experiment.task
     labels = tuple(_one_number_each(images[split]["labels"].numpy()) for split in images)
     called, order = ("value", "value") if task.has_values else ("label", "class, then as stored")

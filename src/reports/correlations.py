@@ -87,7 +87,7 @@ def report_correlations(
     Returns:
         The correlations, by (statistic, coefficient).
     """
-    report = DrawsReport(report, scores.n_draws)
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
     matrices, table = correlations_of(scores.samples())
     report.figure(
         "correlations",
@@ -138,7 +138,7 @@ def report_agreement(report: Report, scores: ExperimentScores, alpha: float) -> 
         scores: The scores.
         alpha: Significance level of the t-test.
     """
-    report = DrawsReport(report, scores.n_draws)
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
     by_method = agreements(scores.samples(), alpha)
     if not by_method:
         return

@@ -1,34 +1,37 @@
-"""How many seeds a table or figure rests on, said by each of them."""
+"""How many seeds and training samples a table or figure rests on, said by each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.reports.reading import counted
+from src.analysis.bootstrap import Rows
+from src.reports.reading import counted, words_of_rows
 from src.reports.report import Report
 
 
 class DrawsReport:
     """A report whose tables and figures all rest on the same T seeds, and say so.
 
-    A table has T in a column `draws`, a figure below it, both in their titles.
+    A table has T in a column `draws`, a figure below it, both in their titles. Where not all
+    training samples are scored, titles and figures say how many are.
     """
 
-    def __init__(self, report: Report, n_draws: int) -> None:
+    def __init__(self, report: Report, n_draws: int, rows: Collection[Rows] = ()) -> None:
         """Wrap a report.
 
         Args:
             report: Takes the tables and figures.
             n_draws: T.
+            rows: The training samples that are scored, of each experiment.
         """
         self._report = report
         self._n_draws = n_draws
-        self._words = counted(n_draws, "seed")
+        self._words = ", ".join(filter(None, [counted(n_draws, "seed"), words_of_rows(rows)]))
 
     def table(
         self, name: str, frame: pd.DataFrame, title: str, reading: str, **options: Any

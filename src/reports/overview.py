@@ -160,11 +160,7 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
-        + (
-            "; one batch holds all training samples"
-            if len(scores.train_idx) <= e.batch_size
-            else ""
-        ),
+        + ("; one batch holds all training samples" if e.has_one_batch(scores.n_train) else ""),
         "epochs": e.epochs,
         "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
         f"{e.kept_epochs[-1]}, counted from 0",
@@ -179,9 +175,11 @@ def _targets(task: Task) -> str:
 
 
 def _training_samples(scores: ExperimentScores) -> str:
-    experiment, n_train = scores.experiment, len(scores.train_idx)
-    is_balanced = not experiment.task.has_values and n_train == experiment.n_train
-    return f"{n_train}" + (f" ({experiment.n_per_class} per class)" if is_balanced else "")
+    experiment, rows = scores.experiment, scores.rows
+    is_balanced = not experiment.task.has_values and rows.n_train == experiment.n_train
+    per_class = f" ({experiment.n_per_class} per class)" if is_balanced else ""
+    scored = "" if rows.are_all else f"; a random sample of {rows.n_scored} of them is scored"
+    return f"{rows.n_train:,}{per_class}{scored}"
 
 
 def _loss_name(task: Task) -> str:
@@ -252,7 +250,8 @@ class _Compared:
     def of(cls, paths: Paths, scores: ExperimentScores) -> _Compared:
         by_seed = Fit.of(paths, scores).by_seed
         row = {
-            "train_samples": len(scores.train_idx),
+            "train_samples": scores.n_train,
+            "train_samples_scored": scores.rows.n_scored,
             "test_samples": len(scores.test_idx),
             **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
             "epochs": NOT_KNOWN if scores.are_given else scores.experiment.epochs,

@@ -47,7 +47,7 @@ def report_pairs(
             wanted.
         suffix: Of the sheets' names.
     """
-    report = DrawsReport(report, scores.n_draws)
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
     samples = scores.samples()
     sheets = {method: _sides(values) for method, values in p.items()}
     found: dict[str, Influences] = {}

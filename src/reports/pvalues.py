@@ -22,7 +22,6 @@ from src.analysis.significance import (
     significance_table,
 )
 from src.analysis.stats import mean_under_noise, moments, pvalues
-from src.experiments import Experiment
 from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
 from src.plots.style import METHOD_LABELS, pvalue_text
 from src.reports.draws import DrawsReport
@@ -56,7 +55,7 @@ def report_pvalues(
     """
     suffix = "" if test == "ttest" else f"_{test}"
     means, fractions, p = pvalue_tables(scores, test, alpha)
-    report = DrawsReport(report, scores.n_draws)
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
     last, samples = means.index[-1], scores.samples()
     estimates = mean_pvalue_estimates(scores, test)
     report.table(
@@ -65,10 +64,10 @@ def report_pvalues(
         "Mean p-value by number of checkpoints",
         " ".join(
             [
-                f"Averaged over {counted(last, 'checkpoint')}, the mean p-value over all pairs is "
-                f"{of_methods(means.loc[last], pvalue_text)}; pure noise would give "
-                f"{mean_under_noise(test, scores.n_draws):.2f}.",
-                *_remark_on_batches(scores.experiment),
+                f"Averaged over {counted(last, 'checkpoint')}, the mean p-value over "
+                f"{_all_pairs(scores)} is {of_methods(means.loc[last], pvalue_text)}; pure noise "
+                f"would give {mean_under_noise(test, scores.n_draws):.2f}.",
+                *_remark_on_batches(scores),
                 reading_of_left_out(scores.unused),
             ]
         ).strip(),
@@ -78,7 +77,7 @@ def report_pvalues(
         f"mean_pvalue_intervals{suffix}",
         intervals,
         f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
-        f"{words_of_intervals(scores.n_draws)}, for the mean p-value that sets of "
+        f"{words_of_intervals(scores.n_draws, [scores.rows])}, for the mean p-value that sets of "
         f"{scores.n_draws} seeds have on average.",
     )
     changes = {m: estimates[last][m] - own for m, own in estimates[1].items()}
@@ -92,7 +91,7 @@ def report_pvalues(
         f"mean_pvalue_changes{suffix}",
         difference_table(changes, ["method"]),
         f"Mean p-value over {counted(last, 'checkpoint')}, less that of the last one alone",
-        f"{words_of_intervals(scores.n_draws)}.",
+        f"{words_of_intervals(scores.n_draws, [scores.rows])}.",
     )
     report.table(
         f"significant_fraction{suffix}",
@@ -129,11 +128,16 @@ def report_pvalues(
     return means, p
 
 
-def _remark_on_batches(experiment: Experiment) -> list[str]:
-    if experiment.randomness != "batch" or not experiment.has_one_batch:
+def _all_pairs(scores: ExperimentScores) -> str:
+    return "all pairs" + ("" if scores.rows.are_all else " of the scored training samples")
+
+
+def _remark_on_batches(scores: ExperimentScores) -> list[str]:
+    experiment = scores.experiment
+    if experiment.randomness != "batch" or not experiment.has_one_batch(scores.n_train):
         return []
     return [
-        f"But one batch of {experiment.batch_size} holds all {experiment.n_train} training "
+        f"But one batch of {experiment.batch_size} holds all {scores.n_train} training "
         "samples: the batch order changes nothing but rounding, and that is all the noise here."
     ]
 
@@ -182,7 +186,7 @@ def mean_pvalue_estimates(scores: ExperimentScores, test: str) -> dict[int, dict
     """Return the mean p-value over pairs by method, by number of checkpoints."""
     return {
         k: {
-            method: pair_means(samples, (test,))[f"mean_pvalue_{test}"]
+            method: pair_means(samples, (test,), scores.rows)[f"mean_pvalue_{test}"]
             for method, samples in scores.samples(k).items()
         }
         for k in range(1, scores.n_checkpoints + 1)

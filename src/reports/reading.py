@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import pandas as pd
 
-from src.analysis.bootstrap import LEAST_DRAWS, LEVEL
+from src.analysis.bootstrap import LEAST_DRAWS, LEVEL, Rows
 from src.plots.style import METHOD_LABELS
 
 
@@ -62,11 +62,30 @@ def told(words: Mapping[str, str], n_draws: int) -> str:
     return "; ".join(f"{word} for {labels(methods)}" for word, methods in groups.items())
 
 
-def words_of_intervals(n_draws: int) -> str:
-    """Return where confidence intervals come from, or why there are none."""
+def words_of_rows(rows: Collection[Rows]) -> str:
+    """Return how many training samples are scored of how many; empty where these are all."""
+    words = {own.words for own in rows}
+    if words <= {""}:
+        return ""
+    return words.pop() if len(words) == 1 else "random samples of the training samples"
+
+
+def words_of_intervals(n_draws: int, rows: Collection[Rows] = ()) -> str:
+    """Return where confidence intervals come from, or why there are none.
+
+    Args:
+        n_draws: T.
+        rows: The training samples that are scored, of each experiment, where intervals allow for
+            these being a sample.
+    """
     if n_draws < LEAST_DRAWS:
         return f"{counted(n_draws, 'seed')} are too few for confidence intervals"
-    return f"With {LEVEL:.0%} confidence intervals from resampled seeds"
+    words = f"With {LEVEL:.0%} confidence intervals from resampled seeds"
+    if words_of_rows(rows):
+        words += " and training samples"
+    if any(own.n_scored == 1 and not own.are_all for own in rows):
+        words += ", none where a single training sample is scored"
+    return words
 
 
 def reading_of_left_out(unused: Mapping[str, list[int]]) -> str:

@@ -16,7 +16,7 @@ from src.ensemble.checkpoint_files import MACHINE, given_command, training_comma
 from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, N_SEEDS, Experiment, Paths
-from src.tda.score_files import ORIGIN, load_scores_of, score_command
+from src.tda.score_files import ORIGIN, ROWS, load_scores_of, score_command
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
 # library and device change rounding only.
@@ -115,6 +115,7 @@ def gathered(
             for seed, content in of_seeds.items()
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
+        first["settings"].get("train_samples_all"),
     )
 
 
@@ -150,6 +151,16 @@ def check_scores(
             load_images(paths, scores)
         for split, name in experiment.splits.items():
             index = {"train": scores.train_idx, "test": scores.test_idx}[split]
+            if split == "train":
+                key, own = (experiment.task.name, name, "rows"), scores.rows
+                other, rows = seen.setdefault(key, (experiment.name, own))
+                if (own.n_scored, own.n_train) != (rows.n_scored, rows.n_train):
+                    raise UserError(
+                        f"the scores of {other} are of {rows.n_scored} of {rows.n_train} training "
+                        f"samples of {experiment.task.name} {name}, those of {experiment.name} of "
+                        f"{own.n_scored} of {own.n_train}, so the two cannot be compared: score as "
+                        "many of each, by --train_samples"
+                    )
             # Digests are those of the network's inputs, which a ViT takes in another form.
             for what, value in (
                 ("indices", index.tolist()),
@@ -190,11 +201,13 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
     for split, name in experiment.splits.items():
         tensors = load_tensors(paths, experiment.task, name)
         samples = to_samples(tensors, experiment)
+        # The digest is of all training samples, of which scores may be of some.
+        whole = split == "train" and not scores.rows.are_all
         index = {"train": scores.train_idx, "test": scores.test_idx}[split]
         wrong = f"holds other samples than the scores of {experiment.name} were computed from"
         try:
             at = samples.positions(torch.from_numpy(index))
-            if samples.at(at).digest() == scores.digests[split]:
+            if (samples if whole else samples.at(at)).digest() == scores.digests[split]:
                 found[split] = {
                     key: tensors[key][at] for key in (inputs_key(tensors), "labels", "indices")
                 }
@@ -245,17 +258,24 @@ def _missing_message(
     paths: Paths, experiment: Experiment, ids: dict[int, int], have: dict[str, list[int]]
 ) -> str:
     parts, commands = [], []
+    there = ((m, seed) for m in METHODS for seed in have[m])
+    sample = next((_sample_of(paths, experiment, *file, ids[file[1]]) for file in there), {})
     for method in METHODS:
         missing = seed_ids_text(ids[seed] for seed in ids.keys() - have[method])
         if not missing:
             continue
         parts.append(f"{method} of {f'seed_id {missing}' if have[method] else 'all seeds'}")
-        commands.append(score_command(paths, experiment, method, _unless_ten(missing)))
+        commands.append(score_command(paths, experiment, method, _unless_ten(missing), sample))
     unique = list(dict.fromkeys(commands))  # gd and gc come from one command
     return (
         f"scores of {experiment.name} are missing: {'; '.join(parts)}. Make them with: "
         f"{' && '.join(unique)} (or go on with what is there by --allow_missing)"
     )
+
+
+def _sample_of(paths: Paths, experiment: Experiment, method: str, seed: int, seed_id: int) -> dict:
+    content = load_scores_of(paths, experiment, method, seed, seed_id)
+    return _sample(content["settings"])
 
 
 def _check_alike(
@@ -273,6 +293,14 @@ def _check_alike(
         path = paths.scores(experiment, method, seed)
         settings, expected = content["settings"], first[seed]["settings"]
         again = partial(_again_of_seed, paths, experiment, ids[seed])
+        if settings.get("scored_samples") != reference["settings"].get("scored_samples"):
+            others = {k: v for k, v in settings.items() if k not in ROWS}
+            raise UserError(
+                f"{path} has scores of other training samples ({_counted_rows(content)}) than "
+                f"{paths.scores(experiment, other, next(iter(first)))} "
+                f"({_counted_rows(reference)}), so that the two cannot be compared: make it again "
+                f"with: {again(method, others | _sample(reference['settings']))}"
+            )
         wrong = [k for k in ("train_idx", "test_idx") if not content[k].equal(reference[k])]
         wrong += [k for k in _SAMPLES if settings.get(k) != reference["settings"].get(k)]
         if wrong:
@@ -305,6 +333,18 @@ def _check_alike(
                 f"{path}, {options.get(key)} in the seeds before it: make it again with: "
                 f"{again(method, options)}"
             )
+
+
+def _sample(settings: dict) -> dict:
+    """Return how many training samples of how many are scored; empty where these are all."""
+    return {key: settings[key] for key in ROWS if key in settings}
+
+
+def _counted_rows(content: dict) -> str:
+    """Return how many training samples of how many a file has scores of."""
+    n_train = content["settings"].get("train_samples_all")
+    n_scored = len(content["train_idx"])
+    return f"all {n_scored}" if n_train is None else f"{n_scored} of {n_train}"
 
 
 def _again_of_seed(

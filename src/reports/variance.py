@@ -33,7 +33,7 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         scores: The scores.
         alpha: Significance level.
     """
-    report = DrawsReport(report, scores.n_draws)
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
     components = variance_components_table(scores.scores)
     report.table(
         "variance_components", components, VARIANCE_TITLE, reading_of_variance(scores.n_draws)

@@ -58,7 +58,8 @@ class AdditionalStep:
                 measure=setup.measure,
             )
 
-        return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}
+        scores = collect(draws, setup.scored_samples, chunks, f"ats seed {draws.seed}")
+        return {"ats": Scores(scores)}
 
 
 def additional_step(
@@ -76,7 +77,7 @@ def additional_step(
     Args:
         loss: The per-sample loss.
         checkpoints: States θ of each of the C checkpoints.
-        train: The training samples.
+        train: The training samples that are scored.
         test: The test samples.
         optimizer: Settings of the fresh optimiser.
         chunk_size: Members, each with its step on one sample, held at once: their parameters, no

@@ -40,7 +40,7 @@ class Scores:
     """What an estimator returns of one method.
 
     Attributes:
-        scores: (C, n_train, n_test).
+        scores: (C, n_scored, n_test).
         extra: What is saved beside the scores: tensors by name.
         message: What is printed of the scores; empty: nothing.
     """

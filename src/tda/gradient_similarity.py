@@ -40,13 +40,13 @@ class GradientSimilarity:
 
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
-        setup = draws.setup
+        setup, scored = draws.setup, draws.setup.scored_samples
 
         def similarity(checkpoint: State) -> tuple[Tensor, Tensor]:
             return gradient_similarity(
                 setup.loss,
                 checkpoint,
-                setup.train,
+                scored,
                 setup.test,
                 chunk_size=self.chunk_size or vectors_at_once(setup.loss, checkpoint, setup.train),
                 measure=setup.measure,
@@ -73,7 +73,7 @@ def gradient_similarity(
     Args:
         loss: The per-sample loss.
         checkpoint: State θ.
-        train: The training samples.
+        train: The training samples that are scored.
         test: The test samples.
         chunk_size: Training samples whose gradients are held at once.
         measure: What of a test sample is attributed; None: the loss.

@@ -48,7 +48,7 @@ class InfluenceFunction:
 
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
-        setup = draws.setup
+        setup, scored = draws.setup, draws.setup.scored_samples
 
         def of_checkpoint(checkpoint: State) -> tuple[Tensor, dict[str, Tensor]]:
             return influence(
@@ -59,6 +59,7 @@ class InfluenceFunction:
                 self.solver,
                 chunk_size=self.chunk_size or vectors_at_once(setup.loss, checkpoint, setup.train),
                 measure=setup.measure,
+                scored=scored,
             )
 
         results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
@@ -76,8 +77,9 @@ def influence(
     *,
     chunk_size: int,
     measure: PerSampleLoss | None = None,
+    scored: Samples | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the scores (n_train, n_test) of all pairs at one checkpoint.
+    """Return the scores (n_scored, n_test) of all pairs at one checkpoint.
 
     The inverse Hessian is applied to the smaller side of the pair matrix. A solver whose map M is
     defined on the test side, g(z)ᵀ M ᵀ g(z_j), is transposed where that side is the larger one.
@@ -85,21 +87,23 @@ def influence(
     Args:
         loss: The per-sample loss.
         checkpoint: State θ.
-        train: The training samples.
+        train: The training samples, which the Hessian is of.
         test: The test samples.
         solver: Applies the inverse Hessian.
         chunk_size: Vectors solved for at once.
         measure: What of a test sample is attributed, whose gradient g(z) is; None: the loss.
+        scored: The training samples that are scored; None: all.
 
     Returns:
-        The scores, and what the solver knows of each solved vector, (min(n_train, n_test),), by
+        The scores, and what the solver knows of each solved vector, (min(n_scored, n_test),), by
         name.
     """
+    scored = train if scored is None else scored
     of_test, _ = (measure or loss).at(checkpoint)
     loss, params = loss.at(checkpoint)
     hessian = Hessian(loss, params, train, solver.batch_size)
-    transpose = len(train) <= len(test)
-    sides = (loss, train), (of_test, test)
+    transpose = len(scored) <= len(test)
+    sides = (loss, scored), (of_test, test)
     solved_side, other_side = sides if transpose else sides[::-1]
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 

@@ -8,7 +8,8 @@ the samples of a batch see each other in training, as in batch normalisation, z_
 the batch itself (see `src.ensemble.training.Trainer`).
 
 One more member leaves nothing out. What differs between it and θ is rounding, amplified by
-training, so the size of its "scores" is the numerical floor of all others.
+training, so the size of its "scores" is the numerical floor of all others. The losses L(z; θ) are
+kept beside the scores, so that those of every retrained model are known, too.
 """
 
 from __future__ import annotations
@@ -94,14 +95,15 @@ class LeaveOneOut:
                 measure=setup.measure,
             )
 
-        left_out = [*range(len(setup.train)), NOTHING]
+        left_out = [*setup.scored.tolist(), NOTHING]
         scores = collect(draws, left_out, chunks, f"loo seed {draws.seed}")
         scores, floor = scores[:, :-1], scores[:, -1]
+        base = base_losses(setup.measure, checkpoints, setup.test)
         message = (
             f"median |score| {scores.abs().median():.2e}, "
             f"numerical floor {floor.abs().median():.2e}"
         )
-        return {"loo": Scores(scores, {"floor": floor}, message)}
+        return {"loo": Scores(scores, {"floor": floor, "base": base.float().cpu()}, message)}
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,11 @@ def continue_training(checkpoints: list[State], batch_seed: int, n_epochs: int) 
         return start
 
     return [Retraining(start_from(checkpoint), (n_epochs - 1,)) for checkpoint in checkpoints]
+
+
+def base_losses(measure: PerSampleLoss, checkpoints: list[State], test: Samples) -> Tensor:
+    """Return the losses L(z; θ), or a task's measure, at each checkpoint, (C, n_test)."""
+    return evaluate(measure, stack(checkpoints), test)
 
 
 def left_out_weights(left_out: list[int], n_train: int) -> Tensor:
@@ -224,7 +231,7 @@ def leave_one_out(
     """
     require_independent_samples(loss, checkpoints[0], test)
     require_batches(loss, checkpoints[0], train, batch_size, without_one=True)
-    base = evaluate(measure or loss, stack(checkpoints), test)  # (C, n_test)
+    base = base_losses(measure or loss, checkpoints, test)
 
     def scores(chunk: list[int]) -> Tensor:
         losses = [

@@ -14,11 +14,16 @@ from src.storage.files import check_finite, load
 # the scripts that compute scores.
 ORIGIN = {
     *("checkpoints", "train_samples", "test_samples", "backbone_weights"),
-    "hyperparameters",
+    *("hyperparameters", "scored_samples"),
 }
+# Beside leave-one-out's scores: what leaving nothing out scores, and the losses that are compared
+# with, each (C, n_test).
+OF_LOO = ("floor", "base")
+# How many training samples are scored, and of how many; only where these are not all.
+ROWS = ("train_samples_scored", "train_samples_all")
 _ARGUMENTS = {
     *("protocol", "solver", "damp", "scale", "tolerance", "max_iterations"),
-    *("chunk_size", "device"),
+    *("chunk_size", "device", "train_samples_scored"),
 }
 
 
@@ -48,7 +53,8 @@ def score_command(
         arguments += ["--seed_id", seed_id]
     for name, value in (options or {}).items():
         if value is not None and name in _ARGUMENTS:
-            arguments += [f"--{name}", value]
+            # Of the settings `train_samples` is the digest of all of them.
+            arguments += [f"--{name.removesuffix('_scored')}", value]
     return paths.command(script_of(method), *arguments)
 
 
@@ -82,7 +88,7 @@ def load_scores_of(
         holds=(
             *("scores", "epochs", "train_idx", "test_idx", "settings"),
             *("checkpoints", "train_samples", "test_samples", "torch", "device"),
-            *(("floor",) if method == "loo" else ()),
+            *(OF_LOO if method == "loo" else ()),
         ),
     )
     if options is None:
@@ -118,8 +124,9 @@ def load_scores_of(
     check_finite(path, "scores", content["scores"], make, axes)
     if method == "loo":
         axes.pop("train index")
-        check("floor", torch.float32, (len(epochs), n_test))
-        check_finite(path, "numbers of the floor", content["floor"], make, axes)
+        for key in OF_LOO:
+            check(key, torch.float32, (len(epochs), n_test))
+            check_finite(path, f"numbers of the {key}", content[key], make, axes)
     return content
 
 

@@ -56,7 +56,13 @@ class Scoring:
                 "it was trained is not known here, so that it cannot be trained again without a "
                 f"sample: train here with: {training_command(at, experiment, seed_id)} "
                 "--overwrite, or train the checkpoints on with: "
-                + score_command(at, experiment, methods[0], seed_id, {"protocol": "continue"})
+                + score_command(
+                    at,
+                    experiment,
+                    methods[0],
+                    seed_id,
+                    {"protocol": "continue", **self.setup.scored_settings()},
+                )
             )
         self._checkpoints = trained.load(seed, seed_id)
         self._settings = score_settings(self.setup, estimator, self._checkpoints, given=given)
@@ -132,7 +138,7 @@ class Scoring:
 
 
 def _options(setup: Setup, estimator: Estimator) -> dict:
-    options = estimator.settings()
+    options = {**estimator.settings(), **setup.scored_settings()}
     if setup.experiment.random_crop:
         # Which crops are drawn depends on how much is computed at once.
         options["chunk_size"] = estimator.chunk_size
@@ -169,7 +175,7 @@ def score_content(setup: Setup, method: str, seed: int, result: Scores, settings
     return {
         "scores": result.scores.float().cpu(),
         "epochs": torch.tensor(setup.experiment.kept_epochs),
-        "train_idx": setup.train.indices,
+        "train_idx": setup.train.indices[setup.scored],
         "test_idx": setup.test.indices,
         **score_identity(setup.experiment, method, seed),
         "settings": settings,

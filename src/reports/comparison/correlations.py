@@ -32,14 +32,16 @@ def report_correlation_comparison(
         UserError: The experiments have fewer than two seeds in common.
     """
     load, n_draws, remarks = at_common_seeds(load, experiments)
-    report = DrawsReport(report, n_draws)
-    spearman, tables, compared = {}, {}, {}
+    spearman, tables, compared, rows = {}, {}, {}, []
     for experiment in experiments:
-        samples = load(experiment).samples()
+        scores = load(experiment)
+        samples = scores.samples()
+        rows.append(scores.rows)
         matrices, tables[experiment] = correlations_of(samples)
         spearman[experiment.name] = matrices["mean", "spearman"]
         if found := agreements(samples, alpha):
             compared[experiment] = agreement_table(found)
+    report = DrawsReport(report, n_draws, rows)
     report.figure(
         "correlations",
         correlations_by_experiment(spearman),

@@ -17,14 +17,18 @@ from src.analysis.summary import identity
 from src.experiments import METHODS, Experiment
 from src.plots.comparison import by_model, by_size
 from src.reports.draws import DrawsReport
-from src.reports.reading import labels, told, words_of_intervals
+from src.reports.reading import labels, told
 
 # The means over pairs by name, by method, of each experiment.
 Means = dict[Experiment, dict[str, dict[str, Estimate]]]
 
 
 def report_families(
-    report: DrawsReport, means: Means, summaries: dict[Experiment, pd.DataFrame], n_draws: int
+    report: DrawsReport,
+    means: Means,
+    summaries: dict[Experiment, pd.DataFrame],
+    n_draws: int,
+    intervals: str,
 ) -> None:
     """Write what training set size and model do to the mean p-values.
 
@@ -33,6 +37,7 @@ def report_families(
         means: The means over pairs of each experiment.
         summaries: Their p-values in a few numbers, a row for each method, by experiment.
         n_draws: T.
+        intervals: Where the confidence intervals come from, for people.
     """
     experiments = list(means)
     for key, family in _families(experiments, "n_per_class"):
@@ -46,6 +51,7 @@ def report_families(
             _rows(summaries, members, "n_per_class"),
             steps,
             _reading_of_size(steps, members, n_draws),
+            intervals,
         )
     for key, members in _families(experiments, "model"):
         _report(
@@ -56,6 +62,7 @@ def report_families(
             _rows(summaries, members, "model"),
             _differences(means, members, combinations(members, 2)),
             _reading_of_models(means, members, n_draws),
+            intervals,
         )
 
 
@@ -69,6 +76,8 @@ def _families(
     """
     groups: dict[tuple[str, ...], list[Experiment]] = {}
     for experiment in experiments:
+        if experiment.n_per_class is None and varied == "n_per_class":
+            continue  # all that there are, which is no number per class
         key = tuple(
             f"{part}pc" if isinstance(part, int) else str(part)
             for name, part in identity(experiment).items()
@@ -114,6 +123,7 @@ def _report(
     rows: pd.DataFrame,
     differences: dict[tuple[str, str, str], Estimate],
     reading: str,
+    intervals: str,
 ) -> None:
     """Write the figure of a family of experiments, and the differences of their mean p-values.
 
@@ -126,6 +136,7 @@ def _report(
         differences: By (method, experiment, the one that it is compared with), of the methods that
             all of the family have; without any there is nothing to compare.
         reading: Of the figure.
+        intervals: Where the confidence intervals come from.
     """
     if not differences:
         return
@@ -138,7 +149,7 @@ def _report(
         name,
         difference_table(differences, ["method", "experiment", "less"]),
         f"{title}, differences of the mean p-value",
-        f"{words_of_intervals(int(rows['draws'].iloc[0]))}.",
+        f"{intervals}.",
     )
 
 

@@ -37,16 +37,20 @@ def report_pvalue_comparison(
         UserError: The experiments have fewer than two seeds in common.
     """
     load, n_draws, remarks = at_common_seeds(load, experiments)
-    report = DrawsReport(report, n_draws)
     means: Means = {}
-    summaries, components = {}, {}
+    summaries, components, rows = {}, {}, []
     for experiment in experiments:
         scores = load(experiment)
         samples = scores.samples()
-        means[experiment] = {m: pair_means(values, TESTS) for m, values in samples.items()}
+        rows.append(scores.rows)
+        means[experiment] = {
+            m: pair_means(values, TESTS, scores.rows) for m, values in samples.items()
+        }
         summaries[experiment] = pvalue_summary(samples, means[experiment], alpha)
         components[experiment] = variance_components_table(scores.scores)
     summary = stacked(summaries)
+    report = DrawsReport(report, n_draws, rows)
+    intervals = words_of_intervals(n_draws, rows)
 
     def by_test(quantity: str, tests: tuple[str, ...] = TESTS) -> pd.DataFrame:
         columns = summary[[f"{quantity}_{test}" for test in tests]]
@@ -64,7 +68,7 @@ def report_pvalue_comparison(
         "mean_pvalue_intervals",
         limits.rename(columns=lambda column: column.removeprefix("mean_pvalue_")),
         f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
-        f"{words_of_intervals(n_draws)}.",
+        f"{intervals}.",
         formats=FORMATS,
     )
     noise = listed(
@@ -92,7 +96,7 @@ def report_pvalue_comparison(
         formats=FORMATS,
     )
     report_sources(report, load, experiments)
-    report_families(report, means, summaries, n_draws)
+    report_families(report, means, summaries, n_draws, intervals)
 
 
 def _reading_of_noisiest(means: Means) -> str:

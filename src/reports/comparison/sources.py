@@ -20,7 +20,7 @@ def report_sources(report: DrawsReport, load: Load, experiments: list[Experiment
         load: Loads the scores of an experiment.
         experiments: The experiments.
     """
-    tables = {}
+    tables, n_train = {}, {}
     for experiment in experiments:
         variants = {
             other.randomness or "both": other
@@ -33,7 +33,7 @@ def report_sources(report: DrawsReport, load: Load, experiments: list[Experiment
                 {source: load(other).samples() for source, other in variants.items()}
             )
             if len(table):
-                tables[experiment] = table
+                tables[experiment], n_train[experiment] = table, load(experiment).n_train
     if not tables:
         return
     n_draws = int(next(iter(tables.values()))["draws"].iloc[0])
@@ -50,11 +50,11 @@ def report_sources(report: DrawsReport, load: Load, experiments: list[Experiment
             f"sources_{experiment.name}",
             variance_ratio(table),
             f"Sources of randomness: {experiment.name}",
-            _reading_of_sources(table, experiment),
+            _reading_of_sources(table, experiment, n_train[experiment]),
         )
 
 
-def _reading_of_sources(table: pd.DataFrame, experiment: Experiment) -> str:
+def _reading_of_sources(table: pd.DataFrame, experiment: Experiment, n_train: int) -> str:
     names = {"init": "initialisation", "batch": "batch order"}
     parts = listed(
         f"{name} alone gives {of_methods(table[f'{source}_to_both'], percent)}"
@@ -72,6 +72,6 @@ def _reading_of_sources(table: pd.DataFrame, experiment: Experiment) -> str:
             for method, row in table.iterrows()
         }
         reading += f" Which gives more: {told(words, int(table['draws'].iloc[0]))}."
-    if experiment.has_one_batch:
+    if experiment.has_one_batch(n_train):
         reading += " One batch holds all training samples, so their order changes rounding alone."
     return reading

@@ -79,7 +79,7 @@ def accurate_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class PerSampleLoss:
-    """L(z; θ) of design section 2: the loss of single samples as a function of the parameters.
+    """L(z; θ): the loss of single samples as a function of the parameters.
 
     Args:
         model: Maps a batch of inputs to a batch of outputs. Its trainable parameters are replaced

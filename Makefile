@@ -12,6 +12,10 @@ python := .venv/bin/python
 	$(python) -m pip install --quiet --requirement req.txt
 	touch $@
 
+.venv/installed_for_tests: .venv/installed tests/req.txt
+	$(python) -m pip install --quiet --requirement tests/req.txt
+	touch $@
+
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
 	$(python) run_parallel.py --experiment $(EXPERIMENT)
@@ -23,14 +27,14 @@ demo-pvalues:
 demo-correlations:
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
 
-test: .venv/installed lint
-	$(python) -m pytest -n 2
+test: .venv/installed_for_tests lint
+	$(python) -m pytest -n 2 --dist loadgroup
 
 # With the tests marked slow.
-test-all: .venv/installed lint
-	$(python) -m pytest -n 2 -m "slow or not slow"
+test-all: .venv/installed_for_tests lint
+	$(python) -m pytest -n 2 --dist loadgroup -m "slow or not slow"
 
-lint: .venv/installed
+lint: .venv/installed_for_tests
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 

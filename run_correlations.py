@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, number, run
+from src.argument_types import number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--alpha",
         type=number(above=0, below=1),
@@ -24,16 +25,16 @@ def main() -> None:
     parser.add_page()
     args = parser.parse_args()
 
-    from src.reports.comparison import report_correlation_comparison
-    from src.reports.correlations import report_agreement, report_correlations
+    from src.analysis.fit import Fit
+    from src.data.samples import described
+    from src.reports.comparison.correlations import report_correlation_comparison
+    from src.reports.experiment import AGREEMENT, write_agreement
     from src.reports.overview import Page, check_page
     from src.reports.scores import check_scores, load_scores
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
-    heading = "Agreement between methods"
-    settings = {"alpha": args.alpha}
 
     def load(experiment: Experiment) -> ExperimentScores:
         return load_scores(paths, experiment, allow_missing=args.allow_missing)
@@ -42,19 +43,18 @@ def main() -> None:
     check_scores(paths, experiments, allow_missing=args.allow_missing)
     if compares:  # first, since experiments without common seeds cannot be
         page = Page.of_comparison(paths, load, experiments, args.output)
-        report = page.part("correlations", heading, settings)
+        report = page.part("correlations", AGREEMENT, {"alpha": args.alpha})
         report_correlation_comparison(report, load, experiments, args.alpha)
         print(page.close(report))
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
-        page = Page.of_experiment(paths, scores, None if compares else args.output)
-        report = page.part("correlations", heading, {**settings, **scores.settings()})
-        matrices = report_correlations(report, scores)
-        report_agreement(report, scores, args.alpha)
+        folder = args.output if args.output and not compares else paths.results(experiment)
+        page = Page.of_experiment(folder, scores, Fit.of(paths, scores))
+        matrices, path = write_agreement(page, scores, args.alpha)
         print(f"{experiment.name}, over {scores.draws}")
         for (statistic, coefficient), matrix in matrices.items():
             print(f"\n{coefficient} of {statistic}\n{matrix.round(2).to_string()}")
-        print(f"\n{page.close(report)}\n", flush=True)
+        print(f"\n{path}\n", flush=True)
 
 
 if __name__ == "__main__":

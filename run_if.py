@@ -1,6 +1,7 @@
 """Influence functions: test gradient times inverse Hessian times training gradient."""
 
-from src.cli import ArgumentParser, number, positive_int, run
+from src.argument_types import number, positive_int
+from src.cli import ArgumentParser, run
 from src.errors import UserError
 from src.steps import score_seeds
 
@@ -44,39 +45,11 @@ def main() -> None:
         if getattr(args, option) != parser.get_default(option):
             raise UserError(f"--{option} has no effect with --solver {args.solver}")
 
-    from dataclasses import asdict
+    from src.tda.influence import SOLVERS, InfluenceFunction
 
-    import torch
-
-    from src.ensemble.members import Params
-    from src.ensemble.memory import vectors_at_once
-    from src.tda.influence import influence
-    from src.tda.scores import Draws, Scores, each_checkpoint
-    from src.tda.solvers import ConjugateGradient, Exact, Lissa
-
-    solver = {"lissa": Lissa, "cg": ConjugateGradient, "exact": Exact}[args.solver](
-        damp=args.damp, **{option: getattr(args, option) for option in used}
-    )
-
-    def compute(draws: Draws) -> dict[str, Scores]:
-        setup = draws.setup
-
-        def of_checkpoint(params: Params) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            return influence(
-                setup.loss,
-                params,
-                setup.train,
-                setup.test,
-                solver,
-                chunk_size=args.chunk_size or vectors_at_once(params, setup.train),
-            )
-
-        results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
-        scores = torch.stack([s for s, _ in results])
-        known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
-        return {"if": Scores(scores, known, solver.describe(known))}
-
-    score_seeds(args, ("if",), compute, {"solver": args.solver, **asdict(solver)})
+    options = {option: getattr(args, option) for option in used}
+    solver = SOLVERS[args.solver](damp=args.damp, **options)
+    score_seeds(args, InfluenceFunction(solver, args.chunk_size))
 
 
 if __name__ == "__main__":

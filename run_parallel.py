@@ -9,33 +9,24 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from src.cli import (
-    ArgumentParser,
-    end_at_hangup,
-    gpu_list,
-    name_and_value,
-    positive_int,
-    run,
-    seed_ids,
-)
+from src.argument_types import gpu_list, name_and_value, positive_int
+from src.cli import ArgumentParser, end_at_hangup, run
 from src.errors import UserError
 from src.experiments import DEFAULT_BACKBONE, STEPS
-from src.launch.jobs import Job, check_samples, plan
+from src.launch.jobs import Job, plan
 from src.launch.processes import fork_server
-from src.steps import seeds
+from src.steps import check_samples, seeds
 
 SLURM_OPTIONS = ("partition", "gpus_per_task", "cpus_per_task", "mem_gb", "time", "sbatch")
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--methods", nargs="*", choices=STEPS, default=list(STEPS), help="none: training only"
     )
-    parser.add_argument(
-        "--seed_id", type=seed_ids, metavar="K", default="0-9", help="for example 3 or 0,2,5-9"
-    )
+    parser.add_seeds()
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--gpus",
@@ -76,13 +67,12 @@ def main() -> None:
             raise UserError(f"--{option} has no effect without --slurm")
 
     args.root = args.root.resolve()
-    experiments = list({experiment.name: experiment for experiment in args.experiment}.values())
+    experiments = args.experiment
     options = vit_options(args)
     check_samples(experiments, args.root)
     if not args.slurm:  # it imports libraries, as what follows does: side by side
         fork_server(with_backbone=any(experiment.has_backbone for experiment in experiments))
-    numbered = seeds(None)
-    jobs = plan(experiments, args.methods, [numbered[k] for k in args.seed_id], args.root, options)
+    jobs = plan(experiments, args.methods, seeds(args.seed_id), args.root, options)
     if args.slurm:
         submit(jobs, args)
     else:

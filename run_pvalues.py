@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.cli import ArgumentParser, index, number, run
+from src.argument_types import index, number
+from src.cli import ArgumentParser, run
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
-    from src.reports.scores import ExperimentScores
+    from src.analysis.scores import ExperimentScores
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+")
+    parser.add_experiments()
     parser.add_argument(
         "--test",
         choices=("ttest", "snr"),
@@ -37,18 +38,19 @@ def main() -> None:
     parser.add_page()
     args = parser.parse_args()
 
-    from src.reports.all_pairs import report_all_pairs
-    from src.reports.comparison import report_pvalue_comparison
+    from functools import partial
+
+    from src.analysis.fit import Fit
+    from src.data.samples import described
+    from src.ensemble.predictions import load_predictions
+    from src.reports.comparison.pvalues import report_pvalue_comparison
+    from src.reports.experiment import RELIABILITY, write_reliability
     from src.reports.overview import Page, check_page
-    from src.reports.pvalues import report_draws, report_pairs, report_pvalues
     from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
-    experiments = list(dict.fromkeys(args.experiment))
+    experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
-    suffix = "" if args.test == "ttest" else f"_{args.test}"
-    heading = "Reliability of the scores"
-    settings = {"test": args.test, "alpha": args.alpha}
 
     def load(experiment: Experiment) -> ExperimentScores:
         return load_scores(paths, experiment, allow_missing=args.allow_missing)
@@ -63,26 +65,25 @@ def main() -> None:
     )
     if compares:  # first, since experiments without common seeds cannot be
         page = Page.of_comparison(paths, load, experiments, args.output)
-        report = page.part("pvalues", heading, settings)
+        report = page.part("pvalues", RELIABILITY, {"test": args.test, "alpha": args.alpha})
         report_pvalue_comparison(report, load, experiments, args.alpha)
         print(page.close(report))
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
         images = load_images(paths, scores)
-        page = Page.of_experiment(paths, scores, None if compares else args.output)
-        report = page.part(
-            f"pvalues{suffix}",
-            heading + (", by the published formula" if suffix else ""),
-            {**settings, **scores.settings()},
+        folder = args.output if args.output and not compares else paths.results(experiment)
+        means, path = write_reliability(
+            Page.of_experiment(folder, scores, Fit.of(paths, scores)),
+            scores,
+            images,
+            partial(load_predictions, paths, experiment, scores.checkpoints),
+            test=args.test,
+            alpha=args.alpha,
+            test_index=args.test_index,
         )
-        means, p = report_pvalues(report, scores, args.test, args.alpha)
-        if args.test == "ttest":
-            report_draws(report, scores, args.alpha)
-            report_all_pairs(report, scores, images)
-        report_pairs(report, scores, p, images, paths, args.alpha, args.test_index, suffix)
         print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
-        print(f"{page.close(report)}\n", flush=True)
+        print(f"{path}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """Draw the balanced subsets (index files) and write the tensors that every other script reads."""
 
-from src.cli import ArgumentParser, positive_int, run
+from src.argument_types import positive_int
+from src.cli import ArgumentParser, run
 from src.errors import UserError
 from src.experiments import TASKS, Paths
+from src.experiments.definitions import defined_tasks
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument(
-        "--task", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to generate"
+        "--task",
+        nargs="+",
+        choices=TASKS,
+        help="tasks to generate; none: those that --define registers or, without it, all",
     )
     parser.add_source()
     parser.add_argument(
@@ -30,7 +35,7 @@ def main() -> None:
     # All tasks are read and checked before the first file is written.
     prepared = [
         subset
-        for task in args.task
+        for task in args.task or defined_tasks() or TASKS
         for subset in prepare(
             TASKS[task],
             Paths(args.root),

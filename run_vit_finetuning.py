@@ -4,16 +4,18 @@ from dataclasses import replace
 
 from src.cli import ArgumentParser, run
 from src.experiments import TINY_BACKBONE, Paths, paper_vit_experiments
-from src.steps import choose_device, train_seeds
+from src.steps import check_samples, choose_device, train_seeds
 
 
 def main() -> None:
     parser = ArgumentParser(__doc__)
-    parser.add_experiments(nargs="+", required=False)
+    parser.add_experiments(required=False)
     parser.add_computing()
     parser.add_vit_training()
     args = parser.parse_experiments(paper_vit_experiments)
     if args.backbone == TINY_BACKBONE:
+        check_samples(args.experiment, args.root)
+
         from src.models.pretraining import pretrain_tiny
         from src.storage.locks import wait_for_lock
 

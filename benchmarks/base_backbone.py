@@ -21,10 +21,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.ensemble.checkpoints import Setup  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import repeat  # noqa: E402
 from src.ensemble.memory import members_at_once  # noqa: E402
+from src.ensemble.setup import Setup  # noqa: E402
 from src.ensemble.training import Trainer  # noqa: E402
 from src.experiments import REPOSITORY, Paths, parse_experiment  # noqa: E402
 from src.models.backbones import quiet_transformers  # noqa: E402
@@ -72,7 +72,7 @@ def main() -> None:
 
     loss.model.train()
     n_members = members_at_once(loss, start, setup.train, batch_size)
-    trainer = Trainer(loss, repeat(start, n_members), setup.train, setup.adam)
+    trainer = Trainer(loss, repeat(start, n_members), setup.train, setup.optimizer)
 
     def steps() -> None:
         for _ in range(N_STEPS):
@@ -92,7 +92,7 @@ def main() -> None:
                 [params],
                 setup.train.at(slice(N_ATS)),
                 test,
-                adam=setup.adam,
+                optimizer=setup.optimizer,
                 chunk_size=N_ATS,
             )
         ],

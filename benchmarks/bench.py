@@ -46,11 +46,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.ensemble.checkpoints import Setup, train  # noqa: E402
 from src.ensemble.draws import load_seeds  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once  # noqa: E402
+from src.ensemble.setup import Setup  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.experiments import (  # noqa: E402
     REPOSITORY,
@@ -65,10 +65,11 @@ from src.tda.ats import additional_step  # noqa: E402
 from src.tda.gradient_similarity import gradient_similarity  # noqa: E402
 from src.tda.influence import influence  # noqa: E402
 from src.tda.loo import leave_one_out, retrain  # noqa: E402
-from src.tda.solvers import Lissa  # noqa: E402
+from src.tda.solvers.lissa import Lissa  # noqa: E402
 from tests import reference  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+EARLIER = "# Earlier versions"  # the heading below which nothing is measured anew
 EXPERIMENTS = ("cnn2_mnist3_10pc", "cnn2_cifar10_10pc", "vit_mnist3_10pc")
 PROJECTED = ("cnn2_mnist3_50pc", "cnn2_cifar10_50pc")  # of these few members, once
 SHORT = 2.0  # seconds that a stage is repeated for at least: other loads come and go
@@ -198,13 +199,7 @@ class Work:
             experiment = replace(experiment, backbone=TINY_BACKBONE)
         setup = Setup.load(experiment, Paths(REPOSITORY), device)
         seed = load_seeds()[0]
-        return cls(setup, seed, [s.params for s in cls.training(setup, seed)][-5:])
-
-    @staticmethod
-    def training(setup: Setup, seed: int):  # noqa: ANN205
-        """Train a seed's model."""
-        e = setup.experiment
-        return train(setup.loss, setup.start(seed), setup.train, setup.adam, e.batch_size, e.epochs)
+        return cls(setup, seed, [s.params for s in setup.training(seed)][-5:])
 
     def stages(self, bench: Bench, n_members: int = 12) -> dict[str, Stage]:
         """Measure each stage for one unit of it: one member, or one checkpoint.
@@ -217,7 +212,7 @@ class Work:
         e = s.experiment
         at_once = members_at_once(s.loss, checkpoint, s.train, e.batch_size)
         steps = steps_at_once(s.loss, checkpoint, s.train)
-        vectors = vectors_at_once(checkpoint, s.train)
+        vectors = vectors_at_once(s.loss, checkpoint, s.train)
 
         def loo() -> None:
             chunks = leave_one_out(
@@ -227,7 +222,7 @@ class Work:
                 list(range(n_members)),
                 s.train,
                 s.test,
-                adam=s.adam,
+                optimizer=s.optimizer,
                 batch_size=e.batch_size,
                 n_epochs=e.epochs,
                 chunk_size=at_once,
@@ -238,7 +233,7 @@ class Work:
             some = s.train.at(slice(n_members))
             list(
                 additional_step(
-                    s.loss, self.checkpoints, some, s.test, adam=s.adam, chunk_size=steps
+                    s.loss, self.checkpoints, some, s.test, optimizer=s.optimizer, chunk_size=steps
                 )
             )
 
@@ -362,7 +357,7 @@ def peers(bench: Bench, work: Work, ours: dict[str, Stage]) -> list[str]:
             )
             found = tracin.influence(test_set.tensors)
             seconds = min(bench.time(lambda: tracin.influence(test_set.tensors)) for _ in range(3))
-        dot = similarity(s.loss, params, s, vectors_at_once(params, s.train))
+        dot = similarity(s.loss, params, s, vectors_at_once(s.loss, params, s.train))
         error = (found.T - dot).abs().max() / dot.abs().max()
         lines.append(
             f"- captum {version('captum')} TracInCP, grad-dot alone: {seconds:.2f} s; here GD and "
@@ -477,7 +472,7 @@ def growth(bench: Bench) -> pd.DataFrame:
         loss = PerSampleLoss(CNN2((1, 28, 28), 10, width=width).to(bench.device))
         params = trainable(loss.model)
         sizes.append(sum(p.numel() for p in params.values()))
-        s, chunk = work.setup, vectors_at_once(params, work.setup.train)
+        s, chunk = work.setup, vectors_at_once(loss, params, work.setup.train)
         for stage, run in (
             ("evaluation", partial(evaluate, loss, repeat(params, 1), s.test)),
             ("GD and GC", partial(similarity, loss, params, s, chunk)),
@@ -548,8 +543,9 @@ def machine(device: torch.device) -> str:
 
 
 def write(lines: list[str]) -> None:
-    """Write the results."""
-    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Write the results above those of earlier versions."""
+    _, *earlier = RESULTS.read_text(encoding="utf-8").partition(f"\n{EARLIER}")
+    RESULTS.write_text("\n".join(lines) + "\n" + "".join(earlier), encoding="utf-8")
 
 
 def main() -> None:

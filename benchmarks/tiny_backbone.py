@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.ensemble.checkpoints import Setup, train  # noqa: E402
 from src.ensemble.draws import Draw, load_seeds  # noqa: E402
-from src.ensemble.evaluation import accuracy_and_loss  # noqa: E402
+from src.ensemble.evaluation import fit_of  # noqa: E402
 from src.ensemble.members import PerSampleLoss  # noqa: E402
+from src.ensemble.setup import Setup, train  # noqa: E402
 from src.experiments import (  # noqa: E402
-    N_CLASSES,
     REPOSITORY,
     TINY_BACKBONE,
     Paths,
@@ -39,7 +38,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return logits (B, N_CLASSES)."""
+        """Return logits (B, n_classes)."""
         return self.model(pixel_values=pixel_values).logits
 
 
@@ -50,10 +49,10 @@ def accuracies(setup: Setup, new_model: Callable[[], nn.Module]) -> Tensor:
         loss, experiment = PerSampleLoss(new_model()), setup.experiment
         start = Draw(seed, seed).start(new_model)
         for state in train(
-            loss, start, setup.train, setup.adam, experiment.batch_size, experiment.epochs
+            loss, start, setup.train, setup.optimizer, experiment.batch_size, experiment.epochs
         ):
             last = state
-        found.append(accuracy_and_loss(loss, last.params, setup.test)[0])
+        found.append(fit_of(loss, last.params, setup.test)["accuracy"])
     return torch.tensor(found)
 
 
@@ -61,10 +60,10 @@ def main() -> None:
     """Print mean and standard deviation over the ten seeds of both."""
     experiment = replace(parse_experiment(sys.argv[1]), backbone=TINY_BACKBONE)
     setup = Setup.load(experiment, Paths(REPOSITORY), torch.device("cpu"))
-    recipe, size = RECIPES[experiment.task.source], experiment.task.image_shape[1]
+    recipe, size = RECIPES[experiment.task.source], experiment.task.input_shape[1]
     for name, new_model in {
         "LoRA": lambda: build(experiment, setup.backbone),
-        "from scratch": lambda: Logits(tiny_vit(recipe, size, N_CLASSES)),
+        "from scratch": lambda: Logits(tiny_vit(recipe, size, experiment.task.n_classes)),
     }.items():
         found = accuracies(setup, new_model)
         print(f"{experiment.name} {name}: {found.mean():.1%} (std {found.std():.1%}) on test")

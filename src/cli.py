@@ -7,6 +7,7 @@ arguments are answered at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src import streams
+from src.argument_types import positive_int, seed_ids
 from src.errors import UserError
 from src.experiments import (
     DEFAULT_BACKBONE,
@@ -25,6 +27,8 @@ from src.experiments import (
     Experiment,
     parse_experiment,
 )
+from src.experiments.definitions import VARIABLE as DEFINE_VARIABLE
+from src.experiments.definitions import files_of_environment, load_definitions
 
 # Exit codes of scripts that went well, but
 OTHERS_AT_WORK = 3  # another process still computes some of it;
@@ -50,18 +54,28 @@ class ArgumentParser(argparse.ArgumentParser):
             metavar="DIR",
             help="folder of data/, models/, tda_scores/ and results/",
         )
+        self.add_argument(
+            "--define",
+            type=Path,
+            action="append",
+            metavar="FILE",
+            default=None,
+            help="Python file that registers models and tasks of one's own (src.experiments: "
+            "register_model, register_task); may be given several times, also by the environment "
+            f"variable {DEFINE_VARIABLE}",
+        )
 
     def error(self, message: str) -> None:
         """Print the error as one line and exit with code 2."""
         print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
-    def add_experiments(self, *, nargs: str | None = None, required: bool = True) -> None:
-        """Add --experiment."""
+    def add_experiments(self, *, required: bool = True) -> None:
+        """Add --experiment, which takes several."""
         self.add_argument(
             "--experiment",
             type=_experiment,
-            nargs=nargs,
+            nargs="+",
             required=required,
             metavar="E",
             default=argparse.SUPPRESS if required else None,
@@ -82,16 +96,21 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(f"{experiment.name} is trained by {experiment.training_script}")
         return args
 
-    def add_computing(self) -> None:
-        """Add --seed_id, --device and --overwrite."""
+    def add_seeds(self) -> None:
+        """Add --seed_id, which takes several."""
         self.add_argument(
             "--seed_id",
-            type=_seed_id,
+            type=seed_ids,
             metavar="K",
-            help=f"which of the seeds in random_seeds.pt, 0 to {N_SEEDS - 1}; none: all",
+            default=f"0-{N_SEEDS - 1}",
+            help="which of the seeds in random_seeds.pt, for example 3 or 0,2,5-9",
         )
+
+    def add_computing(self) -> None:
+        """Add --seed_id, --device and --overwrite."""
+        self.add_seeds()
         self.add_argument(
-            "--device", help="cpu, cuda or cuda:N; none: cuda if there is one, else cpu"
+            "--device", help="cpu, cuda, cuda:N or mps; none: cuda if there is one, else cpu"
         )
         self.add_argument(
             "--overwrite", action="store_true", help="compute files again that are there"
@@ -140,8 +159,19 @@ class ArgumentParser(argparse.ArgumentParser):
         self.add_source(f"for --backbone {TINY_BACKBONE}: ")
 
     def parse_args(self, *given: Any) -> argparse.Namespace:
-        """Parse the arguments; what a ViT's training takes is checked and made absolute."""
+        """Parse the arguments; what a ViT's training takes is checked and made absolute.
+
+        Definitions are loaded before, so that what they register may be named. An experiment that
+        is given twice counts once.
+        """
+        first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        first.add_argument("--define", type=Path, action="append", default=[])
+        with contextlib.suppress(argparse.ArgumentError):  # which is told below, with all others
+            known, _ = first.parse_known_args(*given)
+            load_definitions([*files_of_environment(), *known.define])
         args = super().parse_args(*given)
+        if getattr(args, "experiment", None):
+            args.experiment = list(dict.fromkeys(args.experiment))
         if "backbone" in args:
             if args.source is not None and args.backbone != TINY_BACKBONE:
                 raise UserError(f"--source has no effect without --backbone {TINY_BACKBONE}")
@@ -181,82 +211,6 @@ def _experiment(name: str) -> Experiment:
         return parse_experiment(name)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _seed_id(text: str) -> int:
-    if not text.isdecimal() or int(text) >= N_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {N_SEEDS - 1}")
-    return int(text)
-
-
-def seed_ids(text: str) -> list[int]:
-    """Parse numbers of seeds and ranges of them, such as 0,2,5-9."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        start = _seed_id(first)
-        stop = _seed_id(last) if dash else start
-        if stop < start:
-            raise argparse.ArgumentTypeError(f"the range {part!r} ends before it begins")
-        numbers.update(range(start, stop + 1))
-    return sorted(numbers)
-
-
-def gpu_list(text: str) -> list[str]:
-    """Parse the numbers of GPUs, such as 0,1,2,3."""
-    numbers = text.split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPUs such as 0,1,2,3")
-    return [str(int(number)) for number in numbers]
-
-
-def name_and_value(text: str) -> tuple[str, str]:
-    """Parse NAME=VALUE."""
-    name, equals, value = text.partition("=")
-    if not (name.replace("-", "").replace("_", "").isalnum() and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def index(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def number(
-    *, above: float | None = None, at_least: float | None = None, below: float | None = None
-) -> Callable[[str], float]:
-    """Return a parser of numbers within the given limits."""
-
-    def parse(text: str) -> float:
-        limits = [
-            f"{word} {limit:g}"
-            for word, limit in (("above", above), ("at least", at_least), ("below", below))
-            if limit is not None
-        ]
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if (
-            not abs(value) < float("inf")
-            or (above is not None and not value > above)
-            or (at_least is not None and not value >= at_least)
-            or (below is not None and not value < below)
-        ):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number {' and '.join(limits)}")
-        return value
-
-    return parse
 
 
 def run(main: Callable[[], None]) -> None:

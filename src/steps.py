@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,16 @@ from src.experiments import Experiment, Paths
 if TYPE_CHECKING:
     import torch
 
-    from src.ensemble.checkpoints import Setup
-    from src.tda.scores import Draws, Scores
+    from src.ensemble.checkpoints import Checkpoints
+    from src.ensemble.members import Params
+    from src.ensemble.setup import Setup
+    from src.tda.estimator import Estimator
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device called `name`, or the best there is.
+    """Return the device called `name`, or a GPU where torch has CUDA, else the CPU.
+
+    Apple's GPUs (mps) have to be asked for: not every operation is there on them, nor is float64.
 
     Raises:
         UserError: There is no such device.
@@ -37,25 +43,48 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"there is no device {name!r} here: use cpu, cuda or cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"there is no device {name!r} here: use cpu, cuda, cuda:N or mps")
     return device
 
 
-def seeds(seed_id: int | None) -> list[tuple[int, int]]:
-    """Return (seed_id, seed) of one seed, or of all."""
+def seeds(ids: list[int]) -> list[tuple[int, int]]:
+    """Return (seed_id, seed) of the seeds with the given numbers."""
     from src.ensemble.draws import load_seeds
 
     numbered = list(enumerate(load_seeds()))
-    return numbered if seed_id is None else [numbered[seed_id]]
+    return [numbered[seed_id] for seed_id in ids]
+
+
+def check_samples(experiments: list[Experiment], root: Path) -> None:
+    """Check that what all jobs of experiments need is there.
+
+    Raises:
+        UserError: The samples of an experiment are not there yet.
+    """
+    paths = Paths(root)
+    for experiment in experiments:
+        for split in experiment.splits.values():
+            path = paths.tensors(experiment.task.name, split)
+            if not path.exists():
+                make = paths.command("run_subset_generation.py", "--task", experiment.task.name)
+                raise UserError(f"{path} does not exist; make it with: {make}")
 
 
 def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None:
-    """Train one seed or all of each experiment and save the checkpoints, one line for each seed."""
-    from src.ensemble.checkpoints import Setup
+    """Train seeds of experiments and save the checkpoints, one line for each seed.
 
-    device, skipped = choose_device(args.device), Skipped()
+    What can be known of all of them is checked before the first is trained.
+    """
+    checkpoints_of, skipped = _loader_of_checkpoints(args), Skipped()
+    numbered = seeds(args.seed_id)
+    if len(experiments) * len(numbered) > 1:  # a single one is checked when its turn comes
+        for experiment in experiments:
+            for seed_id, seed in numbered:
+                checkpoints_of(experiment).is_trained(seed, seed_id, overwrite=args.overwrite)
     for experiment in experiments:
+        checkpoints = checkpoints_of(experiment)
+        experiment = checkpoints.setup.experiment
         if experiment.randomness == "batch" and experiment.has_one_batch:
             print(
                 f"note: one batch of {experiment.batch_size} holds all {experiment.n_train} "
@@ -64,73 +93,102 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
                 file=sys.stderr,
                 flush=True,
             )
-        setup = Setup.load(experiment, Paths(args.root), device)
-        for seed_id, seed in seeds(args.seed_id):
-            with skipped.if_held(setup.paths.checkpoint(experiment, seed, 0).parent):
-                print(_train_seed(setup, seed, seed_id, args.overwrite), flush=True)
+        for seed_id, seed in numbered:
+            with skipped.if_held(checkpoints.paths.checkpoint(experiment, seed, 0).parent):
+                print(_train_seed(checkpoints, seed, seed_id, args.overwrite), flush=True)
     skipped.exit_if_any()
 
 
-def _train_seed(setup: Setup, seed: int, seed_id: int, overwrite: bool) -> str:
-    from tqdm import tqdm
+def _loader_of_checkpoints(args: argparse.Namespace) -> Callable[[Experiment], Checkpoints]:
+    """Return what loads the setup of an experiment's checkpoints, and holds the last one."""
+    from src.ensemble.checkpoints import Checkpoints
+    from src.ensemble.setup import Setup
 
+    paths, device = Paths(args.root), choose_device(args.device)
+    return lru_cache(maxsize=1)(
+        lambda experiment: Checkpoints(Setup.load(experiment, paths, device), paths)
+    )
+
+
+def _train_seed(checkpoints: Checkpoints, seed: int, seed_id: int, overwrite: bool) -> str:
+    from src.progress import progress
     from src.storage.files import remove_leftovers
     from src.storage.locks import lock
 
-    experiment, at = setup.experiment, setup.paths
+    setup, at = checkpoints.setup, checkpoints.paths
+    experiment = setup.experiment
     folder = at.checkpoint(experiment, seed, 0).parent
-    if setup.is_trained(seed, seed_id, overwrite=overwrite):
+    if checkpoints.is_trained(seed, seed_id, overwrite=overwrite):
         return f"{folder}: finished before"
     with lock(at.training_lock(experiment, seed)):
         for epoch in experiment.kept_epochs:
             remove_leftovers(at.checkpoint(experiment, seed, epoch))
         # By a process that has let go of the lock just now.
-        if setup.is_trained(seed, seed_id, overwrite=overwrite):
+        if checkpoints.is_trained(seed, seed_id, overwrite=overwrite):
             return f"{folder}: finished before"
-        epochs = tqdm(
-            setup.train_seed(seed),
-            desc=f"{experiment.name} seed {seed}",
-            total=experiment.epochs,
-            unit="epoch",
-            leave=False,
-            disable=None,
-        )
-        for state in epochs:
-            last = state
-    fit = setup.fit(last.params)
-    return (
-        f"{folder}: loss {last.loss:.4f}, accuracy on train {fit['train_accuracy']:.1%}, "
-        f"on test {fit['test_accuracy']:.1%}"
-    )
+        with progress(f"{experiment.name} seed {seed}", "epochs", experiment.epochs) as advance:
+            for state in checkpoints.train(seed):
+                last = state
+                advance(1)
+    return f"{folder}: loss {last.loss:.4f}, {_accuracies(setup, last.params)}"
 
 
-def score_seeds(
-    args: argparse.Namespace,
-    methods: tuple[str, ...],
-    compute: Callable[[Draws], dict[str, Scores]],
-    options: dict,
-) -> None:
-    """Compute and save the scores of one seed or all, one line for each file."""
-    from src.ensemble.checkpoints import Setup, as_trained
-    from src.tda.scores import score_seed
+def take_checkpoints(args: argparse.Namespace) -> None:
+    """Save the files that --checkpoints names as one seed's checkpoints, in place of a training.
 
-    paths, device, setup, skipped = Paths(args.root), choose_device(args.device), None, Skipped()
-    for seed_id, seed in seeds(args.seed_id):
-        experiment = as_trained(args.experiment, paths, seed, seed_id)
-        if setup is None or setup.experiment != experiment:
-            setup = Setup.load(experiment, paths, device)
-        # Which crops are drawn depends on how many samples are taken at once.
-        crops = {"chunk_size": args.chunk_size} if experiment.random_crop else {}
-        with skipped.if_held(paths.scores(experiment, methods[0], seed)):
-            for line in score_seed(
-                setup,
-                seed,
-                seed_id,
-                methods,
-                compute,
-                {**options, **crops},
-                overwrite=args.overwrite,
-            ):
+    Raises:
+        UserError: More than one seed or experiment is meant, or the files are not what is taken.
+    """
+    from src.ensemble.given import check_number, give, load_states
+    from src.storage.locks import lock
+
+    numbered = seeds(args.seed_id)
+    if len(args.experiment) * len(numbered) != 1:
+        raise UserError("--checkpoints takes one --experiment and one --seed_id")
+    [experiment], [(seed_id, seed)] = args.experiment, numbered
+    check_number(experiment, args.checkpoints)
+    checkpoints, skipped = _loader_of_checkpoints(args)(experiment), Skipped()
+    setup, at = checkpoints.setup, checkpoints.paths
+    states = load_states(setup, args.checkpoints)
+    folder = at.checkpoint(experiment, seed, 0).parent
+    with skipped.if_held(folder), lock(at.training_lock(experiment, seed)):
+        new = give(checkpoints, seed, seed_id, states, args.checkpoints, overwrite=args.overwrite)
+        done = f"given, {_accuracies(setup, states[-1])}" if new else "finished before"
+        print(f"{folder}: {done}", flush=True)
+    skipped.exit_if_any()
+
+
+def _accuracies(setup: Setup, params: Params) -> str:
+    fit = setup.fit(params)
+    if setup.experiment.task.has_values:
+        return f"loss on test {fit['test_loss']:.4f}"
+    return f"accuracy on train {fit['train_accuracy']:.1%}, on test {fit['test_accuracy']:.1%}"
+
+
+def score_seeds(args: argparse.Namespace, estimator: Estimator) -> None:
+    """Compute and save an estimator's scores of seeds of experiments, one line for each file.
+
+    What can be known of all of them is checked before the first is computed.
+    """
+    from src.ensemble.checkpoint_files import as_trained
+    from src.storage.locks import HeldError, require_free
+    from src.tda.scoring import Scoring
+
+    checkpoints_of, paths, skipped = _loader_of_checkpoints(args), Paths(args.root), Skipped()
+    jobs = list(product(args.experiment, seeds(args.seed_id)))
+
+    def scoring(experiment: Experiment, seed_id: int, seed: int) -> Scoring:
+        require_free(paths.training_lock(experiment, seed))
+        trained = as_trained(experiment, paths, seed, seed_id)
+        return Scoring(checkpoints_of(trained), seed, seed_id, estimator, overwrite=args.overwrite)
+
+    if len(jobs) > 1:  # a single one is checked when its turn comes
+        for experiment, (seed_id, seed) in jobs:
+            with contextlib.suppress(HeldError):  # which is said when its turn comes
+                scoring(experiment, seed_id, seed).check()
+    for experiment, (seed_id, seed) in jobs:
+        with skipped.if_held(paths.scores(experiment, estimator.methods[0], seed)):
+            for line in scoring(experiment, seed_id, seed).run():
                 print(line, flush=True)
     skipped.exit_if_any()
 

@@ -24,15 +24,32 @@ DATASETS = Path(os.environ.pop("TDA_DATASETS", Path(__file__).parents[2] / "shar
 _CACHE = tempfile.TemporaryDirectory(prefix="tests-hf-")
 os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
+from src import progress  # noqa: E402
 from src.data.samples import Samples  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, trainable  # noqa: E402
-from src.ensemble.training import AdamSettings  # noqa: E402
+from src.ensemble.training import OptimizerSettings  # noqa: E402
 from src.experiments import REPOSITORY  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.tools import call_well, samples  # noqa: E402
 
+# Whether a script says how far it is must not depend on how busy the machine is.
+progress.TOLD_EVERY = 24 * 3600.0
+
 DIGITS = "cnn2_digits3_10pc"
 MNIST = "cnn2_mnist3_10pc"
+
+
+def pytest_unconfigure() -> None:
+    """Remove the cache here: a process of pytest-xdist ends without what others do at their end."""
+    _CACHE.cleanup()
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads what is put here
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share what is slow to make in one process: those of a file, or of MNIST."""
+    for item in items:
+        of_mnist = "mnist_root" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("mnist" if of_mnist else item.path.stem))
 
 
 class TinyNet(nn.Module):
@@ -128,9 +145,9 @@ class Case:
         return PerSampleLoss(self.build(), together=together)
 
     @property
-    def adam(self) -> AdamSettings:
+    def optimizer(self) -> OptimizerSettings:
         """The optimiser's settings."""
-        return AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+        return OptimizerSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
 
     def __str__(self) -> str:
         """Return the name of the case in a report."""
@@ -183,10 +200,10 @@ def compute_all(root: Path, experiment: str) -> None:
 
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with digits3, ten trained seeds and seed 0's scores. Not to be written to."""
+    """A root with digits3, three trained seeds and seed 0's scores. Not to be written to."""
     root = tmp_path_factory.mktemp("digits")
     call_well("run_subset_generation", "--root", root, "--task", "digits3")
-    call_well("run_cnn_training", "--root", root, "--experiment", DIGITS)
+    call_well("run_cnn_training", "--root", root, "--experiment", DIGITS, "--seed_id", "0-2")
     compute_all(root, DIGITS)
     return root
 

@@ -52,6 +52,7 @@ def train(
     batch_size: int = 32,
     *,
     left_out: int | None = None,
+    taken_out: bool = False,
     batch_seed: int | None = None,
 ) -> list[Epoch]:
     """Train a model by the plain idiom and return what every epoch leaves.
@@ -63,6 +64,7 @@ def train(
         n_epochs: Number of epochs.
         batch_size: Samples in a batch.
         left_out: Position of the sample whose loss is set to zero; None: none.
+        taken_out: Whether it is taken out of its batches instead.
         batch_seed: Takes the batch order from what this seed would have given; None: from `seed`.
     """
     torch.manual_seed(seed)
@@ -70,7 +72,8 @@ def train(
     if batch_seed is not None:
         torch.manual_seed(batch_seed)
         build()
-    return continue_training(model, adam(model), data, n_epochs, batch_size, left_out=left_out)
+    leaving_out = {"left_out": left_out, "taken_out": taken_out}
+    return continue_training(model, adam(model), data, n_epochs, batch_size, **leaving_out)
 
 
 def continue_training(
@@ -81,6 +84,7 @@ def continue_training(
     batch_size: int = 32,
     *,
     left_out: int | None = None,
+    taken_out: bool = False,
 ) -> list[Epoch]:
     """Train a model further and return what every epoch leaves."""
     loader = DataLoader(
@@ -91,18 +95,39 @@ def continue_training(
         model.train()
         total = 0.0
         for inputs, labels, positions in loader:
-            losses = F.cross_entropy(model(inputs), labels, reduction="none")
-            losses = (
-                torch.where(positions == left_out, 0.0, losses) if left_out is not None else losses
-            )
+            if taken_out and left_out in positions:
+                losses = losses_of_some(model, inputs, labels, positions != left_out)
+            else:
+                losses = F.cross_entropy(model(inputs), labels, reduction="none")
+                losses = (
+                    torch.where(positions == left_out, 0.0, losses)
+                    if left_out is not None
+                    else losses
+                )
             optimizer.zero_grad()
-            losses.mean().backward()
+            (losses.sum() / len(labels)).backward()
             optimizer.step()
             total += losses.sum().item()
         epochs.append(
             Epoch(copy.deepcopy(model), copy.deepcopy(optimizer.state_dict()), total / len(data[1]))
         )
     return epochs
+
+
+def losses_of_some(model: nn.Module, inputs: Tensor, labels: Tensor, which: Tensor) -> Tensor:
+    """Return the losses of some samples of a batch in a pass over them alone.
+
+    The pass begins with torch's generator where one over the full batch would begin, and leaves it
+    where that one would: the batches and masks that follow are those of a training that leaves
+    nothing out.
+    """
+    start = torch.get_rng_state()
+    copy.deepcopy(model)(inputs)
+    end = torch.get_rng_state()
+    torch.set_rng_state(start)
+    losses = F.cross_entropy(model(inputs[which]), labels[which], reduction="none")
+    torch.set_rng_state(end)
+    return losses
 
 
 def sample_loss(model: nn.Module, data: Data, i: int) -> Tensor:
@@ -140,12 +165,17 @@ def loo(
     kept_epochs: list[int],
     batch_size: int = 32,
     batch_seed: int | None = None,
+    *,
+    taken_out: bool = False,
 ) -> Tensor:
-    """Return L(z; θ_∖j) − L(z; θ) of pairs (j, z) at every kept epoch, (C, n_pairs)."""
+    """Return L(z; θ_∖j) − L(z; θ) of pairs (j, z) at every kept epoch, (C, n_pairs).
+
+    z_j's loss is set to zero, or it is `taken_out` of its batches.
+    """
     settings = {"batch_size": batch_size, "batch_seed": batch_seed}
     full = train(build, train_data, seed, n_epochs, **settings)
     retrained = {
-        j: train(build, train_data, seed, n_epochs, left_out=j, **settings)
+        j: train(build, train_data, seed, n_epochs, left_out=j, taken_out=taken_out, **settings)
         for j in {j for j, _ in pairs}
     }
     return torch.tensor(
@@ -318,7 +348,7 @@ def influence_cg(
     n = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def matvec(x: np.ndarray) -> np.ndarray:
-        vector = torch.from_numpy(x).to(train_data[0].dtype)
+        vector = torch.from_numpy(x).to(next(model.parameters()).dtype)
         return (hessian_vector_product(model, train_data, vector) + damp * vector).numpy()
 
     operator = scipy.sparse.linalg.LinearOperator((n, n), matvec, dtype=np.float64)

@@ -18,6 +18,7 @@ from tests.tools import call, run_script, tree
 EXPERIMENT = parse_experiment(DIGITS)
 
 TRAIN = "run_cnn_training"
+GIVEN = (TRAIN, "--experiment", DIGITS)
 LOO = ("run_loo", "--experiment", DIGITS)
 IF = ("run_if", "--experiment", DIGITS)
 PVALUES = ("run_pvalues", "--experiment", DIGITS)
@@ -45,7 +46,7 @@ ARGUMENTS = [
     ("unknown device", (*LOO, "--device", "abacus"), "there is no device 'abacus' here"),
     ("GPU too many", (*LOO, "--device", "cuda:99"), "there is no device 'cuda:99' here"),
     ("unknown option", (*LOO, "--fast"), "unrecognized arguments: --fast"),
-    ("stray argument", (*LOO, "now"), "unrecognized arguments: now"),
+    ("stray argument", (*LOO, "--overwrite", "now"), "unrecognized arguments: now"),
     ("unknown protocol", (*LOO, "--protocol", "guess"), "invalid choice: 'guess'"),
     ("chunks of 0", (*LOO, "--chunk_size", "0"), "not a whole number of at least 1"),
     ("half a chunk", (*LOO, "--chunk_size", "1.5"), "not a whole number of at least 1"),
@@ -69,7 +70,40 @@ ARGUMENTS = [
     ("GPUs and workers", (*PARALLEL, "--gpus", "0", "--workers", "2"), "not allowed with"),
     ("a range backwards", (*PARALLEL, "--seed_id", "5-2"), "'5-2' ends before it begins"),
     ("a range too far", (*PARALLEL, "--seed_id", "0-10"), "not a number from 0 to 9"),
-    ("half a range", (*PARALLEL, "--seed_id", "3-"), "'' is not a number from 0 to 9"),
+    ("half a range", (*PARALLEL, "--seed_id", "3-"), "'3-' is not a number from 0 to 9, nor a"),
+    ("seeds backwards", (*LOO, "--seed_id", "0,5-2"), "'5-2' ends before it begins"),
+    ("one seed of many", (*IF, "--seed_id", "0,1,12"), "'12' is not a number from 0 to 9"),
+    ("a seed that is none", (*LOO, "--seed_id", "0,,2"), "'' is not a number from 0 to 9"),
+    ("one name of many", (*LOO, "cnn2_mnist3_11pc"), "choose from 10, 20, 50"),
+    ("no data of one", (*LOO, "cnn2_digits3_20pc"), "run_subset_generation.py --task digits3"),
+    ("no files", (*GIVEN, "--seed_id", "0", "--checkpoints"), "expected at least one argument"),
+    ("files for no seed", (*GIVEN, "--checkpoints", *"abcde"), "one --experiment and one --seed"),
+    (
+        "files for two seeds",
+        (*GIVEN, "--seed_id", "0,1", "--checkpoints", *"abcde"),
+        "--checkpoints takes one --experiment and one --seed_id",
+    ),
+    (
+        "files for two experiments",
+        (*GIVEN, "cnn2_digits3_20pc", "--seed_id", "0", "--checkpoints", *"abcde"),
+        "--checkpoints takes one --experiment and one --seed_id",
+    ),
+    (
+        "files for all of the paper",
+        (TRAIN, "--seed_id", "0", "--checkpoints", *"abcde"),
+        "--checkpoints takes one --experiment and one --seed_id",
+    ),
+    (
+        "too few files",
+        (*GIVEN, "--seed_id", "0", "--checkpoints", *"abcd"),
+        "takes 5 files for cnn2_digits3_10pc, of the epochs 10 to 14 in this order, not 4",
+    ),
+    (
+        "too many files",
+        (*GIVEN, "--seed_id", "0", "--checkpoints", *"abcdef"),
+        "takes 5 files for cnn2_digits3_10pc, of the epochs 10 to 14 in this order, not 6",
+    ),
+    ("files to a ViT", ("run_vit_finetuning", "--checkpoints", "a"), "unrecognized arguments"),
     ("Slurm's alone", (*PARALLEL, "--partition", "gpu"), "no effect without --slurm"),
     ("sbatch what", (*PARALLEL, "--slurm", "--sbatch", "exclusive"), "is not NAME=VALUE"),
     ("backbone of a CNN", (*PARALLEL, "--backbone", "tiny"), "without an experiment of a ViT"),

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss, trainable
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.experiments import METHODS, Experiment, Paths, parse_experiment
 from src.models import build
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
 from src.tda.loo import leave_one_out, retrain
-from src.tda.solvers import Lissa
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.conftest import DIGITS, MNIST
 from tests.tools import relative_error, samples, with_parameters
@@ -170,7 +170,7 @@ class TestDoublePrecision:
             real.train_samples,
             samples(train),
             samples(some),
-            adam=AdamSettings.of(e, len(train[1])),
+            optimizer=OptimizerSettings.of(e, len(train[1])),
             batch_size=e.batch_size,
             n_epochs=e.epochs,
             chunk_size=2,
@@ -192,10 +192,10 @@ class TestDoublePrecision:
         loss, params, adam = (
             PerSampleLoss(self.build(real)),
             trainable(model),
-            AdamSettings.of(real.experiment, len(train[1])),
+            OptimizerSettings.of(real.experiment, len(train[1])),
         )
         both = samples(train), samples(some)
-        steps = additional_step(loss, [params], *both, adam=adam, chunk_size=16)
+        steps = additional_step(loss, [params], *both, optimizer=adam, chunk_size=16)
         check(torch.cat([*steps], 1)[0], reference.ats(model, train, some, pairs))
         dot, cosine = gradient_similarity(loss, params, *both, chunk_size=16)
         check(dot, reference.grad_dot(model, train, some, pairs))

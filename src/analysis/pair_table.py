@@ -10,17 +10,20 @@ import pyarrow as pa
 from pyarrow import csv
 from scipy.stats import false_discovery_control
 
+from src.analysis.scores import ExperimentScores
 from src.analysis.stats import moments, pvalues
-from src.reports.scores import ExperimentScores
 from src.storage.files import write_atomically
 
 
-def pair_table(scores: ExperimentScores, labels: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
+def pair_table(
+    scores: ExperimentScores, labels: tuple[np.ndarray, np.ndarray], called: str = "label"
+) -> pd.DataFrame:
     """Return one row for each pair, train sample by train sample.
 
     Args:
         scores: The scores.
-        labels: Labels (n_train,) of the train and (n_test,) of the test samples.
+        labels: Labels (n_train,) of the train and (n_test,) of the test samples, or their values.
+        called: What they are called in the columns' names.
 
     Returns:
         A frame with `train_index`, `test_index` (in the full splits), `train_label`, `test_label`,
@@ -34,8 +37,8 @@ def pair_table(scores: ExperimentScores, labels: tuple[np.ndarray, np.ndarray]) 
     columns = {
         "train_index": scores.train_idx[train],
         "test_index": scores.test_idx[test],
-        "train_label": labels[0][train],
-        "test_label": labels[1][test],
+        f"train_{called}": labels[0][train],
+        f"test_{called}": labels[1][test],
     }
     for method, samples in scores.samples().items():
         (mean, std), p = moments(samples), pvalues(samples)

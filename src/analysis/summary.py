@@ -15,7 +15,7 @@ def identity(experiment: Experiment) -> dict[str, object]:
     """Return the parts of an experiment's name, which are the row labels of comparisons."""
     return {
         "task": experiment.task.name,
-        "model": experiment.model,
+        "model": experiment.model.name,
         "n_per_class": experiment.n_per_class,
         "randomness": experiment.randomness or "both",
     }

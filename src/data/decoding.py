@@ -19,13 +19,13 @@ class UnfitImageError(Exception):
     """An image that a task cannot take; its message completes 'the image ...'."""
 
 
-def takes(image_shape: tuple[int, int, int]) -> str:
+def takes(input_shape: tuple[int, int, int]) -> str:
     """Say what images of a shape (C, H, W) look like."""
-    channels, height, width = image_shape
+    channels, height, width = input_shape
     return f"{width}x{height} pixels, 8-bit {'grey' if channels == 1 else 'colour'}"
 
 
-def decode(file: Path | BytesIO, image_shape: tuple[int, int, int]) -> np.ndarray:
+def decode(file: Path | BytesIO, input_shape: tuple[int, int, int]) -> np.ndarray:
     """Return the pixels of an encoded image, uint8 (C, H, W).
 
     What loses nothing is done: grey of equal channels or of a palette becomes one channel, grey
@@ -34,7 +34,7 @@ def decode(file: Path | BytesIO, image_shape: tuple[int, int, int]) -> np.ndarra
 
     Args:
         file: The encoded image.
-        image_shape: (C, H, W) that the task takes, C 1 or 3.
+        input_shape: (C, H, W) that the task takes, C 1 or 3.
 
     Raises:
         UnfitImageError: It cannot be read, or has another size, more bits, transparent pixels,
@@ -46,9 +46,8 @@ def decode(file: Path | BytesIO, image_shape: tuple[int, int, int]) -> np.ndarra
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # damaged bytes make the decoders raise errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UnfitImageError(f"cannot be read ({reason})") from error
-    channels, height, width = image_shape
+        raise UnfitImageError(f"cannot be read ({_first_line(error)})") from error
+    channels, height, width = input_shape
     if is_deep:
         raise UnfitImageError(f"has more than 8 bits a channel (mode {image.mode})")
     if image.mode not in LOSSLESS_MODES:
@@ -63,6 +62,24 @@ def decode(file: Path | BytesIO, image_shape: tuple[int, int, int]) -> np.ndarra
     if channels == 1 and (pixels != pixels[..., :1]).any():
         raise UnfitImageError(f"is in colour (mode {image.mode})")
     return pixels[..., :channels].transpose(2, 0, 1)
+
+
+def shape_of(file: Path | BytesIO) -> tuple[int, int, int]:
+    """Return (C, H, W) that `decode` can be given for an encoded image: C 1 if it is grey, else 3.
+
+    Raises:
+        UnfitImageError: It cannot be read.
+    """
+    try:
+        image = ImageOps.exif_transpose(Image.open(file))
+        is_grey = image.mode in ("1", "L", "LA")
+    except Exception as error:
+        raise UnfitImageError(f"cannot be read ({_first_line(error)})") from error
+    return 1 if is_grey else 3, image.height, image.width
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _has_more_than_8_bits(image: Image.Image) -> bool:

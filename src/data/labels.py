@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     import datasets
 
 
-def labels_of(data: datasets.Dataset, where: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
+def labels_of(
+    data: datasets.Dataset, where: str, named: str | None = None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Return the labels of a data set, int64 (N,), and its class names by label.
 
-    They stand in the column `label` or, if there is none, in the only one of class labels. Names
-    that are but the labels' own numbers are none.
+    They stand in the column that is `named`, or else in the column `label` or, if there is none, in
+    the only one of class labels. Names that are but the labels' own numbers are none.
 
     Raises:
         UserError: There is no such column, it holds something else, or a sample has no label.
@@ -26,14 +28,18 @@ def labels_of(data: datasets.Dataset, where: str) -> tuple[np.ndarray, tuple[str
     import datasets
 
     classes = [n for n, f in data.features.items() if isinstance(f, datasets.ClassLabel)]
-    if "label" in data.features:
+    if named is not None:
+        if named not in data.features:
+            raise UserError(f"{where}: there is no column {named!r}: {columns_of(data)}")
+        column = named
+    elif "label" in data.features:
         column = "label"
     elif len(classes) == 1:
         column = classes[0]
     else:
         raise UserError(
-            f"{where}: it must have a column 'label' or one column of class labels: "
-            f"{columns_of(data)}"
+            f"{where}: it must have a column 'label' or one column of class labels, or the task "
+            f"names one in label_column: {columns_of(data)}"
         )
     feature = data.features[column]
     if not isinstance(feature, datasets.ClassLabel) and not re.fullmatch(
@@ -61,12 +67,14 @@ def check_class_names(class_names: tuple[str, ...], where: str, task: Task) -> N
     Folders are sorted as text, so that of eleven numbered ones label 2 is "10".
     """
     if task.names_classes:
-        for label in task.classes:
-            name = class_names[label] if label < len(class_names) else "no class"
-            if name != task.class_names[label]:
+        for label in task.classes or range(max(len(class_names), len(task.class_names))):
+            name, called = (
+                names[label] if label < len(names) else "no class"
+                for names in (class_names, task.class_names)
+            )
+            if name != called:
                 raise UserError(
-                    f"{where}: label {label} is {name!r}, and {task.name} calls it "
-                    f"{task.class_names[label]!r}"
+                    f"{where}: label {label} is {name!r}, and {task.name} calls it {called!r}"
                 )
         return
     if all(name.isdecimal() for name in class_names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,17 +79,21 @@ class Samples:
         return Samples(self.images.to(device), self.labels.to(device), self.indices, self.transform)
 
 
-def network_inputs(images: Tensor, task: Task) -> Tensor:
-    """Return a task's images, uint8 (N, C, H, W), as the CNNs take them: float32, same shape.
+def network_inputs(values: Tensor, task: Task) -> Tensor:
+    """Return a task's images or other inputs as networks take them, same shape.
 
-    The values lie in [0, 1], or have mean .5 and standard deviation .5 subtracted and divided out
-    where the task is normalised. The memory layout is channels last, also where the one channel
-    leaves the choice open: convolutions on a CPU are several times faster that way.
+    Images, uint8 (N, C, H, W), become float32 in [0, 1], or have mean .5 and standard deviation .5
+    subtracted and divided out where the task is normalised. The memory layout of what has four
+    dimensions is channels last, also where one channel leaves the choice open: convolutions on a
+    CPU are several times faster that way. Other inputs stay as they are.
     """
-    inputs = images.float() / 255
-    if task.normalised:
-        inputs = (inputs - 0.5) / 0.5
-    return torch.empty_like(inputs, memory_format=torch.channels_last).copy_(inputs)
+    if values.dtype == torch.uint8:
+        values = values.float() / 255
+        if task.normalised:
+            values = (values - 0.5) / 0.5
+    if values.ndim != 4:
+        return values
+    return torch.empty_like(values, memory_format=torch.channels_last).copy_(values)
 
 
 def load_tensors(paths: Paths, task: Task, split: str) -> dict:
@@ -99,26 +104,61 @@ def load_tensors(paths: Paths, task: Task, split: str) -> dict:
     """
     make = paths.command("run_subset_generation.py", "--task", task.name)
     path = paths.tensors(task.name, split)
-    identity = {"task": task.name, "split": split}
-    tensors = load(path, make, identity=identity, holds=("images", "labels", "indices"))
+    told = () if task.is_described else ("n_classes", "classes", "class_names")
+    tensors = load(
+        path,
+        make,
+        identity={"task": task.name, "split": split},
+        holds=("labels", "indices", *told),
+    )
+    key = inputs_key(tensors)
     n = len(tensors["labels"]) if isinstance(tensors["labels"], Tensor) else 0
-    expected = {
-        "images": (torch.uint8, (n, *task.image_shape)),
-        "labels": (torch.int64, (n,)),
-        "indices": (torch.int64, (n,)),
-    }
     if (
         n == 0
-        or not all(isinstance(tensors[key], Tensor) for key in expected)
-        or any((tensors[k].dtype, tensors[k].shape) != kind for k, kind in expected.items())
+        or not all(isinstance(tensors.get(k), Tensor) for k in (key, "labels", "indices"))
+        or not all(len(tensors[k]) == n for k in (key, "indices"))
+        or (key == "images") != (tensors[key].dtype == torch.uint8)
+        or (task.input_shape or tensors[key].shape[1:]) != tensors[key].shape[1:]
+        or (tensors["indices"].dtype, tensors["indices"].shape) != (torch.int64, (n,))
         or len(tensors["indices"].unique()) != n
-        or not set(tensors["labels"].tolist()) <= set(task.classes)
+        or not _are_targets(tensors["labels"], task)
     ):
         raise UserError(
-            f"{path} does not hold images, labels and indices of {task.name}; "
+            f"{path} does not hold {key}, labels and indices of {task.name}; "
             f"make it again with: {make} --overwrite"
         )
     return tensors
+
+
+def _are_targets(labels: Tensor, task: Task) -> bool:
+    if labels.dtype == torch.float32:
+        return task.classes is None and task.n_classes is None
+    are_labels = not task.has_values and labels.dtype == torch.int64 and labels.ndim == 1
+    return are_labels and (task.classes is None or set(labels.tolist()) <= set(task.classes))
+
+
+def inputs_key(tensors: dict) -> str:
+    """Return what a split's file calls its inputs."""
+    return "images" if "images" in tensors else "inputs"
+
+
+def described(experiment: Experiment, paths: Paths) -> Experiment:
+    """Return an experiment whose task says what its data are like, where it does not so itself.
+
+    Raises:
+        UserError: See `load_tensors`.
+    """
+    task = experiment.task
+    if task.is_described:
+        return experiment
+    tensors = load_tensors(paths, task, experiment.splits["train"])
+    said = {"input_shape": tuple(tensors[inputs_key(tensors)].shape[1:])}
+    if tensors["classes"] is None:
+        said["target_shape"] = tuple(tensors["labels"].shape[1:])
+    else:
+        said |= {key: tuple(tensors[key]) for key in ("classes", "class_names")}
+        said["n_classes"] = tensors["n_classes"]
+    return replace(experiment, task=replace(task, **said))
 
 
 def to_samples(
@@ -129,19 +169,27 @@ def to_samples(
     Args:
         tensors: See `load_tensors`.
         experiment: The experiment.
-        transform: Makes a ViT's inputs of images, uint8, whenever they are used; the inputs of a
-            CNN are made once.
+        transform: Makes a ViT's inputs of images, uint8, whenever they are used; the inputs of
+            other models are made once.
+
+    Raises:
+        UserError: A ViT is to take what are no images of one or three channels.
     """
-    images = tensors["images"]
+    values = tensors[inputs_key(tensors)]
     if not experiment.has_backbone:
-        images = network_inputs(images, experiment.task)
-    return Samples(images, tensors["labels"], tensors["indices"], transform)
+        values = network_inputs(values, experiment.task)
+    elif "images" not in tensors or values.shape[1] not in (1, 3):
+        raise UserError(
+            f"{experiment.task.name} has inputs of {tuple(values.shape[1:])}; "
+            f"{experiment.model.name} takes 8-bit images of one or three channels"
+        )
+    return Samples(values, tensors["labels"], tensors["indices"], transform)
 
 
 def load_samples(
     paths: Paths, experiment: Experiment, transform: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Samples, Samples]:
-    """Return the train and the test samples of an experiment.
+    """Return the train and the test samples of an experiment, whose task is described.
 
     Args:
         paths: Every path below the root.

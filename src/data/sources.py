@@ -1,7 +1,4 @@
-"""Where images come from: the hub, a folder of clones of the hub's repositories, scikit-learn.
-
-A task is one entry in `src.experiments.TASKS` and one loader here.
-"""
+"""Where samples come from: the hub, folders, scikit-learn, or a function of one's own."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from src.data.decoding import UnfitImageError, decode, takes
+from src.data.decoding import UnfitImageError, decode, shape_of, takes
 from src.data.labels import check_class_names, columns_of, labels_of
+from src.data.loaded import load_own
 from src.errors import UserError
 from src.experiments import SOURCE_VARIABLE, Task
 
@@ -34,49 +32,132 @@ class Split:
     """One full split of a source.
 
     Attributes:
-        labels: Class of every sample, int64 (N,).
-        images: Returns the images of the samples at given indices, uint8 (n, C, H, W). Raises
-            UserError, naming the first image that does not fit the task.
+        labels: Class of every sample, int64 (N,), or its value, float32 (N, ...).
+        inputs: Returns the inputs of the samples at given indices, (n, ...), uint8 of images (n, C,
+            H, W). Raises UserError, naming the first image that does not fit the task.
         origin: Where it came from, for people.
         class_names: What the source calls each label; None if it does not, or by its number.
     """
 
     labels: np.ndarray
-    images: Callable[[Sequence[int]], Tensor]
+    inputs: Callable[[Sequence[int]], Tensor]
     origin: str
     class_names: tuple[str, ...] | None = None
 
 
-def load_splits(task: Task, source: Path | None) -> dict[str, Split]:
+def load_splits(task: Task, source: Path | None) -> tuple[Task, dict[str, Split]]:
     """Return the full splits "train" and "test" of a task's source.
 
     Args:
-        task: The task. Of one pool, both splits are the same, a repository's "train".
+        task: The task.
         source: Folder that holds clones of the hub's data set repositories; None: the folder named
             by the environment variable TDA_DATASETS if it is set, else the hub.
 
+    Returns:
+        The task, which says what its data are like, and the splits. Of one pool both are the same
+        one, a repository's "train".
+
     Raises:
-        UserError: The source cannot be reached or read, or its labels or class names do not fit.
+        UserError: The source cannot be reached or read, or does not fit the task.
     """
-    if task.repository is None:
-        pool = _digits(task)
-        return {"train": pool, "test": pool}
+    if task.load is not None:
+        splits = {
+            split: Split(targets, _rows_of(inputs), f"load of {task.name}")
+            for split, (inputs, targets) in load_own(task).items()
+        }
+    elif task.repository is None and task.folder is None:
+        splits = {"pool": _digits(task)}
+    else:
+        splits = _repository(task, source)
+    if task.one_pool and "pool" not in splits:
+        splits = {"pool": splits["train"]}
+    task = _described(replace(task, one_pool="pool" in splits), splits)
+    if task.one_pool:
+        return task, {"train": splits["pool"], "test": splits["pool"]}
+    return task, splits
+
+
+def _rows_of(inputs: Tensor) -> Callable[[Sequence[int]], Tensor]:
+    return lambda indices: inputs[list(indices)]
+
+
+def _described(task: Task, splits: dict[str, Split]) -> Task:
+    """Return a task that says what its data are like, where it did not say so itself.
+
+    Raises:
+        UserError: What it says is not so.
+    """
+    first = next(iter(splits.values()))
+    for name, split in splits.items():
+        if not len(split.labels):
+            raise UserError(f"{split.origin} has no samples in its split {name!r}")
+    input_shape = tuple(first.inputs([0]).shape[1:])
+    if task.input_shape not in (None, input_shape):
+        raise UserError(
+            f"{first.origin} has inputs of {input_shape}; {task.name} takes {task.input_shape}"
+        )
+    if task.text is None and task.feature_names and input_shape != (len(task.feature_names),):
+        raise UserError(
+            f"{first.origin} has inputs of {input_shape}; {task.name} names "
+            f"{len(task.feature_names)} features"
+        )
+    if first.labels.dtype != np.int64:
+        if task.classes or task.class_names or task.n_classes:
+            raise UserError(
+                f"{first.origin} has targets that are values, and {task.name} speaks of classes"
+            )
+        return replace(task, input_shape=input_shape, target_shape=first.labels.shape[1:])
+    labels = np.unique(np.concatenate([split.labels for split in splits.values()]))
+    names = task.class_names or first.class_names or ()
+    n_classes = task.n_classes or max(len(names), int(labels[-1]) + 1)
+    classes = task.classes or tuple(np.unique(first.labels).tolist())
+    if max(classes) >= n_classes:
+        raise UserError(
+            f"{first.origin} has the label {max(classes)}; {task.name} has {n_classes} classes, "
+            "numbered from 0"
+        )
+    if names and len(names) <= max(classes):
+        raise UserError(
+            f"{first.origin} has the label {max(classes)}, which has no name in class_names of "
+            f"{task.name}"
+        )
+    return replace(
+        task, input_shape=input_shape, n_classes=n_classes, classes=classes, class_names=names
+    )
+
+
+def _repository(task: Task, source: Path | None) -> dict[str, Split]:
+    """Return the splits of a repository of the hub or in its layout, or of class folders."""
     if source is None and os.environ.get(SOURCE_VARIABLE):
         source = Path(os.environ[SOURCE_VARIABLE])
-    if source is None:
-        origin = f"hub, {task.repository}"
-        whole = _load_from_hub(task)
-    else:
+    if task.folder is not None:
+        folder = Path(task.folder).expanduser().absolute()
+        if not folder.is_dir():
+            raise UserError(f"folder of task {task.name!r}: {folder} does not exist")
+    elif source is not None:
         folder = source.absolute() / task.repository
-        origin = str(folder)
-        whole = _load_from_folder(folder, task)
-    splits = {}
-    for split in ("train", "test"):
-        name = "train" if task.one_pool else split
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} does not exist: --source (or {SOURCE_VARIABLE}) is a folder with clones "
+                f"of the hub's data sets, here {task.repository}"
+            )
+    else:
+        folder = None
+    origin = f"hub, {task.repository}" if folder is None else str(folder)
+    whole = _load_from_hub(task) if folder is None else _load_from_folder(folder)
+    names = ("train",) if task.one_pool else ("train", "test")
+    if task.folder is not None and len(whole) == 1:  # as of class folders without train/ and test/
+        names = tuple(whole)
+    for name in names:
         if name not in whole:
             raise UserError(f"{origin} has no split {name!r}; it has {', '.join(whole)}")
-        splits[split] = _checked_split(whole[name], f"{origin}, split {name}", origin, task)
-    return splits
+    splits = {}
+    for name in names:
+        where = f"{origin}, split {name}"
+        if task.input_shape is None:
+            task = replace(task, input_shape=_shape_of_first(whole[name], where))
+        splits[name] = _checked_split(whole[name], where, origin, task)
+    return splits if len(names) > 1 else {"pool": splits[names[0]]}
 
 
 def _digits(task: Task) -> Split:
@@ -88,7 +169,7 @@ def _digits(task: Task) -> Split:
         small = torch.from_numpy(digits.images[list(indices)])[:, None]  # 0 to 16, 8x8
         large = interpolate(
             (small * (255 / 16)).float(),
-            task.image_shape[1:],
+            task.input_shape[1:],
             mode="bilinear",
             antialias=True,
             align_corners=False,
@@ -98,12 +179,7 @@ def _digits(task: Task) -> Split:
     return Split(digits.target.astype(np.int64), images, "scikit-learn's bundled digits")
 
 
-def _load_from_folder(folder: Path, task: Task) -> datasets.DatasetDict:
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} does not exist: --source (or {SOURCE_VARIABLE}) is a folder with clones "
-            f"of the hub's data sets, here {task.repository}"
-        )
+def _load_from_folder(folder: Path) -> datasets.DatasetDict:
     try:
         temporary = tempfile.TemporaryDirectory(prefix="tda-datasets-")
     except OSError as error:
@@ -179,19 +255,35 @@ def _reason(error: Exception) -> str:
     return (str(cause).splitlines() or [type(cause).__name__])[0][:200]
 
 
-def _checked_split(data: datasets.Dataset, where: str, origin: str, task: Task) -> Split:
+def _encoded_images(data: datasets.Dataset, where: str) -> datasets.Dataset:
+    """Return the one column of images, not decoded."""
     import datasets
 
-    image_columns = [n for n, f in data.features.items() if isinstance(f, datasets.Image)]
-    if len(image_columns) != 1:
+    columns = [n for n, f in data.features.items() if isinstance(f, datasets.Image)]
+    if len(columns) != 1:
         raise UserError(
-            f"{where}: it must have one column of images, and has {len(image_columns)}: "
+            f"{where}: it must have one column of images, and has {len(columns)}: "
             f"{columns_of(data)}"
         )
-    encoded = data.cast_column(image_columns[0], datasets.Image(decode=False))
+    images = data.select_columns(columns)
+    if columns != ["image"]:  # which it is called from here on
+        images = images.rename_column(columns[0], "image")
+    return images.cast_column("image", datasets.Image(decode=False))
+
+
+def _shape_of_first(data: datasets.Dataset, where: str) -> tuple[int, int, int]:
+    row = next(iter(_encoded_images(data, where)))["image"]
+    try:
+        return shape_of(_file_of(row))
+    except UnfitImageError as error:
+        raise UserError(f"{where}: image 0 {error}") from error
+
+
+def _checked_split(data: datasets.Dataset, where: str, origin: str, task: Task) -> Split:
+    encoded = _encoded_images(data, where)
 
     def images(indices: Sequence[int]) -> Tensor:
-        rows = encoded.select(indices)[image_columns[0]]
+        rows = encoded.select(indices)["image"]
         return torch.from_numpy(
             np.stack(
                 [
@@ -201,20 +293,23 @@ def _checked_split(data: datasets.Dataset, where: str, origin: str, task: Task) 
             )
         )
 
-    labels, class_names = labels_of(data, where)
+    labels, class_names = labels_of(data, where, task.label_column)
     if class_names is not None:
         check_class_names(class_names, where, task)
     return Split(labels, images, origin, class_names)
 
 
+def _file_of(row: dict) -> Path | BytesIO:
+    return Path(row["path"]) if row["bytes"] is None else BytesIO(row["bytes"])
+
+
 def _pixels(row: dict | None, image: str, task: Task) -> np.ndarray:
     if row is None:
-        raise UserError(f"{image} is missing; {task.name} takes {takes(task.image_shape)}")
-    path, content = row["path"], row["bytes"]
+        raise UserError(f"{image} is missing; {task.name} takes {takes(task.input_shape)}")
     try:
-        return decode(Path(path) if content is None else BytesIO(content), task.image_shape)
+        return decode(_file_of(row), task.input_shape)
     except UnfitImageError as error:
-        file = f" ({path})" if path else ""
+        file = f" ({row['path']})" if row["path"] else ""
         raise UserError(
-            f"{image}{file} {error}; {task.name} takes {takes(task.image_shape)}"
+            f"{image}{file} {error}; {task.name} takes {takes(task.input_shape)}"
         ) from error

@@ -23,7 +23,7 @@ def split_names(task: Task) -> list[str]:
 
 
 def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Draw a balanced subset of a split: indices (n,), class by class.
+    """Draw a balanced subset of a split: indices (n,), class by class; of values just n samples.
 
     Every split of every task has a generator of its own, seeded by `seed` and its name, so that
     train sets of different sizes are drawn independently. Where train and test come from one
@@ -41,12 +41,13 @@ def draw_indices(task: Task, split: str, labels: np.ndarray, seed: int) -> np.nd
         if task.one_pool:
             available[draw_indices(task, "test", labels, seed)] = False
     drawn = []
-    for c in task.classes:
-        of_class = np.flatnonzero(available & (labels == c))
+    for c in (None,) if task.has_values else task.classes:
+        of_class = np.flatnonzero(available if c is None else available & (labels == c))
         if len(of_class) < n_per_class:
             left = " that the test set leaves" if not available.all() else ""
+            whose = "the source" if c is None else f"class {c}"
             raise UserError(
-                f"{task.name} {split}: class {c} has {len(of_class)} samples{left}, fewer than the "
+                f"{task.name} {split}: {whose} has {len(of_class)} samples{left}, fewer than the "
                 f"{n_per_class} to be drawn"
             )
         drawn.append(rng.choice(of_class, n_per_class, replace=False))
@@ -79,7 +80,7 @@ def read_indices(path: Path, task: Task, labels: np.ndarray) -> np.ndarray:
             raise UserError(f"{where}: index {index} is not below {len(labels)}, the split's size")
         if index in seen:
             raise UserError(f"{where}: index {index} stands in line {seen[index]} already")
-        if labels[index] not in task.classes:
+        if not task.has_values and labels[index] not in task.classes:
             raise UserError(
                 f"{where}: sample {index} is of class {labels[index]}, which {task.name} "
                 f"does not have ({', '.join(map(str, task.classes))})"
@@ -143,7 +144,7 @@ def prepare(
         UserError: The source cannot be reached or does not fit the task, an index file is wrong, a
             class has too few samples, or there are tensors with other pixels or labels.
     """
-    full = load_splits(task, source)
+    task, full = load_splits(task, source)
     subsets: dict[str, tuple[Split, np.ndarray, bool]] = {}
     for split in split_names(task):
         whole = full["test" if split == "test" else "train"]
@@ -169,27 +170,36 @@ def _subset(
     is_new: bool,
     overwrite: bool,
 ) -> Subset:
+    inputs, labels = whole.inputs(indices.tolist()), torch.from_numpy(whole.labels[indices])
     content = {
         "task": task.name,
         "split": split,
-        "images": whole.images(indices.tolist()),
-        "labels": torch.from_numpy(whole.labels[indices]),
+        "images" if inputs.dtype == torch.uint8 else "inputs": inputs,
+        "labels": labels,
         "indices": torch.from_numpy(indices),
         "origin": whole.origin,
+        "n_classes": task.n_classes,
+        "classes": None if task.has_values else list(task.classes),
+        "class_names": list(task.class_names),
     }
     path = paths.tensors(task.name, split)
     up_to_date = not overwrite and _is_up_to_date(path, content)
-    counts = content["labels"].bincount(minlength=max(task.classes) + 1)
-    names = whole.class_names or ("",) * len(counts)
-    per_class = ", ".join(f"{c} {names[c]}".rstrip() + f": {counts[c]}" for c in task.classes)
+    per_class = "" if task.has_values else f" ({_counts(labels, task)})"
+    what = "images" if "images" in content else "inputs"
     text = "".join(f"{index}\n" for index in indices)
     return Subset(
         f"{task.name} {split}",
         (paths.indices(task.name, split), text) if is_new else None,
         None if up_to_date else (path, content),
-        f"{len(indices)} samples {'drawn' if is_new else 'from its index file'} ({per_class}), "
-        f"images {'up to date' if up_to_date else f'from {whole.origin}'}",
+        f"{len(indices)} samples {'drawn' if is_new else 'from its index file'}{per_class}, "
+        f"{what} {'up to date' if up_to_date else f'from {whole.origin}'}",
     )
+
+
+def _counts(labels: torch.Tensor, task: Task) -> str:
+    counts = labels.bincount(minlength=task.n_classes)
+    names = task.class_names or ("",) * task.n_classes
+    return ", ".join(f"{c} {names[c]}".rstrip() + f": {counts[c]}" for c in task.classes)
 
 
 def _is_up_to_date(path: Path, content: dict) -> bool:
@@ -211,8 +221,8 @@ def _is_up_to_date(path: Path, content: dict) -> bool:
         return False
     differ = [
         f"the {key} of {n} samples"
-        for key in ("images", "labels")
-        if (n := _n_different(held.get(key), content[key]))
+        for key in ("images", "inputs", "labels")
+        if key in content and (n := _n_different(held.get(key), content[key]))
     ]
     if differ:
         raise UserError(

@@ -1,224 +1,49 @@
-"""Training a seed of an experiment, and the checkpoints that it leaves."""
+"""The checkpoints that training a seed of an experiment leaves on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from src.data.samples import Samples, load_samples
-from src.ensemble.draws import Draw, shuffled_epochs
-from src.ensemble.evaluation import accuracy_and_loss
-from src.ensemble.members import Params, PerSampleLoss, repeat
-from src.ensemble.memory import keep_freed_memory, say_training_estimate
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.checkpoint_files import (
+    GIVEN,
+    MACHINE,
+    are_given,
+    given_command,
+    load_checkpoint,
+    training_command,
+)
+from src.ensemble.generators import without_drawing
+from src.ensemble.members import State
+from src.ensemble.outputs import check_same, comparable, outputs_of
+from src.ensemble.setup import EpochState, Setup
 from src.errors import UserError
-from src.experiments import DEFAULT_BACKBONE, Experiment, Paths
-from src.kernels.fuse import fuse
-from src.models import build
-from src.storage.files import check_finite, check_settings, digest, load, save_together
+from src.experiments import Paths
+from src.storage.files import check_finite, check_settings, digest, save_together
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from src.models.backbones import Backbone
-
-
-MACHINE = {"torch", "transformers", "device"}  # settings of the machine and its libraries
+DRAWING = ("torch", "device")  # of a machine's settings, those that random numbers rest on
 
 
 @dataclass(frozen=True)
-class EpochState:
-    """A member at the end of an epoch, as a model trained alone would have it."""
-
-    epoch: int
-    params: Params
-    optimizer_state: dict
-    loss: float
-
-
-def train(
-    loss: PerSampleLoss,
-    start: Params,
-    samples: Samples,
-    adam: AdamSettings,
-    batch_size: int,
-    n_epochs: int,
-) -> Iterator[EpochState]:
-    """Train one model from `start`; yield its state after each epoch.
-
-    Args:
-        loss: The per-sample loss.
-        start: Initial parameters; torch's global generator stands where the batch order begins.
-        samples: The training samples.
-        adam: Settings of the optimiser.
-        batch_size: Samples in a batch.
-        n_epochs: Number of epochs.
-
-    Raises:
-        UserError: The loss is not finite.
-    """
-    loss.model.train()
-    say_training_estimate(loss, start, samples, batch_size)
-    trainer = Trainer(loss, repeat(start, 1), samples, adam)
-    schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
-    for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
-        yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
-
-
-def training_command(
-    paths: Paths, experiment: Experiment, seed_id: int | None = None, *options: object
-) -> str:
-    """Return the command that trains an experiment: one seed, or all."""
-    arguments = ["--experiment", experiment.name]
-    if seed_id is not None:
-        arguments += ["--seed_id", seed_id]
-    if experiment.backbone != DEFAULT_BACKBONE:
-        arguments += ["--backbone", experiment.backbone]
-    if experiment.random_crop:
-        arguments += ["--random_crop"]
-    return paths.command(experiment.training_script, *arguments, *options)
-
-
-def load_checkpoint(
-    paths: Paths, experiment: Experiment, seed: int, epoch: int, command: str
-) -> dict:
-    """Load the checkpoint of one epoch of a seed, and check that it is that.
-
-    Args:
-        paths: Every path below the root.
-        experiment: The experiment.
-        seed: The seed.
-        epoch: The epoch.
-        command: The command that trains it, for error messages.
-
-    Raises:
-        UserError: The file is missing or damaged, or of another experiment, seed or epoch.
-    """
-    return load(
-        paths.checkpoint(experiment, seed, epoch),
-        command,
-        identity={"experiment": experiment.name, "seed": seed, "epoch": epoch},
-        holds=("settings", "model_state_dict", "training"),
-    )
-
-
-def as_trained(experiment: Experiment, paths: Paths, seed: int, seed_id: int) -> Experiment:
-    """Return an experiment with the backbone and the inputs that a seed was trained with.
-
-    Raises:
-        UserError: The seed's checkpoint is missing or damaged.
-    """
-    if not experiment.has_backbone:
-        return experiment
-    epoch, make = experiment.kept_epochs[0], training_command(paths, experiment, seed_id)
-    settings = load_checkpoint(paths, experiment, seed, epoch, make)["settings"]
-    try:
-        return replace(
-            experiment, backbone=settings["backbone"], random_crop=settings["random_crop"]
-        )
-    except KeyError as error:
-        path = paths.checkpoint(experiment, seed, epoch)
-        raise UserError(
-            f"{path} does not say its {error}; make it again with: {make} --overwrite"
-        ) from None
-
-
-@dataclass
-class Setup:
-    """What training and attribution of an experiment start from.
+class Checkpoints:
+    """The checkpoints of an experiment below a root.
 
     Attributes:
-        experiment: The experiment.
+        setup: What they are trained from.
         paths: Every path below the root.
-        loss: The per-sample loss, with the experiment's architecture.
-        train: The training samples.
-        test: The test samples.
-        device: The device on which all of it lies.
-        backbone: What a ViT is built on; None for a CNN.
     """
 
-    experiment: Experiment
+    setup: Setup
     paths: Paths
-    loss: PerSampleLoss
-    train: Samples
-    test: Samples
-    device: torch.device
-    backbone: Backbone | None = None
 
-    @classmethod
-    def load(cls, experiment: Experiment, paths: Paths, device: torch.device) -> Setup:
-        """Load an experiment's samples and build its architecture.
-
-        Raises:
-            UserError: The samples are missing or damaged, or a backbone cannot be loaded.
-        """
-        if device.type == "cpu":
-            keep_freed_memory()
-        backbone = None
-        if experiment.has_backbone:
-            from src.models.backbones import load_backbone_of
-
-            backbone = load_backbone_of(experiment, paths)
-        train_samples, test_samples = load_samples(
-            paths, experiment, backbone.pixel_values if backbone else None
-        )
-        return cls(
-            experiment,
-            paths,
-            PerSampleLoss(fuse(build(experiment, backbone).to(device))),
-            train_samples.to(device),
-            test_samples.to(device),
-            device,
-            backbone,
-        )
-
-    @property
-    def adam(self) -> AdamSettings:
-        """Settings of the optimiser."""
-        return AdamSettings.of(self.experiment, len(self.train))
-
-    def start(self, seed: int) -> Params:
-        """Return the initial parameters of a seed's draw, ready for its batch order."""
-        params = Draw.of(self.experiment, seed).start(
-            partial(build, self.experiment, self.backbone)
-        )
-        return {name: p.to(self.device) for name, p in params.items()}
-
-    def settings(self, seed: int) -> dict:
-        """Return what decides the numbers in a seed's checkpoints, apart from the machine."""
-        settings = {
-            **self.experiment.training_settings(),
-            "seed": seed,
-            "train_samples": self.train.digest(),
-        }
-        if self.backbone is not None:
-            settings["backbone_weights"] = self.backbone.weights_hash
-        return settings
-
-    def environment(self) -> dict:
-        """Return what is recorded of the machine and the libraries because it changes rounding."""
-        machine = {"torch": str(torch.__version__), "device": self.device.type}
-        if self.backbone is not None:
-            machine["transformers"] = version("transformers")
-        return machine
-
-    def network_settings(self) -> dict:
-        """Return what decides the scores beside a checkpoint's parameters: the frozen part."""
-        if self.backbone is None:
-            return {}
-        return {
-            "backbone": self.experiment.backbone,
-            "backbone_weights": self.backbone.weights_hash,
-            "random_crop": self.experiment.random_crop,
-        }
-
-    def train_seed(self, seed: int) -> Iterator[EpochState]:
+    def train(self, seed: int) -> Iterator[EpochState]:
         """Train a seed's model and save the last five epochs; yield the state after each epoch.
 
         The checkpoints are written together when training has ended, so that a seed that fails
@@ -228,28 +53,43 @@ class Setup:
         Raises:
             UserError: The loss is not finite, or a checkpoint cannot be written.
         """
-        e = self.experiment
         kept = []
-        for state in train(
-            self.loss, self.start(seed), self.train, self.adam, e.batch_size, e.epochs
-        ):
-            if state.epoch in e.kept_epochs:
+        for state in self.setup.training(seed):
+            if state.epoch in self.setup.experiment.kept_epochs:
                 kept.append(state)
             yield state
-        settings = {**self.settings(seed), **self.environment()}
-        training = digest(kept[-1].params)
+        self.save(
+            seed,
+            [state.params for state in kept],
+            {**self.setup.settings(seed), **self.setup.environment()},
+            [{"optimizer_state_dict": state.optimizer_state, "loss": state.loss} for state in kept],
+        )
+
+    def save(self, seed: int, states: list[State], settings: dict, further: Sequence[dict]) -> None:
+        """Save a seed's checkpoints together, each with how well it fits (`fit`).
+
+        Args:
+            seed: The seed.
+            states: What `model_state_dict` holds, of each kept epoch.
+            settings: What decided the numbers.
+            further: What else is known of each.
+
+        Raises:
+            UserError: A checkpoint cannot be written.
+        """
+        e, training = self.setup.experiment, digest(states[-1])
         save_together(
             {
-                self.paths.checkpoint(e, seed, state.epoch): {
-                    "epoch": state.epoch,
-                    "model_state_dict": state.params,
-                    "optimizer_state_dict": state.optimizer_state,
-                    "loss": state.loss,
-                    **self.fit(state.params),
+                self.paths.checkpoint(e, seed, epoch): {
+                    "epoch": epoch,
+                    "model_state_dict": state,
+                    **known,
+                    **self.setup.fit(state),
+                    "outputs": self._outputs(seed, state, start=settings.get("origin") != GIVEN),
                     "settings": settings,
                     "training": training,
                 }
-                for state in kept
+                for epoch, state, known in zip(e.kept_epochs, states, further, strict=True)
             }
         )
 
@@ -257,62 +97,104 @@ class Setup:
         """Say whether all of a seed's checkpoints are there.
 
         Raises:
-            UserError: One is there that `load_checkpoints` would refuse, or was trained on another
+            UserError: One is there that `load` would refuse, or was trained on another
                 machine, and `overwrite` is False.
         """
-        e = self.experiment
         if overwrite:
             return False
-        command = training_command(self.paths, e, seed_id, "--device", self.device)
-        settings = {**self.settings(seed), **self.environment()}
+        setup = self.setup
+        command = training_command(self.paths, setup.experiment, seed_id, "--device", setup.device)
+        there = self.load_there(seed, {**setup.settings(seed), **setup.environment()}, command)
+        return len(there) == len(setup.experiment.kept_epochs)
+
+    def load_there(self, seed: int, settings: dict, command: str) -> dict[int, State]:
+        """Return the states of those of a seed's checkpoints that are there, by epoch.
+
+        Raises:
+            UserError: One is not as `settings` say, or not sound; `command` makes them.
+        """
+        e = self.setup.experiment
         there = [x for x in e.kept_epochs if self.paths.checkpoint(e, seed, x).exists()]
         # Every one is checked, also behind one that is missing.
-        self._load(seed, there, settings, command)
-        return len(there) == len(e.kept_epochs)
+        return dict(zip(there, self._load(seed, there, settings, command), strict=True))
 
-    def load_checkpoints(self, seed: int, seed_id: int) -> list[Params]:
-        """Return the parameters of a seed's five checkpoints, in the order of epochs.
+    def load(self, seed: int, seed_id: int) -> list[State]:
+        """Return the states of a seed's five checkpoints, in the order of epochs.
 
         Raises:
             UserError: A checkpoint is missing or damaged, is of another experiment, seed or epoch,
                 was trained with other settings, other samples or on other backbone weights, has
-                other parameters than the model or such that are not finite, or the five are of
-                more than one training.
+                other parameters or buffers than the model or such that are not finite, or the five
+                are of more than one training.
         """
-        command = training_command(self.paths, self.experiment, seed_id)
-        return self._load(seed, self.experiment.kept_epochs, self.settings(seed), command)
+        e, settings = self.setup.experiment, self.setup.settings(seed)
+        if are_given(e, self.paths, seed, seed_id):
+            settings["origin"] = GIVEN
+            command = given_command(self.paths, e, seed_id)
+        else:
+            command = training_command(self.paths, e, seed_id)
+        return self._load(seed, e.kept_epochs, settings, command)
 
-    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[Params]:
-        expected = {
-            name: (p.shape, p.dtype)
-            for name, p in self.loss.model.named_parameters()
-            if p.requires_grad
+    def _outputs(self, seed: int, state: State, *, start: bool) -> dict[str, Tensor]:
+        """Return what the network puts out for a few samples, by what `check_same` tells apart.
+
+        Without `start` nothing is said of where a training would begin.
+        """
+        setup = self.setup
+        outputs = {
+            "eval": outputs_of(setup.loss, state, setup.train, train=False),
+            "train": outputs_of(setup.loss, state, setup.train, train=True),
         }
+        if start and setup.backbone is None:
+            with without_drawing(setup.device):
+                state = setup.start(seed)
+            outputs["start"] = outputs_of(setup.loss, state, setup.train, train=False)
+        return outputs
+
+    def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[State]:
+        experiment, expected = self.setup.experiment, self.setup.layout
         trainings: dict[str, Path] = {}
-        checkpoints = []
+        checkpoints: list[State] = []
         for epoch in epochs:
-            path = self.paths.checkpoint(self.experiment, seed, epoch)
-            content = load_checkpoint(self.paths, self.experiment, seed, epoch, command)
+            path = self.paths.checkpoint(experiment, seed, epoch)
+            content = load_checkpoint(self.paths, experiment, seed, epoch, command)
             found = content["settings"]
             if found.get("backbone_weights") != settings.get("backbone_weights"):
                 raise UserError(
-                    f"the weights of the backbone {self.experiment.backbone} are not those that "
+                    f"the weights of the backbone {experiment.backbone} are not those that "
                     f"{path} was trained on (SHA-256 {str(found.get('backbone_weights'))[:12]}, "
                     f"now {settings['backbone_weights'][:12]}): put them back, or train again "
                     f"with: {command} --overwrite"
                 )
+            if found.get("origin") != settings.get("origin"):
+                was = "given, not trained here" if "origin" in found else "trained here, not given"
+                raise UserError(
+                    f"{path} was {was}: keep it, or replace it with: {command} --overwrite, or "
+                    "give a --root of its own"
+                )
             compared = {k: v for k, v in found.items() if k in settings or k not in MACHINE}
             check_settings(path, compared, settings, command)
-            params: dict[str, Tensor] = content["model_state_dict"]
-            if {name: (p.shape, p.dtype) for name, p in params.items()} != expected:
+            state: State = content["model_state_dict"]
+            if {name: (t.shape, t.dtype) for name, t in state.items()} != expected:
                 raise UserError(
-                    f"{path} has other parameters than the model, whose layers another release of "
-                    f"a library may name otherwise: train again with: {command} --overwrite"
+                    f"{path} has other parameters or buffers than the model, whose layers another "
+                    f"release of a library may name otherwise: train again with: {command} "
+                    "--overwrite"
                 )
-            for name, values in params.items():
+            for name, values in state.items():
                 check_finite(path, f"values of {name}", values, command)
             trainings.setdefault(content["training"], path)
-            checkpoints.append({name: params[name].to(self.device) for name in expected})
+            state = {name: state[name].to(self.setup.device) for name in expected}
+            if checkpoints:  # what training leaves as it is, is there once
+                for name in expected.keys() - self.setup.loss.trainable:
+                    if torch.equal(state[name], checkpoints[-1][name]):
+                        state[name] = checkpoints[-1][name]
+            checkpoints.append(state)
+        if checkpoints:  # one of a training stands for all
+            same_draws = all(found.get(k) == self.setup.environment()[k] for k in DRAWING)
+            outputs = self._outputs(seed, checkpoints[-1], start=settings.get("origin") != GIVEN)
+            now = comparable(outputs, same_draws=same_draws)
+            check_same(path, content.get("outputs", {}), now, experiment, command)
         if len(trainings) > 1:
             one, other, *_ = trainings.values()
             raise UserError(
@@ -320,12 +202,3 @@ class Setup:
                 f"{command} --overwrite"
             )
         return checkpoints
-
-    def fit(self, params: Params) -> dict[str, float]:
-        """Return accuracy (a share) and mean loss on the train and on the test samples, by name."""
-        found = {}
-        for split, samples in (("train", self.train), ("test", self.test)):
-            found[f"{split}_accuracy"], found[f"{split}_loss"] = accuracy_and_loss(
-                self.loss, params, samples
-            )
-        return found

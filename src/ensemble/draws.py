@@ -9,13 +9,12 @@ the idiom gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader
 
-from src.ensemble.members import Params, trainable
+from src.ensemble.members import State, state_of
 from src.errors import UserError
 from src.experiments import N_SEEDS, REPOSITORY, Experiment
 
@@ -63,24 +62,19 @@ class Draw:
             batch_seed=first if experiment.randomness == "init" else seed,
         )
 
-    def start(self, build: Callable[[], torch.nn.Module]) -> Params:
-        """Seed the global generator and return the initial trainable parameters.
+    def start(self, build: Callable[[], torch.nn.Module]) -> State:
+        """Seed the global generator and return the initial state.
 
         Afterwards the generator stands where the batch order begins, just as it does in the plain
         idiom: behind `manual_seed(batch_seed)` and the construction of one model. Call it again
         before every training that is to see the same batches.
         """
         torch.manual_seed(self.init_seed)
-        params = trainable(build())
+        state = state_of(build())
         if self.batch_seed != self.init_seed:
             torch.manual_seed(self.batch_seed)
             build()
-        return params
-
-
-def without_drawing(device: torch.device) -> AbstractContextManager:
-    """Return a context behind which torch's generators, a device's too, stand as before it."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+        return state
 
 
 def shuffled_epochs(n_samples: int, batch_size: int, n_epochs: int) -> Iterator[Iterator]:

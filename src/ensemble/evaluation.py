@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from src.data.samples import Samples
-from src.ensemble.draws import without_drawing
-from src.ensemble.members import Params, PerSampleLoss, Stack, size, unstack
+from src.ensemble.batching import find_whether_together
+from src.ensemble.generators import without_drawing
+from src.ensemble.members import PerSampleLoss, Stack, State, size, unstack
 from src.ensemble.memory import evaluation_batch, in_chunks
 
 
@@ -29,6 +29,7 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
 
     def of_chunk(chunk: range) -> Tensor:
         batch = samples[chunk.start : chunk.stop]
+        find_whether_together(loss, groups[0], *batch)
         return torch.cat([loss.of_members(group, *batch) for group in groups])
 
     with without_drawing(samples.device):
@@ -38,32 +39,42 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
+def _outputs(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
     """Return one member's outputs (n_samples, K) on every sample, in eval mode."""
     loss.model.eval()
 
     def of_chunk(chunk: range) -> Tensor:
         inputs, _ = samples[chunk.start : chunk.stop]
-        return functional_call(loss.model, params, (inputs,))
+        return loss.outputs(state, inputs)
 
-    _, batch_size = evaluation_batch(loss, params, samples, n_members=1)
+    _, batch_size = evaluation_batch(loss, state, samples, n_members=1)
     return torch.cat([*in_chunks(range(len(samples)), batch_size, of_chunk)])
 
 
-def predict(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:
-    """Return the predicted label of every sample, int64 (n_samples,), in eval mode."""
-    return _outputs(loss, params, samples).argmax(1)
+def predict(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
+    """Return what is predicted of every sample, in eval mode.
+
+    Of classes the label, int64 (n_samples,), else the outputs (n_samples, K).
+    """
+    outputs = _outputs(loss, state, samples)
+    return outputs if samples.labels.is_floating_point() else outputs.argmax(1)
 
 
-def accuracy_and_loss(loss: PerSampleLoss, params: Params, samples: Samples) -> tuple[float, float]:
-    """Return the share of samples whose class is predicted and the mean loss, in eval mode.
+def fit_of(loss: PerSampleLoss, state: State, samples: Samples) -> dict[str, float]:
+    """Return the mean loss and, of classes, the share of samples whose class is predicted.
 
-    Random crops are the same ones in every call, and the state of torch's generators is left as it
-    was.
+    In eval mode. Random crops are the same ones in every call, and the state of torch's generators
+    is left as it was.
+
+    Returns:
+        "accuracy", but of values, and "loss".
     """
     with without_drawing(samples.device):
         torch.default_generator.manual_seed(0)
-        outputs = _outputs(loss, params, samples)
-    right = outputs.argmax(1) == samples.labels
-    losses = loss.criterion(outputs, samples.labels)
-    return right.double().mean().item(), losses.double().mean().item()
+        outputs = _outputs(loss, state, samples)
+    # On the CPU, since not every device has float64.
+    fit = {"loss": loss.criterion(outputs, samples.labels).cpu().double().mean().item()}
+    if not samples.labels.is_floating_point():
+        right = outputs.argmax(1) == samples.labels
+        fit["accuracy"] = right.cpu().double().mean().item()
+    return fit

@@ -9,15 +9,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 from src.data.samples import Samples
-from src.ensemble.draws import without_drawing
-from src.ensemble.members import Params, PerSampleLoss, n_parameters
+from src.ensemble.generators import without_drawing
+from src.ensemble.members import PerSampleLoss, State
 from src.messages import say
 
 # Half of the free memory: estimates leave out temporaries and what an allocator keeps aside.
@@ -70,6 +69,8 @@ def in_chunks(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if torch.backends.mps.is_available():
+            torch.mps.empty_cache()
         chunk_size = len(chunk) // 2
         say(f"out of memory with {len(chunk)} at once: going on with {chunk_size}")
 
@@ -78,8 +79,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that an allocation failed, on a CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch's allocator of the CPU has no error class of its own.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    # torch's allocators of the CPU and of Apple's GPUs have no error class of their own.
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in said or "MPS backend out of memory" in said
+    )
 
 
 def free_memory(device: torch.device) -> int:
@@ -88,7 +92,11 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    if device.type == "mps":  # a part of the machine's own memory
+        recommended = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return max(0, min(available, recommended))
+    return available
 
 
 def keep_freed_memory() -> None:
@@ -104,24 +112,22 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_mmap_threshold, 2**25)  # the largest that glibc takes
 
 
-_measured: weakref.WeakKeyDictionary[PerSampleLoss, dict] = weakref.WeakKeyDictionary()
-
-
-def activation_bytes(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
+def activation_bytes(loss: PerSampleLoss, state: State, samples: Samples) -> int:
     """Return the bytes that a backward pass keeps for one sample of one member, measured once."""
-    dtype = next(iter(params.values())).dtype
-    known = _measured.setdefault(loss, {})
-    key = (loss.model.training, dtype, samples.images.shape[1:])
-    if key not in known:
-        known[key] = _measure_activations(loss, params, samples)
-    return known[key]
+    dtype = next(iter(loss.parameters(state).values())).dtype
+    key = ("activations", loss.model.training, dtype, samples.images.shape[1:])
+    if key not in loss.found:
+        loss.found[key] = _measure_activations(loss, state, samples)
+    return loss.found[key]
 
 
-def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
-    params = {name: p.detach().requires_grad_() for name, p in params.items()}
+def _measure_activations(loss: PerSampleLoss, state: State, samples: Samples) -> int:
     # Of running statistics, which a forward pass in training mode changes, it gets copies.
-    buffers = {name: buffer.clone() for name, buffer in loss.model.named_buffers()}
-    not_activations = {p.data_ptr() for p in (*loss.model.parameters(), *params.values())}
+    buffers = dict(loss.model.named_buffers()) | loss.fixed | state
+    buffers = {name: buffers[name].clone() for name, _ in loss.model.named_buffers()}
+    params = {n: p.detach().requires_grad_() for n, p in loss.parameters(state).items()}
+    values = {**loss.fixed, **state, **buffers, **params}
+    not_activations = {t.data_ptr() for t in (*loss.model.parameters(), *values.values())}
     # Of two samples, since statistics of a batch may need more than one.
     two = torch.tensor([0, len(samples) - 1], device=samples.device)
     kept: dict[int, int] = {}
@@ -137,40 +143,40 @@ def _measure_activations(loss: PerSampleLoss, params: Params, samples: Samples) 
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
-        loss(buffers | params, *samples[two])
+        loss(values, *samples[two])
     return sum(kept.values()) // 2
 
 
-def members_at_once(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:
+def members_at_once(loss: PerSampleLoss, state: State, samples: Samples, batch_size: int) -> int:
     """Return how many members to train at once, each on batches of `batch_size` samples."""
     # Parameters, gradients and Adam's two moments.
-    state = 4 * _bytes(params)
-    activations = min(batch_size, len(samples)) * activation_bytes(loss, params, samples)
-    at_once = _fitting(samples, state + activations)
+    trained = 4 * _bytes(loss, state)
+    activations = min(batch_size, len(samples)) * activation_bytes(loss, state, samples)
+    at_once = _fitting(samples, trained + activations)
     if samples.device.type == "cpu":
-        at_once = min(at_once, CPU_STATE // state)
+        at_once = min(at_once, CPU_STATE // trained)
         if loss.computes_together(samples.device) and not loss.convolves:
             at_once = min(at_once, CPU_VECTORISED // min(batch_size, len(samples)))
     at_once = max(1, at_once)
-    _say_estimate(at_once, state + activations, samples.device)
+    _say_estimate(at_once, trained + activations, samples.device)
     return at_once
 
 
-def steps_at_once(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
+def steps_at_once(loss: PerSampleLoss, state: State, samples: Samples) -> int:
     """Return of how many members to hold the parameters after a step on one sample each."""
-    bytes_each = 2 * _bytes(params)  # with what the step is computed from
-    at_once = min(_fitting(samples, bytes_each), gradient_batch(loss, params, samples))
+    bytes_each = 2 * _bytes(loss, state)  # with what the step is computed from
+    at_once = min(_fitting(samples, bytes_each), gradient_batch(loss, state, samples))
     if samples.device.type == "cpu":
         at_once = min(at_once, max(1, CPU_STATE // bytes_each))
     return at_once
 
 
 def say_training_estimate(
-    loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int
+    loss: PerSampleLoss, state: State, samples: Samples, batch_size: int
 ) -> None:
     """Say how much memory the training of one model takes, where it is much."""
-    activations = min(batch_size, len(samples)) * activation_bytes(loss, params, samples)
-    _say_estimate(1, 4 * _bytes(params) + activations, samples.device)
+    activations = min(batch_size, len(samples)) * activation_bytes(loss, state, samples)
+    _say_estimate(1, 4 * _bytes(loss, state) + activations, samples.device)
 
 
 def _say_estimate(n_members: int, bytes_each: int, device: torch.device) -> None:
@@ -192,20 +198,20 @@ def _gib(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:,.1f} GiB"
 
 
-def vectors_at_once(params: Params, samples: Samples) -> int:
+def vectors_at_once(loss: PerSampleLoss, state: State, samples: Samples) -> int:
     """Return for how many samples to hold gradients, or vectors to solve for, at once."""
     # A vector, its solution, and what a solver keeps beside them.
-    return _fitting(samples, 8 * _bytes(params))
+    return _fitting(samples, 8 * _bytes(loss, state))
 
 
-def gradient_batch(loss: PerSampleLoss, params: Params, samples: Samples) -> int:
+def gradient_batch(loss: PerSampleLoss, state: State, samples: Samples) -> int:
     """Return how many samples' gradients to compute in one backward pass."""
-    fitting = _fitting(samples, 2 * activation_bytes(loss, params, samples) + _bytes(params))
+    fitting = _fitting(samples, 2 * activation_bytes(loss, state, samples) + _bytes(loss, state))
     return min(CPU_BATCH, fitting) if samples.device.type == "cpu" else fitting
 
 
 def evaluation_batch(
-    loss: PerSampleLoss, params: Params, samples: Samples, n_members: int
+    loss: PerSampleLoss, state: State, samples: Samples, n_members: int
 ) -> tuple[int, int]:
     """Return how many of `n_members` members to evaluate at once, and on how many samples."""
     together = n_members if loss.computes_together(samples.device) else 1
@@ -214,24 +220,25 @@ def evaluation_batch(
     if on_cpu:
         # Each of the members reads parameters of its own, so that many samples suit it best.
         together = max(1, min(together, at_once // len(samples)))
-    fitting = _fitting(samples, together * activation_bytes(loss, params, samples))
+    fitting = _fitting(samples, together * activation_bytes(loss, state, samples))
     if on_cpu:
         fitting = max(1, min(at_once // together, fitting))
     return together, fitting
 
 
-def hessian_vectors(loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int) -> int:
+def hessian_vectors(loss: PerSampleLoss, state: State, samples: Samples, batch_size: int) -> int:
     """Return how many vectors to multiply with the Hessian of a batch at once."""
     # A product keeps the activations, their tangents and the gradients of both.
-    per_vector = 4 * batch_size * activation_bytes(loss, params, samples) + 4 * _bytes(params)
+    per_vector = 4 * batch_size * activation_bytes(loss, state, samples) + 4 * _bytes(loss, state)
     fitting = _fitting(samples, per_vector)
     if samples.device.type == "cpu":
         return max(1, min(CPU_HESSIAN_BATCH // batch_size, fitting))
     return fitting
 
 
-def _bytes(params: Params) -> int:
-    return n_parameters(params) * next(iter(params.values())).element_size()
+def _bytes(loss: PerSampleLoss, state: State) -> int:
+    """Return the bytes of the trainable parameters."""
+    return sum(p.numel() * p.element_size() for p in loss.parameters(state).values())
 
 
 def _fitting(samples: Samples, bytes_each: int) -> int:

@@ -1,92 +1,27 @@
 """The one trainer: a stack of members on one schedule of batches with per-sample loss weights.
 
 Full training is a stack of one with all weights 1. Leave-one-out is one member per training sample
-whose weight is 0 at that sample. Adam is elementwise, so one optimiser over stacked parameters is
-exactly one optimiser per member.
+whose weight is 0 at that sample. One optimiser over stacked parameters is exactly one optimiser per
+member (`src.ensemble.optimizer`).
 
 An additional training step is one member per training sample, too, but all begin at the same
-parameters and end after one step: what Adam does in it is `AdamSettings.first_step`.
+parameters and end after one step: what it does is `OptimizerSettings.first_step`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from src.data.samples import Samples
-from src.ensemble.independence import require_independent_training
-from src.ensemble.members import Params, PerSampleLoss, Stack, unstack
+from src.ensemble.batching import find_whether_together
+from src.ensemble.generators import generator_states, set_generators
+from src.ensemble.independence import look_at_training
+from src.ensemble.members import PerSampleLoss, Stack, State, repeat, size, unstack
+from src.ensemble.optimizer import OptimizerSettings
 from src.errors import DivergedError
-from src.experiments import Experiment
-
-ADAM_EPSILON = 1e-8  # torch's default
-
-
-@dataclass(frozen=True)
-class AdamSettings:
-    """Adam with the weight decay in the gradient (not decoupled).
-
-    Attributes:
-        learning_rate: Of the first step, and of all where there is no decay.
-        weight_decay: What is added to the gradient, per unit of a parameter.
-        decay_steps: Steps over which the learning rate decays to 0, linearly and without warm-up;
-            None: it does not.
-    """
-
-    learning_rate: float
-    weight_decay: float
-    decay_steps: int | None = None
-
-    @classmethod
-    def of(cls, experiment: Experiment, n_train: int) -> AdamSettings:
-        """Return the optimiser settings of training an experiment on `n_train` samples."""
-        steps_per_epoch = -(-n_train // experiment.batch_size)
-        return cls(
-            experiment.learning_rate,
-            experiment.weight_decay,
-            experiment.epochs * steps_per_epoch if experiment.decays else None,
-        )
-
-    def optimizer(self, members: Stack) -> torch.optim.Adam:
-        """Return a fresh optimiser over the members' parameters."""
-        return torch.optim.Adam(
-            members.values(),
-            lr=self.learning_rate,
-            eps=ADAM_EPSILON,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
-
-    def first_step(self, params: Params, gradients: Stack) -> Stack:
-        """Return the members that a fresh optimiser's first step from `params` makes.
-
-        After one step both of Adam's moments, corrected for their bias, are those of one gradient
-        (Kingma and Ba 2015, algorithm 1), so that the step is
-
-            θ − lr · g / (|g| + ε)
-
-        with the weight decay in g.
-
-        Args:
-            params: Parameters θ of one member.
-            gradients: The gradient of each member's loss there, (M, ...); becomes the result.
-        """
-        with torch.no_grad():
-            for name, g in gradients.items():
-                g.add_(params[name], alpha=self.weight_decay)
-                g.div_(g.abs().add_(ADAM_EPSILON)).mul_(-self.learning_rate).add_(params[name])
-        return gradients
-
-    def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
-        """Return the schedule of the learning rate, to be stepped after each step."""
-        if self.decay_steps is None:
-            return None
-        n_steps = self.decay_steps
-        return LambdaLR(optimizer, lambda step: max(0.0, (n_steps - step) / n_steps))
 
 
 class TrainingDivergedError(DivergedError):
@@ -105,19 +40,23 @@ class TrainingDivergedError(DivergedError):
 
 
 class Trainer:
-    """Trains a stack of members, in place.
+    """Trains a stack of members.
+
+    A sample of weight 0 is left out. In a network whose samples see each other in training it is
+    taken out of the member's batch. There each member's pass begins with the generators where a
+    pass over the full batch begins, and afterwards they stand where that one leaves them, whether a
+    member has the full batch or not.
 
     Args:
         loss: The per-sample loss; the mode of its model decides about dropout.
-        members: The stack to train.
+        members: The members to start from, which are left as they are.
         samples: The training samples.
-        adam: Settings of the optimiser, which starts fresh.
+        optimizer: Settings of the optimiser, which starts fresh.
         weights: Weight (M, n_train) of each sample's loss in each member; None: 1. The weighted
             sum over a batch is divided by the batch's size, not by the sum of the weights.
 
-    Raises:
-        UserError: The network's members cannot be trained as a stack (see
-            `src.ensemble.independence`).
+    Attributes:
+        members: The stack as it is now: parameters are trained in place, buffers are replaced.
     """
 
     def __init__(
@@ -125,18 +64,24 @@ class Trainer:
         loss: PerSampleLoss,
         members: Stack,
         samples: Samples,
-        adam: AdamSettings,
+        optimizer: OptimizerSettings,
         weights: Tensor | None = None,
     ) -> None:
-        require_independent_training(loss, unstack(members)[0], samples)
+        training = look_at_training(loss, unstack(members)[0], samples)
         self.loss = loss
-        self.members = members
+        self.buffers = training.changes
         self.samples = samples
         self.weights = weights
-        for tensor in members.values():
+        shared = {name: loss.model.get_buffer(name) for name in self.buffers - members.keys()}
+        members = members | repeat(shared, size(members))
+        self._present = None if weights is None or not training.mixes else weights.cpu() != 0
+        own = self.buffers | loss.trainable
+        self.members = {n: t.detach().clone() if n in own else t for n, t in members.items()}
+        parameters = loss.parameters(self.members)
+        for tensor in parameters.values():
             tensor.requires_grad_()
-        self.optimizer = adam.optimizer(members)
-        self.schedule = adam.schedule(self.optimizer)
+        self.optimizer = optimizer.optimizer(parameters)
+        self.schedule = optimizer.schedule(self.optimizer)
 
     def step(self, positions: Tensor) -> Tensor:
         """Take one step and return the summed weighted losses (M,) before it.
@@ -148,19 +93,90 @@ class Trainer:
             TrainingDivergedError: A loss is not finite; the members are left as they were.
         """
         inputs, labels = self.samples[positions]
-        losses = self.loss.of_members(self.members, inputs, labels)  # (M, B)
-        if self.weights is not None:
-            losses = losses * self.weights[:, positions]
-        sums = losses.sum(1)
+        if self._present is None:
+            sums, buffers = self._sums(slice(None), inputs, labels, positions)
+        else:
+            sums, buffers = self._sums_of_those_present(inputs, labels, positions)
         self.optimizer.zero_grad()
         # Members share no parameter, so the gradient of the sum is each member's own gradient.
         (sums / len(positions)).sum().backward()
         if not sums.isfinite().all():
             raise TrainingDivergedError((~sums.isfinite()).nonzero().flatten().tolist())
         self.optimizer.step()
+        self.members |= buffers
         if self.schedule is not None:
             self.schedule.step()
         return sums.detach()
+
+    def _sums(
+        self,
+        group: slice | Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        positions: Tensor,
+    ) -> tuple[Tensor, Stack]:
+        """Return the summed weighted losses (G,) of some members, and their buffers afterwards.
+
+        Args:
+            group: Which members.
+            inputs: (B, ...), or with `positions` of each member (G, B, ...).
+            labels: (B,), or (G, B).
+            positions: Positions (B,) of the samples, or (G, B).
+        """
+        members = self.members
+        if isinstance(group, Tensor):
+            members = {n: t[group] if t.stride(0) else t[: len(group)] for n, t in members.items()}
+        batch, own_batches = (inputs, labels), positions.ndim > 1
+        tried = (inputs[0], labels[0]) if own_batches else batch
+        find_whether_together(self.loss, members, *tried, self.buffers, own_batches=own_batches)
+        losses, buffers = self.loss.forward_of_members(
+            members, *batch, self.buffers, own_batches=own_batches
+        )
+        if self.weights is not None:
+            weights = self.weights[group]
+            losses = losses * (
+                weights.gather(1, positions) if own_batches else weights[:, positions]
+            )
+        return losses.sum(1), buffers
+
+    def _sums_of_those_present(
+        self, inputs: Tensor, labels: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Stack]:
+        """Return the same of all members, each on those samples of the batch that have a weight."""
+        device, n_members = labels.device, size(self.members)
+        present = self._present[:, positions.cpu()]  # (M, B)
+        counts = present.sum(1)
+        start = generator_states(device)
+        parts, groups = [], []
+        for count in counts.unique().tolist():
+            set_generators(device, start)
+            which = (counts == count).nonzero().flatten()
+            groups.append(which.to(device))
+            group = slice(None) if len(which) == n_members else groups[-1]
+            if count == len(positions):  # the last one
+                parts.append(self._sums(group, inputs, labels, positions))
+            else:
+                columns = present[which].nonzero()[:, 1].reshape(-1, count).to(device)
+                batches = inputs[columns], labels[columns], positions[columns]
+                parts.append(self._sums(group, *batches))
+        if count < len(positions):
+            self._draw_as_a_full_batch(start, inputs, labels)
+        order = torch.cat(groups).argsort()
+        sums, buffers = zip(*parts, strict=True)
+        return torch.cat(sums)[order], {
+            name: torch.cat([changed[name] for changed in buffers])[order] for name in self.buffers
+        }
+
+    def _draw_as_a_full_batch(
+        self, start: tuple[Tensor, ...], inputs: Tensor, labels: Tensor
+    ) -> None:
+        """Leave the generators where a pass over the full batch that began at `start` does."""
+        device = labels.device
+        if all(map(torch.equal, start, generator_states(device))):
+            return  # nothing is drawn
+        set_generators(device, start)
+        with torch.no_grad():
+            self.loss.forward(unstack(self.members)[0], inputs, labels, self.buffers)
 
     def epochs(self, schedule: Iterable[Iterable[Tensor]]) -> Iterator[Tensor]:
         """Train on a schedule of batches; after each epoch yield its mean loss (M,)."""
@@ -171,18 +187,20 @@ class Trainer:
                 n_samples += len(positions)
             yield total / n_samples
 
-    def state_of_member(self, m: int) -> tuple[Params, dict]:
-        """Return member m's parameters and its optimiser's state dict, as of a model trained alone.
+    def state_of_member(self, m: int) -> tuple[State, dict]:
+        """Return member m's state and its optimiser's state dict, as of a model trained alone.
 
-        The state dict is that of a `torch.optim.Adam` over the member's parameters.
+        The state dict is that of the same optimiser of torch over the member's trainable
+        parameters.
         """
-        params = {name: tensor[m].detach().clone() for name, tensor in self.members.items()}
+        member = {name: tensor[m].detach().clone() for name, tensor in self.members.items()}
         state_dict = self.optimizer.state_dict()
         state_dict["state"] = {
             i: {
                 key: value.clone() if key == "step" else value[m].clone()
                 for key, value in state.items()
+                if value is not None  # the buffer of a momentum that there is not
             }
             for i, state in state_dict["state"].items()
         }
-        return params, state_dict
+        return member, state_dict

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from src.kernels import patches, windows
+from src.kernels import convolution, patches
+from src.kernels.library import are_for
+from src.kernels.pool import gelu_and_pool
 
 
 class Block(NamedTuple):
@@ -33,13 +34,13 @@ class Block(NamedTuple):
         """Return the first rows and columns of the pooled map, (B, O, height, width)."""
         layer = self.convolution
         if layer._forward_hooks:  # they wait for the convolution's map
-            return windows.gelu_and_pool(layer(images)[..., : 2 * height, : 2 * width])
+            return gelu_and_pool(layer(images)[..., : 2 * height, : 2 * width])
         images, weight, bias = self.padded(images, height, width), layer.weight, layer.bias
-        if not windows.take_convolution(weight) or not windows.are_for(images, weight):
-            return windows.gelu_and_pool(patches.convolve(images, weight, bias))
+        if not convolution.take(weight) or not are_for(images, weight):
+            return gelu_and_pool(patches.convolve(images, weight, bias))
         if bias is None:
             bias = torch.zeros(len(weight), dtype=weight.dtype)
-        pooled = windows.convolve_and_pool(images.movedim(1, 3), weight, bias)
+        pooled = convolution.convolve_and_pool(images.movedim(1, 3), weight, bias)
         return pooled.movedim(3, 1)
 
     def padded(self, images: Tensor, *pooled_sizes: int) -> Tensor:
@@ -116,21 +117,9 @@ def used_sizes(size: int, blocks: list[Block], side: int) -> list[int]:
 
 def _asks_for_all(block: Block) -> bool:
     """Say whether something waits for what happens in a block, beside a convolution's map."""
-    layer, *others = block
-    return bool(
-        _has_any_global_hook()
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or any(
-            hooks
-            for other in others
-            if other is not None
-            for hooks in (
-                other._forward_hooks,
-                other._forward_pre_hooks,
-                other._backward_hooks,
-                other._backward_pre_hooks,
-            )
-        )
-    )
+    first, *others = block
+    hooks = [first._forward_pre_hooks, first._backward_hooks, first._backward_pre_hooks]
+    for layer in filter(None, others):
+        hooks += layer._forward_pre_hooks, layer._forward_hooks
+        hooks += layer._backward_pre_hooks, layer._backward_hooks
+    return any(hooks)

@@ -43,6 +43,26 @@ def are_there(dtype: torch.dtype) -> bool:
     return _enabled and dtype in NUMBERS and _library(dtype) is not None
 
 
+def are_for(*tensors: Tensor) -> bool:
+    """Say whether there are kernels for some tensors: on a CPU, of one type of floats."""
+    first = tensors[0]
+    return (
+        first.device.type == "cpu"
+        and all(tensor.dtype == first.dtype for tensor in tensors)
+        and are_there(first.dtype)
+    )
+
+
+def have_memory(*tensors: Tensor) -> bool:
+    """Say whether kernels can read tensors, as they cannot in a transformation of torch.func."""
+    try:
+        for tensor in tensors:
+            tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 def call(name: str, dtype: torch.dtype, *arguments: int) -> int:
     """Call a kernel for numbers of a type with sizes and addresses, which are int64 all."""
     return getattr(_library(dtype), name)(*map(ctypes.c_int64, arguments))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.errors import UserError
 from src.experiments import STEPS, Experiment, Paths, script_of
 from src.storage.locks import Holder, Unreadable, holder
 
@@ -48,21 +47,6 @@ class Job:
     def command(self, device: str) -> list[str]:
         """Return the command, for the repository's folder."""
         return ["python", *self.arguments, "--device", device]
-
-
-def check_samples(experiments: list[Experiment], root: Path) -> None:
-    """Check that what all jobs of experiments need is there.
-
-    Raises:
-        UserError: The samples of an experiment are not there yet.
-    """
-    paths = Paths(root)
-    for experiment in experiments:
-        for split in experiment.splits.values():
-            path = paths.tensors(experiment.task.name, split)
-            if not path.exists():
-                make = paths.command("run_subset_generation.py", "--task", experiment.task.name)
-                raise UserError(f"{path} does not exist; make it with: {make}")
 
 
 def plan(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from src.experiments import N_CLASSES, Experiment
-from src.models.cnn import CNN2, CNN3
+from src.errors import UserError
+from src.experiments import Experiment
+from src.experiments.definitions import said_by
 
 if TYPE_CHECKING:
     from src.models.backbones import Backbone
@@ -25,9 +26,27 @@ def build(experiment: Experiment, backbone: Backbone | None = None) -> nn.Module
 
         return LoraViT(
             backbone,
+            experiment.task.n_classes,
             rank=experiment.lora_rank,
             alpha=experiment.lora_alpha,
             dropout=experiment.lora_dropout,
         )
-    network = {"cnn2": CNN2, "cnn3": CNN3}[experiment.model]
-    return network(experiment.task.image_shape, N_CLASSES)
+    return _made(experiment)
+
+
+def _made(experiment: Experiment) -> nn.Module:
+    """Return what a model's factory makes for a task.
+
+    Raises:
+        UserError: It fails, or makes something else than a network that can be trained.
+    """
+    what = f"model {experiment.model.name!r} for task {experiment.task.name!r}"
+    try:
+        model = experiment.model.factory(experiment.task)
+    except Exception as error:  # whatever a function of one's own may raise
+        raise UserError(said_by(what, error)) from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{what}: its factory returns a {type(model).__name__}, not an nn.Module")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"{what}: its network has no parameters that can be trained")
+    return model

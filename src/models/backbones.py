@@ -15,7 +15,7 @@ from torch import nn
 from src.data.pixel_values import PixelValues
 from src.data.samples import load_tensors
 from src.errors import UserError
-from src.experiments import N_CLASSES, TINY_BACKBONE, Experiment, Paths
+from src.experiments import TINY_BACKBONE, Experiment, Paths
 from src.models.seen import RECORD, check_unseen, read_record
 from src.storage.files import digest
 
@@ -115,7 +115,6 @@ def load_backbone(source: str, *, random_crop: bool = False) -> Backbone:
             processor = AutoImageProcessor.from_pretrained(source)
             model, report = ViTForImageClassification.from_pretrained(
                 source,
-                num_labels=N_CLASSES,
                 ignore_mismatched_sizes=True,  # the head of the pre-training
                 # Fused attention has no forward-mode derivative, which Hessian products need.
                 attn_implementation="eager",

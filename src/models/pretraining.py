@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from src.data.pixel_values import PixelValues
@@ -23,6 +22,7 @@ from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
 from src.models.backbones import is_there, load_tiny, quiet_transformers, tiny_command
 from src.models.seen import RECORD, fingerprints
+from src.progress import progress
 from src.storage.files import check_settings, digest, save, write_atomically
 
 SEED = 0
@@ -101,14 +101,14 @@ def unused(task: Task, used: Tensor, source: Path | None) -> tuple[Pool, Pool]:
         UserError: The source cannot be reached, or has too few such images.
     """
     excluded, classes, pools = fingerprints(used), None, []
-    for split, full in load_splits(task, source).items():
+    for split, full in load_splits(task, source)[1].items():
         others = ~np.isin(full.labels, task.classes)
         chosen = np.flatnonzero(others if others.any() else np.ones_like(others))
         if task.one_pool:
             chosen = np.random.default_rng(SEED).permutation(chosen)
             n_held_out = len(chosen) // 5
             chosen = chosen[n_held_out:] if split == "train" else chosen[:n_held_out]
-        images, labels = full.images(chosen.tolist()), full.labels[chosen]
+        images, labels = full.inputs(chosen.tolist()), full.labels[chosen]
         if classes is None:
             classes = np.unique(labels)
         seen = fingerprints(images)
@@ -166,7 +166,7 @@ def pretrain_tiny(
             return
     used = torch.cat([load_tensors(paths, task, s)["images"] for s in split_names(task)])
     train, held_out = unused(task, used, source)
-    size = task.image_shape[1:]
+    size = task.input_shape[1:]
     pixel_values = PixelValues(size)
     torch.manual_seed(SEED)
     model = tiny_vit(recipe, size[0], int(train.labels.max()) + 1).to(device)
@@ -226,9 +226,7 @@ def fit(
         optimizer, recipe.learning_rate, total_steps=recipe.epochs * n_batches
     )
     model.train()
-    with tqdm(
-        total=recipe.epochs * n_batches, desc=description, unit="batch", leave=False, disable=None
-    ) as bar:
+    with progress(description, "batches", recipe.epochs * n_batches) as advance:
         for _ in range(recipe.epochs):
             order = torch.randperm(len(pool.labels))
             for batch in order[: n_batches * recipe.batch_size].split(recipe.batch_size):
@@ -238,7 +236,7 @@ def fit(
                 F.cross_entropy(logits, pool.labels[batch].to(device)).backward()
                 optimizer.step()
                 schedule.step()
-                bar.update()
+                advance(1)
     model.eval()
 
 

@@ -8,7 +8,6 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from src.errors import UserError
-from src.experiments import N_CLASSES
 from src.models.backbones import Backbone, quiet_transformers
 
 HEAD = "classifier"  # of transformers' ViTForImageClassification
@@ -25,15 +24,20 @@ class LoraViT(nn.Module):
 
     Args:
         backbone: The pre-trained network.
+        n_classes: Number of logits.
         rank: Rank of the adapters.
         alpha: The adapters' output is multiplied by alpha / rank.
         dropout: Probability of dropout on the adapters' inputs.
     """
 
-    def __init__(self, backbone: Backbone, *, rank: int, alpha: int, dropout: float) -> None:
+    frozen_weights_are_given = True
+
+    def __init__(
+        self, backbone: Backbone, n_classes: int, *, rank: int, alpha: int, dropout: float
+    ) -> None:
         super().__init__()
         model = _sharing_weights(backbone.model)
-        head = nn.Linear(model.config.hidden_size, N_CLASSES)
+        head = nn.Linear(model.config.hidden_size, n_classes)
         nn.init.normal_(head.weight, std=model.config.initializer_range)
         nn.init.zeros_(head.bias)
         setattr(model, HEAD, head)
@@ -49,7 +53,7 @@ class LoraViT(nn.Module):
             self.peft = get_peft_model(model, config)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return logits (B, N_CLASSES) of images (B, 3, H, W) as the backbone takes them."""
+        """Return logits (B, n_classes) of images (B, 3, H, W) as the backbone takes them."""
         return self.peft(pixel_values=pixel_values).logits
 
 

@@ -21,12 +21,13 @@ _LABELS = {
 _BAND = f"{LEVEL:.0%} confidence interval"
 
 
-def by_size(summary: pd.DataFrame) -> Figure:
+def by_size(summary: pd.DataFrame, *, has_classes: bool = True) -> Figure:
     """Draw p-value, standard deviation and size of the mean against the training set's size.
 
     Args:
         summary: Rows (n_per_class, method), columns as `pvalue_summary` returns them. The lines are
             means over pairs, the bands their confidence intervals.
+        has_classes: Whether sizes are samples per class, rather than training samples.
     """
     methods = list(summary.index.unique("method"))
     figure, axes = plt.subplots(
@@ -55,7 +56,7 @@ def by_size(summary: pd.DataFrame) -> Figure:
             )
             _scale(axis, name, rows)
         column[0].set_title(METHOD_LABELS[method])
-        column[-1].set_xlabel("n per class")
+        column[-1].set_xlabel("n per class" if has_classes else "n")
         column[-1].xaxis.set_major_locator(FixedLocator(list(rows.index)))
         column[-1].xaxis.set_minor_locator(NullLocator())
     for axis, label in zip(axes[:, 0], _LABELS.values(), strict=True):

@@ -1,8 +1,6 @@
-"""Figures of single train-test pairs, with their images."""
+"""Figures of single train-test pairs, with their images, texts or numbers."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.pairs import Influences
+from src.plots.exhibits import Pictures
 from src.plots.style import (
     COLOURS,
     METHOD_LABELS,
@@ -41,7 +40,8 @@ def pair_sheet(
     for side, (title, pairs) in zip(
         figure.subfigures(1, len(sides), wspace=0.03), sides.items(), strict=True
     ):
-        axes = side.subplots(len(pairs), 3, width_ratios=(1, 1, 2.6), sharex="col", squeeze=False)
+        widths = (pictures.width, pictures.width, 2.6)
+        axes = side.subplots(len(pairs), 3, width_ratios=widths, sharex="col", squeeze=False)
         side.suptitle(f"{title} (dot: a seed, bar: mean)", fontsize=8)
         reach = 1.1 * max(np.abs(samples[:, i, j]).max() for i, j in pairs) or 1.0
         for row, (i, j) in zip(axes, pairs, strict=True):
@@ -95,7 +95,9 @@ def influence_sheet(
     for column, (method, found) in zip(
         bottom.subfigures(1, len(by_method), squeeze=False)[0], by_method.items(), strict=True
     ):
-        axes = column.subplots(n_rows, 2, width_ratios=(1, 1.7), sharex="col", squeeze=False)
+        axes = column.subplots(
+            n_rows, 2, width_ratios=(pictures.width, 1.7), sharex="col", squeeze=False
+        )
         reach = 1.05 * (np.abs(found.mean) + found.reach).max()
         for k, (image, bar) in enumerate(axes):
             sns.despine(ax=bar, left=True, bottom=k < n_rows - 1)
@@ -130,40 +132,3 @@ def influence_sheet(
         axes[-1, 1].set_xticks([0, nice_tick(reach)])
         axes[-1, 1].set_xlabel("τ, + helps" + scale_ticks(axes[-1, 1].xaxis, reach))
     return figure
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Images with what is written beside them.
-
-    Attributes:
-        splits: Tensors of "train" and "test": images uint8 (n, C, H, W), labels, indices.
-        class_names: What each label is called.
-        predictions: Predicted labels (T,) by sample's index, by split; None: not known.
-    """
-
-    splits: dict[str, dict]
-    class_names: tuple[str, ...]
-    predictions: dict[str, dict[int, np.ndarray]] | None
-
-    def show(self, axis: plt.Axes, split: str, position: int, *, named: bool = True) -> None:
-        """Draw an image with its index, its label and, of the seeds, the most common prediction.
-
-        Without `named` there is only the index.
-        """
-        tensors = self.splits[split]
-        image = tensors["images"][position].permute(1, 2, 0).numpy()
-        axis.imshow(image.squeeze(), cmap="gray_r", interpolation="nearest")
-        axis.set(xticks=[], yticks=[])
-        index = int(tensors["indices"][position])
-        lines = [f"{index}"]
-        if named:
-            lines.append(self.class_names[tensors["labels"][position]])
-            if self.predictions is not None:
-                lines.append(self._predicted(self.predictions[split][index]))
-        axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
-
-    def _predicted(self, labels: np.ndarray) -> str:
-        values, counts = np.unique(labels, return_counts=True)
-        most = counts.argmax()
-        return f"→ {self.class_names[values[most]]} {counts[most]}/{len(labels)}"

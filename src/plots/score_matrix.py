@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -21,8 +22,8 @@ class ScoreMatrix:
 
     Attributes:
         scores: (n_train, n_test); within a class samples stand in stored order.
-        train_labels: Class of each row, (n_train,), ascending.
-        test_labels: Class of each column, (n_test,), ascending.
+        train_labels: Class or value of each row, (n_train,), ascending.
+        test_labels: Class or value of each column, (n_test,), ascending.
         limit: The size of a score at which colours end, a number of two digits.
         share_beyond: Share of pairs whose score is larger.
     """
@@ -53,8 +54,14 @@ class ScoreMatrix:
         )
 
 
-def score_matrix(matrix: ScoreMatrix, method: str, class_names: tuple[str, ...]) -> Figure:
-    """Draw the mean score of every pair, train samples in rows and test samples in columns."""
+def score_matrix(matrix: ScoreMatrix, method: str, name_of: Callable[[int], str] | None) -> Figure:
+    """Draw the mean score of every pair, train samples in rows and test samples in columns.
+
+    Args:
+        matrix: The scores.
+        method: The method.
+        name_of: Says what a class is called; None: labels are values.
+    """
     n_train, n_test = matrix.scores.shape
     height = np.clip(5.2 * n_train / n_test, 1.5, 5.2)
     figure, axis = plt.subplots(figsize=(PAGE, height + 0.8))
@@ -62,8 +69,11 @@ def score_matrix(matrix: ScoreMatrix, method: str, class_names: tuple[str, ...])
     image = axis.imshow(
         matrix.scores, "vlag_r", aspect="auto", vmin=-matrix.limit, vmax=matrix.limit
     )
-    _mark_classes(axis.yaxis, matrix.train_labels, class_names)
-    _mark_classes(axis.xaxis, matrix.test_labels, class_names)
+    if name_of is None:
+        axis.set(xticks=[], yticks=[])
+    else:
+        _mark_classes(axis.yaxis, matrix.train_labels, name_of)
+        _mark_classes(axis.xaxis, matrix.test_labels, name_of)
     axis.tick_params(length=0)
     axis.set(
         xlabel=f"{n_test} test samples",
@@ -78,7 +88,7 @@ def score_matrix(matrix: ScoreMatrix, method: str, class_names: tuple[str, ...])
     return figure
 
 
-def _mark_classes(axis: Axis, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+def _mark_classes(axis: Axis, labels: np.ndarray, name_of: Callable[[int], str]) -> None:
     """Name each class at its middle and draw a line where the next begins."""
     classes, starts, counts = np.unique(labels, return_index=True, return_counts=True)
     is_row = axis.axis_name == "y"
@@ -88,6 +98,6 @@ def _mark_classes(axis: Axis, labels: np.ndarray, class_names: tuple[str, ...]) 
     crowded = not is_row and len(classes) > 6
     axis.set_ticks(
         starts + (counts - 1) / 2,
-        [class_names[label] for label in classes],
+        [name_of(label) for label in classes],
         fontsize=5.5 if crowded else 7,
     )

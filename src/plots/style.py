@@ -31,21 +31,27 @@ COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), stric
 MARKERS = dict(zip(METHODS, "osD^v", strict=True))
 LINES = dict(zip(METHODS, ("-", "-", "-", "--", "-"), strict=True))
 
-matplotlib.rcdefaults()  # the figures are the same whatever a person's matplotlibrc says
-sns.set_theme(
-    context="paper",
-    style="ticks",
-    rc={
-        "font.size": 8,
-        "axes.titlesize": 8,
-        "axes.labelsize": 8,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "legend.fontsize": 7,
-        "pdf.fonttype": 42,  # editable text, as journals ask
-        "figure.constrained_layout.use": True,
-    },
-)
+
+def apply() -> None:
+    """Have all figures look the same, whatever a person's matplotlibrc says."""
+    matplotlib.rcdefaults()
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        rc={
+            "font.size": 8,
+            "axes.titlesize": 8,
+            "axes.labelsize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 7,
+            "pdf.fonttype": 42,  # editable text, as journals ask
+            "figure.constrained_layout.use": True,
+        },
+    )
+
+
+apply()
 
 
 def save_figure(figure: Figure, folder: Path, name: str, subject: str = "") -> list[Path]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from src.analysis.pair_table import pair_table, write_pairs
+from src.analysis.scores import ExperimentScores
 from src.experiments import HELPFUL_SIGN
 from src.plots.score_matrix import ScoreMatrix, score_matrix
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
-from src.reports.page import Report
-from src.reports.scores import ExperimentScores
+from src.reports.report import Report
 
 
 def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str, dict]) -> None:
@@ -20,13 +22,15 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
         images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
     """
     report = DrawsReport(report, scores.n_draws)
-    labels = images["train"]["labels"].numpy(), images["test"]["labels"].numpy()
+    task = scores.experiment.task
+    labels = tuple(_one_number_each(images[split]["labels"].numpy()) for split in images)
+    called, order = ("value", "value") if task.has_values else ("label", "class, then as stored")
     n_pairs = len(scores.train_idx) * len(scores.test_idx)
     report.file(
         "pairs.csv",
-        lambda path: write_pairs(path, pair_table(scores, labels)),
+        lambda path: write_pairs(path, pair_table(scores, labels, called)),
         "Every pair",
-        f"{n_pairs:,} rows: indices in the full splits and labels of both samples and, for each "
+        f"{n_pairs:,} rows: indices in the full splits and {called}s of both samples and, for each "
         f"method, over its seeds ({scores.draws}): mean, standard deviation (std), p-value of the "
         "t-test (p), the smallest false discovery rate at which Benjamini and Hochberg's procedure "
         "keeps the pair (q), and the share of seeds whose score has the mean's sign (sign). Scores "
@@ -36,12 +40,17 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
         matrix = ScoreMatrix.of(HELPFUL_SIGN[method] * samples.mean(axis=0), *labels)
         report.figure(
             f"{method}_matrix",
-            score_matrix(matrix, method, scores.experiment.task.class_names),
+            score_matrix(matrix, method, None if task.has_values else task.name_of),
             f"Mean score of every pair by {METHOD_LABELS[method]}",
             f"Mean over {len(samples)} seeds, blue where the train sample helps and red where it "
-            "harms; ordered by class, within a class in stored order. Colours end at "
+            f"harms; ordered by {order}. Colours end at "
             f"±{matrix.limit:.2g}; {_share(matrix.share_beyond)} of pairs lie beyond.",
         )
+
+
+def _one_number_each(labels: np.ndarray) -> np.ndarray:
+    """Return classes, or values, (n,); of values of several dimensions the first."""
+    return labels.reshape(len(labels), -1)[:, 0]
 
 
 def _share(share: float) -> str:

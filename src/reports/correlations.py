@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 
@@ -11,13 +13,13 @@ from src.analysis.agreement import (
     confusion_table,
 )
 from src.analysis.bootstrap import correlation_intervals
-from src.analysis.stats import correlation_matrices
+from src.analysis.scores import ExperimentScores
+from src.analysis.stats import correlation_matrices, moments, pvalues
 from src.experiments import HELPFUL_SIGN
 from src.plots.agreement import confusions, distances, seeds_against_means
 from src.plots.correlations import correlation_heatmaps
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
-from src.reports.page import Report
 from src.reports.reading import (
     decimals,
     listed,
@@ -26,7 +28,7 @@ from src.reports.reading import (
     reading_of_left_out,
     words_of_intervals,
 )
-from src.reports.scores import ExperimentScores, correlation_table, pair_statistics
+from src.reports.report import Report
 
 
 def correlations_of(
@@ -42,6 +44,35 @@ def correlations_of(
     """
     matrices = correlation_matrices(pair_statistics(samples))
     return matrices, correlation_table(matrices, correlation_intervals(samples, matrices))
+
+
+def pair_statistics(samples: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return mean, standard deviation and the t-test's p-value of every pair, by method."""
+    statistics = {}
+    for method, values in samples.items():
+        mean, std = moments(values)
+        statistics[method] = {"mean": mean, "std": std, "pvalue": pvalues(values)}
+    return statistics
+
+
+def correlation_table(
+    matrices: dict[tuple[str, str], pd.DataFrame],
+    intervals: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]],
+) -> pd.DataFrame:
+    """Return the correlations and their confidence limits as a long table, each pair once.
+
+    Args:
+        matrices: Frames of method by method, by (statistic, coefficient).
+        intervals: Frames of lower and of upper limits, by the same.
+    """
+    return pd.DataFrame(
+        [
+            (*key, a, b, *(frame.loc[a, b] for frame in (matrix, *intervals[key])))
+            for key, matrix in matrices.items()
+            for a, b in combinations(matrix.columns, 2)
+        ],
+        columns=["statistic", "coefficient", "method_a", "method_b", "value", "low", "high"],
+    )
 
 
 def report_correlations(

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.reports.page import Report
 from src.reports.reading import counted
+from src.reports.report import Report
 
 
 class DrawsReport:

@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.fit import Fit
+from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
-from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, compared_name
+from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
 from src.plots.style import METHOD_LABELS
-from src.reports.page import OVERVIEW, Report, check_output, library_versions
+from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
+from src.reports.report import Report, library_versions
 from src.reports.revision import revision
-from src.reports.scores import ExperimentScores
 from src.storage.files import digest
+
+NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ class Page:
     report_overview: Callable[[Report], None]
 
     @classmethod
-    def of_experiment(cls, paths: Paths, scores: ExperimentScores, output: Path | None) -> Page:
-        """Return the page of one experiment, in a folder that was asked for or its own."""
+    def of_experiment(cls, folder: Path, scores: ExperimentScores, fit: Fit) -> Page:
+        """Return the page of one experiment in a folder."""
         return cls(
-            output or paths.results(scores.experiment),
+            folder,
             scores.experiment.name,
             scores.digest,
-            lambda report: report_experiment(report, paths, scores),
+            lambda report: report_experiment(report, scores, fit),
         )
 
     @classmethod
@@ -97,13 +100,13 @@ def check_page(output: Path | None, experiments: list[Experiment]) -> None:
         check_output(output, only)
 
 
-def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) -> None:
+def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> None:
     """Write what an experiment is, and accuracy and loss by seed.
 
     Args:
         report: Takes them.
-        paths: Every path below the root.
         scores: The scores.
+        fit: How well the models fit.
     """
     report.facts(
         "experiment",
@@ -115,50 +118,96 @@ def report_experiment(report: Report, paths: Paths, scores: ExperimentScores) ->
         },
         "Experiment",
     )
-    fit = Fit.of(paths, scores)
     if len(fit.by_seed):
         report.table(
             "fit",
             fit.table(),
             "Accuracy and loss of the models",
-            "After the last epoch, in eval mode: the share of samples whose class is predicted, "
-            "and the mean cross-entropy. " + _unknown(fit),
+            f"After the last epoch, in eval mode: {_quantities(scores.experiment.task)}. "
+            + _unknown(fit),
         )
     else:
         report.facts("fit", {}, "Accuracy and loss of the models", _unknown(fit))
 
 
+def _quantities(task: Task) -> str:
+    share = "" if task.has_values else "the share of samples whose class is predicted, and "
+    return f"{share}the mean {_loss_name(task)}"
+
+
 def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     e = scores.experiment
-    names = [e.task.class_names[label] for label in e.task.classes]
     facts = {
-        "model": e.model,
-        "task": f"{e.task.name}: {listed(names)}",
-        "training samples": f"{len(scores.train_idx)} ({e.n_per_class} per class)",
+        "model": e.model.name,
+        "task": f"{e.task.name}: {_targets(e.task)}",
+        "training samples": _training_samples(scores),
         "test samples": len(scores.test_idx),
         "seeds": _seeds(scores.common_seeds),
     }
     missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
+    if e.task.measure is not None:
+        facts["what is attributed"] = (
+            "not the loss of a test sample but the task's own measure: helping is lowering it"
+        )
     if missing:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
         facts["seeds left out"] = reading_of_left_out(scores.unused)
-    decay = ", which falls to 0 linearly over all steps" if e.decays else ""
+    if scores.are_given:
+        return facts | {
+            "checkpoints": f"{scores.n_checkpoints} of each training, which were given: how they "
+            "were trained is not known here"
+        }
     return facts | {
         "a seed drives": RANDOMNESS[e.randomness]
-        + ("; one batch holds all training samples" if e.has_one_batch else ""),
+        + (
+            "; one batch holds all training samples"
+            if len(scores.train_idx) <= e.batch_size
+            else ""
+        ),
         "epochs": e.epochs,
-        "kept checkpoints": f"the last {len(e.kept_epochs)} epochs, ckpt_epoch_{e.kept_epochs[0]} "
-        f"to ckpt_epoch_{e.kept_epochs[-1]}",
-        "optimiser": f"Adam, learning rate {e.learning_rate:g}{decay}, weight decay "
-        f"{e.weight_decay:g} added to the gradient, batches of {e.batch_size}",
+        "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
+        f"{e.kept_epochs[-1]}, counted from 0",
+        "optimiser": _optimiser(e),
     }
+
+
+def _targets(task: Task) -> str:
+    if task.has_values:
+        return "values" if task.target_shape == () else f"values of shape {task.target_shape}"
+    return listed([task.name_of(label) for label in task.classes])
+
+
+def _training_samples(scores: ExperimentScores) -> str:
+    experiment, n_train = scores.experiment, len(scores.train_idx)
+    is_balanced = not experiment.task.has_values and n_train == experiment.n_train
+    return f"{n_train}" + (f" ({experiment.n_per_class} per class)" if is_balanced else "")
+
+
+def _loss_name(task: Task) -> str:
+    if task.criterion is not None:
+        return "loss (the task's criterion)"
+    return "squared error" if task.has_values else "cross-entropy"
+
+
+def _optimiser(experiment: Experiment) -> str:
+    chosen = experiment.hyperparameters
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[chosen.optimizer]
+    momentum = f", momentum {chosen.momentum:g}" if chosen.momentum else ""
+    decay = ", which falls to 0 linearly over all steps" if experiment.decays else ""
+    how = "decoupled from" if chosen.optimizer == "adamw" else "added to"
+    return (
+        f"{name}{momentum}, learning rate {chosen.learning_rate:g}{decay}, weight decay "
+        f"{chosen.weight_decay:g} {how} the gradient, batches of {chosen.batch_size}"
+    )
 
 
 def _seeds(seeds: list[int]) -> str:
     """Return the seeds with their numbers."""
     numbers = {seed: seed_id for seed_id, seed in enumerate(load_seeds())}
-    numbered = ", ".join(f"{seed} (seed_id {numbers[seed]})" for seed in seeds)
+    numbered = ", ".join(
+        f"{seed} (seed_id {numbers[seed]})" if seed in numbers else f"{seed}" for seed in seeds
+    )
     return f"{len(seeds)}: {numbered}"
 
 
@@ -208,8 +257,10 @@ class _Compared:
             "train_samples": len(scores.train_idx),
             "test_samples": len(scores.test_idx),
             **{f"seeds_{m}": len(scores.seeds.get(m, [])) for m in METHODS},
-            "epochs": scores.experiment.epochs,
-            "a_seed_drives": RANDOMNESS[scores.experiment.randomness],
+            "epochs": NOT_KNOWN if scores.are_given else scores.experiment.epochs,
+            "a_seed_drives": NOT_KNOWN
+            if scores.are_given
+            else RANDOMNESS[scores.experiment.randomness],
             "models_evaluated": len(by_seed),
         }
         for name in by_seed:

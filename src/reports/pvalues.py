@@ -1,9 +1,12 @@
-"""The report of `run_pvalues.py` on one experiment: how far its scores can be told from noise."""
+"""The p-values of one experiment: how far its scores can be told from noise."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import torch
 
 from src.analysis.bootstrap import (
     LEVEL,
@@ -12,25 +15,17 @@ from src.analysis.bootstrap import (
     difference_table,
     pair_means,
 )
-from src.analysis.draws_needed import MOST_DRAWS, POWER, power_table, stability
-from src.analysis.pairs import Influences, distinct_pairs, influences
+from src.analysis.scores import ExperimentScores
 from src.analysis.significance import (
     MOST_SIGN_CHOICES,
     least_sign_flip_pvalue,
     significance_table,
 )
-from src.analysis.stats import mean_under_noise
-from src.analysis.variance import variance_components_table
-from src.ensemble.predictions import load_predictions
-from src.errors import UserError
-from src.experiments import Experiment, Paths
-from src.plots.draws import stability_by_draws
-from src.plots.pairs import Pictures, influence_sheet, pair_sheet
+from src.analysis.stats import mean_under_noise, moments, pvalues
+from src.experiments import Experiment
 from src.plots.pvalues import mean_against_std, mean_pvalue_by_checkpoints, pvalue_histograms
 from src.plots.style import METHOD_LABELS, pvalue_text
-from src.plots.variance import share_between_seeds
 from src.reports.draws import DrawsReport
-from src.reports.page import Report
 from src.reports.reading import (
     counted,
     decimals,
@@ -40,12 +35,8 @@ from src.reports.reading import (
     told,
     words_of_intervals,
 )
-from src.reports.scores import ExperimentScores, pvalue_tables, save_pvalues
-
-N_PAIRS = 5  # on each side of a sheet
-N_INFLUENCES = 5  # proponents, and opponents
-
-VARIANCE_TITLE = "Variance between seeds, of the rest, and between epochs"
+from src.reports.report import Report
+from src.storage.files import save
 
 
 def report_pvalues(
@@ -147,6 +138,46 @@ def _remark_on_batches(experiment: Experiment) -> list[str]:
     ]
 
 
+def pvalue_tables(
+    scores: ExperimentScores, test: str, alpha: float
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
+    """Return p-value tables and the p-values of every pair.
+
+    Args:
+        scores: The scores.
+        test: "ttest" or "snr".
+        alpha: Significance level.
+
+    Returns:
+        Mean p-value and fraction of pairs below alpha, each with one row per number of checkpoints
+        1..C and one column per method; and the p-values (n_train, n_test) at C checkpoints.
+    """
+    means, fractions = [], []
+    for k in range(1, scores.n_checkpoints + 1):
+        p = {m: pvalues(samples, test) for m, samples in scores.samples(k).items()}
+        means.append({m: values.mean() for m, values in p.items()})
+        fractions.append({m: (values < alpha).mean() for m, values in p.items()})
+    index = pd.RangeIndex(1, scores.n_checkpoints + 1, name="checkpoints")
+    return pd.DataFrame(means, index), pd.DataFrame(fractions, index), p
+
+
+def save_pvalues(path: Path, scores: ExperimentScores, p: dict[str, np.ndarray], test: str) -> None:
+    """Save p-values, means and standard deviations of every pair at C checkpoints."""
+    both = {m: moments(samples) for m, samples in scores.samples().items()}
+    content = {m: torch.from_numpy(values) for m, values in p.items()}
+    content["mean"] = {m: torch.from_numpy(mean) for m, (mean, _) in both.items()}
+    content["std"] = {m: torch.from_numpy(std) for m, (_, std) in both.items()}
+    content["train_idx"] = torch.from_numpy(scores.train_idx)
+    content["test_idx"] = torch.from_numpy(scores.test_idx)
+    content["settings"] = {
+        "experiment": scores.experiment.name,
+        "test": test,
+        "seeds": scores.seeds,
+        **{f"{split}_samples": value for split, value in scores.digests.items()},
+    }
+    save(path, content)
+
+
 def mean_pvalue_estimates(scores: ExperimentScores, test: str) -> dict[int, dict[str, Estimate]]:
     """Return the mean p-value over pairs by method, by number of checkpoints."""
     return {
@@ -213,192 +244,3 @@ def _reading_of_significance(table: pd.DataFrame, test: str, alpha: float) -> st
         else f"The sign-flip test{choices} agrees with the t-test beyond chance by a kappa of "
         f"{of_methods(table['kappa'], decimals)}."
     )
-
-
-def reading_of_variance(n_draws: int) -> str:
-    """Return how a table of variance components reads."""
-    return (
-        "Averaged over pairs, in squared units of each method's score. Between seeds (between) and "
-        "within a training (residual) it is random; what an epoch does to all seeds alike (epoch) "
-        f"is not, and is no part of share_between. {words_of_intervals(n_draws)}."
-    )
-
-
-def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None:
-    """Write where the variance comes from and how many draws an answer takes (t-test).
-
-    Args:
-        report: Takes the tables and figures.
-        scores: The scores.
-        alpha: Significance level.
-    """
-    report = DrawsReport(report, scores.n_draws)
-    components = variance_components_table(scores.scores)
-    report.table(
-        "variance_components", components, VARIANCE_TITLE, reading_of_variance(scores.n_draws)
-    )
-    report.figure(
-        "variance_components",
-        share_between_seeds(components),
-        "Share of the random variance that lies between seeds",
-        f"{of_methods(components['share_between'], percent)}: the rest is scatter between the last "
-        f"{scores.n_checkpoints} checkpoints of one training, less what an epoch does to all seeds "
-        "alike."
-        if scores.n_checkpoints > 1
-        else "One checkpoint cannot tell the two apart.",
-    )
-    by_method = {m: stability(values, alpha) for m, values in scores.scores.items()}
-    report.table(
-        "stability",
-        pd.concat(by_method, names=["method"]).reset_index(level=0).reset_index(drop=True),
-        "Stability by number of seeds and checkpoints",
-        "Mean over random subsets of the seeds; rank_correlation is Spearman's between the mean "
-        "scores of two disjoint halves of them (of an odd number, one half has one more).",
-        index=False,
-    )
-    final = pd.Series({m: frame["rank_correlation"].iloc[-1] for m, frame in by_method.items()})
-    report.figure(
-        "stability",
-        stability_by_draws(by_method),
-        "What more seeds and checkpoints do",
-        f"Ranks from two halves of all seeds correlate by {of_methods(final, decimals)}.",
-    )
-    needed = power_table({**scores.samples()}, alpha)
-    report.table(
-        "draws_needed",
-        needed,
-        f"Seeds for {POWER:.0%} power at the observed effect sizes",
-        "For half of the pairs suffice "
-        f"{of_methods(needed['draws_for_50%'].drop('noise'), _number_of_seeds)} seeds; pure noise "
-        f"would seem to need {_number_of_seeds(needed.loc['noise', 'draws_for_50%'])}. Where the "
-        "observed effect is noise, so is its number.",
-    )
-
-
-def _number_of_seeds(n: float) -> str:
-    return f"{n:.0f}" if n < MOST_DRAWS else f"{MOST_DRAWS} or more"
-
-
-def report_pairs(
-    report: Report,
-    scores: ExperimentScores,
-    p: dict[str, np.ndarray],
-    images: dict[str, dict],
-    paths: Paths,
-    alpha: float,
-    test_index: int | None,
-    suffix: str,
-) -> None:
-    """Write sheets of single pairs with their images.
-
-    Args:
-        report: Takes the figures.
-        scores: The scores.
-        p: P-values (n_train, n_test), by method.
-        images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
-        paths: Every path below the root.
-        alpha: Significance level.
-        test_index: Index, in its full split, of a test sample whose proponents and opponents are
-            wanted.
-        suffix: Of the sheets' names.
-    """
-    report = DrawsReport(report, scores.n_draws)
-    samples = scores.samples()
-    sheets = {method: _sides(values) for method, values in p.items()}
-    found: dict[str, Influences] = {}
-    if test_index is not None:
-        test_position = scores.test_position(test_index)
-        found = {
-            m: influences(values[:, :, test_position], m, N_INFLUENCES, alpha)
-            for m, values in samples.items()
-        }
-        found = {m: chosen for m, chosen in found.items() if len(chosen.train)}
-    shown = [pair for sides in sheets.values() for pairs in sides.values() for pair in pairs]
-    pictures = _pictures(
-        scores,
-        images,
-        paths,
-        {train for train, _ in shown},
-        {test for _, test in shown} | ({test_position} if found else set()),
-    )
-    if found:
-        report.figure(
-            f"influences_{test_index}",
-            influence_sheet(found, pictures, test_position, alpha),
-            f"Proponents and opponents of test sample {test_index}",
-            _reading_of_influences(found, scores, alpha),
-        )
-    for method, sides in sheets.items():
-        report.figure(
-            f"{method}_pairs{suffix}",
-            pair_sheet(samples[method], p[method], sides, pictures, method),
-            f"Most and least reliable pairs by {METHOD_LABELS[method]}",
-            _reading_of_sheet(samples[method], p[method], sides),
-        )
-
-
-def _sides(p: np.ndarray) -> dict[str, list[tuple[int, int]]]:
-    """Return the pairs of lowest and of highest p-value."""
-    return {
-        title: distinct_pairs(np.argsort(keys, axis=None, kind="stable"), p.shape, N_PAIRS)
-        for title, keys in (("lowest p-values", p), ("highest p-values", -p))
-    }
-
-
-def _reading_of_sheet(
-    samples: np.ndarray, p: np.ndarray, sides: dict[str, list[tuple[int, int]]]
-) -> str:
-    parts = []
-    for name, pairs in zip(("Left", "Right"), sides.values(), strict=True):
-        shown = np.array([samples[:, i, j] for i, j in pairs])
-        either = int(((shown > 0).any(axis=1) & (shown < 0).any(axis=1)).sum())
-        low, high = (pvalue_text(bound([p[pair] for pair in pairs])) for bound in (min, max))
-        reach = f"p = {low}" if low == high else f"p from {low} to {high}"
-        parts.append(
-            f"{name}, {counted(len(pairs), 'pair')} with {reach}, {either} of them with scores of "
-            "either sign."
-        )
-    return " ".join(
-        [*parts, "→ is the label that most seeds predict. No sample is shown twice on a side."]
-    )
-
-
-def _reading_of_influences(
-    found: dict[str, Influences], scores: ExperimentScores, alpha: float
-) -> str:
-    first = pd.Series(
-        {m: scores.train_idx[c.train[0]] for m, c in found.items() if c.n_proponents > 0}
-    )
-    strongest = f"strongest {of_methods(first, str)}" if len(first) else "none"
-    marked = sum(int((chosen.pvalue < alpha).sum()) for chosen in found.values())
-    n_shown = sum(len(chosen.train) for chosen in found.values())
-    return (
-        f"Train samples whose bar goes to the right helped ({strongest}). Of the scores shown "
-        f"{marked} of {n_shown} are significant by the t-test (star); the lines are "
-        f"{100 * (1 - alpha):g}% confidence intervals."
-    )
-
-
-def _pictures(
-    scores: ExperimentScores,
-    images: dict[str, dict],
-    paths: Paths,
-    train: set[int],
-    test: set[int],
-) -> Pictures:
-    """Return the images and, where the checkpoints are there, the predictions."""
-    experiment = scores.experiment
-    seeds = next(iter(scores.seeds.values()))
-    try:
-        predictions = load_predictions(
-            paths,
-            experiment,
-            {seed: scores.checkpoints[seed] for seed in seeds},
-            {int(scores.train_idx[position]) for position in train},
-            {int(scores.test_idx[position]) for position in test},
-        )
-    except UserError as error:
-        # Scores may have come here without the checkpoints that they were computed from.
-        print(f"pairs are shown without predictions: {error}")
-        predictions = None
-    return Pictures(images, experiment.task.class_names, predictions)

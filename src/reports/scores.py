@@ -1,23 +1,19 @@
-"""Scores of all seeds, loaded and checked, and the tables made of them."""
+"""Scores of all seeds, loaded and checked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from itertools import combinations
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 
-from src.analysis.stats import draw_samples, moments, pvalues
-from src.data.samples import load_tensors, to_samples
-from src.ensemble.checkpoints import MACHINE, training_command
+from src.analysis.scores import ExperimentScores
+from src.data.samples import inputs_key, load_tensors, to_samples
+from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Paths
-from src.storage.files import digest, save
 from src.tda.score_files import ORIGIN, load_scores_of, score_command
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
@@ -25,135 +21,6 @@ from src.tda.score_files import ORIGIN, load_scores_of, score_command
 _MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints"} | MACHINE
 # These are the same in all score files of an experiment.
 _SAMPLES = ("train_samples", "test_samples", "backbone_weights")
-
-
-@dataclass(frozen=True)
-class ExperimentScores:
-    """All scores of an experiment.
-
-    Attributes:
-        experiment: The experiment.
-        scores: Scores float32 (T, C, n_train, n_test), by method.
-        seeds: The T seeds of each method.
-        train_idx: Index of each training sample in its full split, (n_train,).
-        test_idx: Index of each test sample in its full split, (n_test,).
-        options: What the scores of each method were computed with, apart from the machine.
-        machines: Versions of torch and kinds of device that computed them.
-        digests: SHA-256 of the "train" and "test" samples that they were computed from.
-        checkpoints: SHA-256 of each seed's checkpoints, by seed.
-        floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
-        unused: Seeds that there are scores of, but not of all that is compared, by method.
-    """
-
-    experiment: Experiment
-    scores: dict[str, np.ndarray]
-    seeds: dict[str, list[int]]
-    train_idx: np.ndarray
-    test_idx: np.ndarray
-    options: dict[str, dict]
-    machines: list[str]
-    digests: dict[str, str]
-    checkpoints: dict[int, str]
-    floors: dict[int, np.ndarray]
-    unused: dict[str, list[int]] = field(default_factory=dict)
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of all that a page is made from: two pages of one digest show the same scores."""
-        arrays = {method: torch.from_numpy(scores) for method, scores in self.scores.items()}
-        indices = [torch.from_numpy(found) for found in (self.train_idx, self.test_idx)]
-        floors = {seed: torch.from_numpy(floor) for seed, floor in self.floors.items()}
-        made_with = [self.options, self.machines, self.checkpoints]
-        return digest([self.experiment.name, self.seeds, arrays, indices, floors, made_with])
-
-    @property
-    def n_checkpoints(self) -> int:
-        """Number of checkpoints C."""
-        return next(iter(self.scores.values())).shape[1]
-
-    @property
-    def n_draws(self) -> int:
-        """Number of seeds T, the same for all methods."""
-        return len(self.common_seeds)
-
-    @property
-    def common_seeds(self) -> list[int]:
-        """The seeds that all methods have."""
-        first, *others = self.seeds.values()
-        return [seed for seed in first if all(seed in other for other in others)]
-
-    @property
-    def draws(self) -> str:
-        """How many seeds there are, and what is left out for it, for people."""
-        used = f"{self.n_draws} seeds"
-        unused = ", ".join(f"{len(seeds)} of {method}" for method, seeds in self.unused.items())
-        return f"{used}, those that all have; left out: {unused}" if unused else used
-
-    def at_seeds(self, seeds: list[int]) -> ExperimentScores:
-        """Return the scores of these seeds alone, of the methods that have them all."""
-        kept, unused = {}, dict(self.unused)
-        for method, own in self.seeds.items():
-            complete = set(seeds) <= set(own)
-            if complete:
-                at = [own.index(seed) for seed in seeds]
-                whole = self.scores[method]
-                kept[method] = whole if own == seeds else whole[at]
-            if left := [seed for seed in own if not complete or seed not in seeds]:
-                unused[method] = unused.get(method, []) + left
-        return replace(
-            self,
-            scores=kept,
-            seeds={method: list(seeds) for method in kept},
-            options={method: self.options[method] for method in kept},
-            checkpoints={seed: self.checkpoints[seed] for seed in seeds},
-            floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
-            unused=unused,
-        )
-
-    def of_common_seeds(self) -> ExperimentScores:
-        """Return the scores of the seeds that all methods have, so that methods compare.
-
-        Methods with the fewest seeds are left out, one by one, until the others share two.
-        """
-        methods = list(self.seeds)
-        kept = self
-        while len(kept.common_seeds) < 2:
-            methods.remove(min(reversed(methods), key=lambda m: len(self.seeds[m])))
-            kept = replace(kept, seeds={m: self.seeds[m] for m in methods})
-        return self.at_seeds(kept.common_seeds)
-
-    def settings(self) -> dict[str, object]:
-        """Return what the scores were made with, for people."""
-        # The scores know which backbone it was; the experiment's name does not.
-        unknown = {"experiment", "backbone", "random_crop"}
-        training = self.experiment.training_settings()
-        return {
-            "training": {key: value for key, value in training.items() if key not in unknown},
-            **{method: options for method, options in self.options.items() if options},
-            "computed with": self.machines,
-            "seeds": self.common_seeds,
-            **({"seeds left out": self.unused} if self.unused else {}),
-        }
-
-    def test_position(self, index: int) -> int:
-        """Return the position of a test sample, given its index in its full split.
-
-        Raises:
-            UserError: The subset does not hold it.
-        """
-        positions = np.flatnonzero(self.test_idx == index)
-        if len(positions) == 0:
-            some = _listed(self.test_idx[:5])
-            raise UserError(
-                f"test sample {index} is not in the test subset of {self.experiment.task.name}, "
-                f"whose {len(self.test_idx)} indices begin with {some}"
-            )
-        return int(positions[0])
-
-    def samples(self, n_checkpoints: int | None = None) -> dict[str, np.ndarray]:
-        """Return the samples (T, n_train, n_test) of each method over its last checkpoints."""
-        k = self.n_checkpoints if n_checkpoints is None else n_checkpoints
-        return {method: draw_samples(scores, k) for method, scores in self.scores.items()}
 
 
 def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) -> ExperimentScores:
@@ -183,11 +50,22 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
         for m in methods
     }
     _check_alike(paths, experiment, files)
-    first = next(iter(files[methods[0]].values()))
+    return gathered(experiment, files).of_common_seeds()
+
+
+def gathered(experiment: Experiment, files: dict[str, dict[int, dict]]) -> ExperimentScores:
+    """Return the scores in the contents of score files, by method and seed.
+
+    They are of the same pairs, settings and checkpoints.
+    """
+    first = next(iter(next(iter(files.values())).values()))
     return ExperimentScores(
         experiment,
-        {m: np.stack([f["scores"].numpy() for f in files[m].values()]) for m in methods},
-        {m: have[m] for m in methods},
+        {
+            m: np.stack([f["scores"].numpy() for f in of_seeds.values()])
+            for m, of_seeds in files.items()
+        },
+        {m: list(of_seeds) for m, of_seeds in files.items()},
         first["train_idx"].numpy(),
         first["test_idx"].numpy(),
         {m: _options(next(iter(of_seeds.values()))) for m, of_seeds in files.items()},
@@ -205,7 +83,7 @@ def load_scores(paths: Paths, experiment: Experiment, *, allow_missing: bool) ->
             for seed, content in of_seeds.items()
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
-    ).of_common_seeds()
+    )
 
 
 def check_scores(
@@ -268,7 +146,8 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         scores: The scores.
 
     Returns:
-        Of "train" and "test": images uint8 (n, C, H, W), labels and indices int64 (n,).
+        Of "train" and "test": images uint8 (n, C, H, W) or inputs (n, ...), labels (n, ...) and
+        indices int64 (n,).
 
     Raises:
         UserError: The tensors are missing or damaged, or others.
@@ -282,7 +161,9 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         try:
             at = samples.positions(torch.from_numpy(index))
             if samples.at(at).digest() == scores.digests[split]:
-                found[split] = {key: tensors[key][at] for key in ("images", "labels", "indices")}
+                found[split] = {
+                    key: tensors[key][at] for key in (inputs_key(tensors), "labels", "indices")
+                }
                 continue
         except KeyError as error:
             wrong = f"does not hold sample {error}, which {experiment.name} has scores of"
@@ -304,7 +185,8 @@ def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     if split == "train":
         options = next(iter(scores.options.values()))
         trained = {key: options[key] for key in ("backbone", "random_crop") if key in options}
-        commands.insert(0, training_command(paths, replace(scores.experiment, **trained)))
+        command = given_command if scores.are_given else training_command
+        commands.insert(0, command(paths, replace(scores.experiment, **trained)))
     return " && ".join(f"{command} --overwrite" for command in dict.fromkeys(commands))
 
 
@@ -367,6 +249,15 @@ def _check_alike(paths: Paths, experiment: Experiment, files: dict[str, dict[int
                 )
             own = {k: v for k, v in settings.items() if k not in _MAY_DIFFER_BETWEEN_SEEDS}
             options = own if options is None else options
+            if own.get("origin") != options.get("origin"):
+                was = "given" if "origin" in own else "trained here"
+                command = given_command if "origin" in options else training_command
+                raise UserError(
+                    f"{path} is of checkpoints that were {was}, those of the seeds before it were "
+                    "not, so that they are no draws of one training: replace them with: "
+                    f"{command(paths, experiment, seeds.index(seed))} --overwrite, and then the "
+                    f"scores with: {again(method, settings)}"
+                )
             if own != options:
                 key = next(k for k in own.keys() | options.keys() if own.get(k) != options.get(k))
                 raise UserError(
@@ -381,72 +272,3 @@ def _again_of_seed(
 ) -> str:
     options = {key: value for key, value in settings.items() if key not in MACHINE}
     return f"{score_command(paths, experiment, method, seed_id, options)} --overwrite"
-
-
-def pvalue_tables(
-    scores: ExperimentScores, test: str, alpha: float
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
-    """Return p-value tables and the p-values of every pair.
-
-    Args:
-        scores: The scores.
-        test: "ttest" or "snr".
-        alpha: Significance level.
-
-    Returns:
-        Mean p-value and fraction of pairs below alpha, each with one row per number of checkpoints
-        1..C and one column per method; and the p-values (n_train, n_test) at C checkpoints.
-    """
-    means, fractions = [], []
-    for k in range(1, scores.n_checkpoints + 1):
-        p = {m: pvalues(samples, test) for m, samples in scores.samples(k).items()}
-        means.append({m: values.mean() for m, values in p.items()})
-        fractions.append({m: (values < alpha).mean() for m, values in p.items()})
-    index = pd.RangeIndex(1, scores.n_checkpoints + 1, name="checkpoints")
-    return pd.DataFrame(means, index), pd.DataFrame(fractions, index), p
-
-
-def save_pvalues(path: Path, scores: ExperimentScores, p: dict[str, np.ndarray], test: str) -> None:
-    """Save p-values, means and standard deviations of every pair at C checkpoints."""
-    both = {m: moments(samples) for m, samples in scores.samples().items()}
-    content = {m: torch.from_numpy(values) for m, values in p.items()}
-    content["mean"] = {m: torch.from_numpy(mean) for m, (mean, _) in both.items()}
-    content["std"] = {m: torch.from_numpy(std) for m, (_, std) in both.items()}
-    content["train_idx"] = torch.from_numpy(scores.train_idx)
-    content["test_idx"] = torch.from_numpy(scores.test_idx)
-    content["settings"] = {
-        "experiment": scores.experiment.name,
-        "test": test,
-        "seeds": scores.seeds,
-        **{f"{split}_samples": value for split, value in scores.digests.items()},
-    }
-    save(path, content)
-
-
-def pair_statistics(samples: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Return mean, standard deviation and the t-test's p-value of every pair, by method."""
-    statistics = {}
-    for method, values in samples.items():
-        mean, std = moments(values)
-        statistics[method] = {"mean": mean, "std": std, "pvalue": pvalues(values)}
-    return statistics
-
-
-def correlation_table(
-    matrices: dict[tuple[str, str], pd.DataFrame],
-    intervals: dict[tuple[str, str], tuple[pd.DataFrame, pd.DataFrame]],
-) -> pd.DataFrame:
-    """Return the correlations and their confidence limits as a long table, each pair once.
-
-    Args:
-        matrices: Frames of method by method, by (statistic, coefficient).
-        intervals: Frames of lower and of upper limits, by the same.
-    """
-    return pd.DataFrame(
-        [
-            (*key, a, b, *(frame.loc[a, b] for frame in (matrix, *intervals[key])))
-            for key, matrix in matrices.items()
-            for a, b in combinations(matrix.columns, 2)
-        ],
-        columns=["statistic", "coefficient", "method_a", "method_b", "value", "low", "high"],
-    )

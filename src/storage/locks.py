@@ -146,6 +146,13 @@ def holder(path: Path) -> Holder | Unreadable | None:
     return None if isinstance(found, str | None) or _is_stale(path, found) else found
 
 
+def require_free(path: Path) -> None:
+    """Raise HeldError if a process that may be alive holds a lock."""
+    found = holder(path)
+    if found is not None:
+        raise HeldError(str(found))
+
+
 def _acquire(path: Path, me: Holder) -> None:
     while not _create(path, me):
         found = _read(path)

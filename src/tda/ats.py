@@ -10,52 +10,95 @@ All steps begin at θ: their gradients are the per-sample gradients there, from 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
-from src.ensemble.members import Params, PerSampleLoss, stack
-from src.ensemble.memory import in_chunks
-from src.ensemble.training import AdamSettings
+from src.ensemble.members import PerSampleLoss, State, stack
+from src.ensemble.memory import in_chunks, steps_at_once
+from src.ensemble.optimizer import OptimizerSettings
+from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
+
+
+@dataclass(frozen=True)
+class AdditionalStep:
+    """The estimator `ats`.
+
+    Attributes:
+        chunk_size: Members, each with its own step, at once; None: what fits.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("ats",)
+    retrains: ClassVar[bool] = False
+
+    chunk_size: int | None = None
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup = draws.setup
+        chunk_size = self.chunk_size or steps_at_once(setup.loss, draws.checkpoints[0], setup.train)
+
+        def chunks(train: Samples) -> Iterator[Tensor]:
+            return additional_step(
+                setup.loss,
+                draws.checkpoints,
+                train,
+                setup.test,
+                optimizer=setup.optimizer,
+                chunk_size=chunk_size,
+                measure=setup.measure,
+            )
+
+        return {"ats": Scores(collect(draws, setup.train, chunks, f"ats seed {draws.seed}"))}
 
 
 def additional_step(
     loss: PerSampleLoss,
-    checkpoints: list[Params],
+    checkpoints: list[State],
     train: Samples,
     test: Samples,
     *,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the scores of one chunk of training samples after another.
 
     Args:
         loss: The per-sample loss.
-        checkpoints: Parameters θ of each of the C checkpoints.
+        checkpoints: States θ of each of the C checkpoints.
         train: The training samples.
         test: The test samples.
-        adam: Settings of the fresh optimiser.
+        optimizer: Settings of the fresh optimiser.
         chunk_size: Members, each with its step on one sample, held at once: their parameters, no
             moments of an optimiser.
+        measure: What of a test sample is attributed; None: the loss.
 
     Yields:
         Scores (C, M, n_test) with M at most `chunk_size`.
     """
     loss.model.eval()
     # A step moves a confident sample's loss by less than the usual form of it has digits for.
-    loss = loss.accurate
-    base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
+    loss, measure = loss.accurate, (measure or loss).accurate
+    base = evaluate(measure, stack(checkpoints), test)  # (C, n_test)
 
     def scores(chunk: range) -> Tensor:
         losses = []
         for checkpoint in checkpoints:
             samples = train[chunk.start : chunk.stop]
-            gradients = per_sample_gradients(loss, checkpoint, *samples).stack()
-            losses.append(evaluate(loss, adam.first_step(checkpoint, gradients), test))
+            at, params = loss.at(checkpoint)
+            of_test, _ = measure.at(checkpoint)
+            gradients = per_sample_gradients(at, params, *samples).stack()
+            losses.append(evaluate(of_test, optimizer.first_step(params, gradients), test))
         return torch.stack(losses) - base[:, None]
 
     yield from in_chunks(range(len(train)), chunk_size, scores)

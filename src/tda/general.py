@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 
 def within(loss: PerSampleLoss, params: Params, compute: Callable[[], Result]) -> Result:
-    """Return what a computation returns while the model's parameters are `params`.
+    """Return what a computation returns while the model has the loss's parameters and buffers.
 
     For backward passes: what activation checkpointing computes again in them has to meet the same
     parameters as the forward pass.
     """
-    values = {f"model.{name}": p for name, p in params.items()}
+    values = {f"model.{name}": p for name, p in (loss.fixed | params).items()}
     return functional_call(_Within(loss.model), values, (compute,))
 
 

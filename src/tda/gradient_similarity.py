@@ -8,18 +8,63 @@ Positive: z_j helps z.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.members import Params, PerSampleLoss
-from src.ensemble.memory import gradient_batch, in_chunks
+from src.ensemble.members import PerSampleLoss, State
+from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
+from src.tda.estimator import Draws, Scores, each_checkpoint
 from src.tda.gradients import per_sample_gradients
 
 
+@dataclass(frozen=True)
+class GradientSimilarity:
+    """The estimators `gd` and `gc`, from the same gradients.
+
+    Attributes:
+        chunk_size: Training samples whose gradients are held at once; None: what fits.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("gd", "gc")
+    retrains: ClassVar[bool] = False
+
+    chunk_size: int | None = None
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup = draws.setup
+
+        def similarity(checkpoint: State) -> tuple[Tensor, Tensor]:
+            return gradient_similarity(
+                setup.loss,
+                checkpoint,
+                setup.train,
+                setup.test,
+                chunk_size=self.chunk_size or vectors_at_once(setup.loss, checkpoint, setup.train),
+                measure=setup.measure,
+            )
+
+        pairs = each_checkpoint(draws, similarity, f"gd and gc seed {draws.seed}")
+        dot, cosine = (torch.stack(scores) for scores in zip(*pairs, strict=True))
+        return {"gd": Scores(dot), "gc": Scores(cosine)}
+
+
 def gradient_similarity(
-    loss: PerSampleLoss, params: Params, train: Samples, test: Samples, *, chunk_size: int
+    loss: PerSampleLoss,
+    checkpoint: State,
+    train: Samples,
+    test: Samples,
+    *,
+    chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return grad-dot and grad-cos of all pairs at one checkpoint, each (n_train, n_test).
 
@@ -27,11 +72,14 @@ def gradient_similarity(
 
     Args:
         loss: The per-sample loss.
-        params: Parameters θ of the checkpoint.
+        checkpoint: State θ.
         train: The training samples.
         test: The test samples.
         chunk_size: Training samples whose gradients are held at once.
+        measure: What of a test sample is attributed; None: the loss.
     """
+    of_test, _ = (measure or loss).at(checkpoint)
+    loss, params = loss.at(checkpoint)
     batch_size = min(chunk_size, gradient_batch(loss, params, train))
 
     def rows(chunk: range) -> tuple[Tensor, Tensor]:
@@ -45,7 +93,7 @@ def gradient_similarity(
         train_norms = torch.cat([g.norms() for g in held])
 
         def block(batch: range) -> tuple[Tensor, Tensor]:
-            g_test = per_sample_gradients(loss, params, *test[batch.start : batch.stop])
+            g_test = per_sample_gradients(of_test, params, *test[batch.start : batch.stop])
             dot = torch.cat([g.inner(g_test) for g in held])
             norms = train_norms[:, None] * g_test.norms()
             # With a norm that has overflowed the quotient would be 0, and look like a cosine.

@@ -7,8 +7,6 @@ written for autograd alone. Then a second backward pass through the gradient giv
 
 from __future__ import annotations
 
-import weakref
-
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
@@ -121,7 +119,6 @@ _WAYS = {
     reverse_over_reverse: "by a second backward pass",
     vector_by_vector: "by a second backward pass, one vector at a time",
 }
-_n_failed: weakref.WeakKeyDictionary[PerSampleLoss, int] = weakref.WeakKeyDictionary()
 
 
 def products(
@@ -134,9 +131,9 @@ def products(
     Raises:
         UserError: It allows none.
     """
-    reason = ""
+    reason, known = "", ("Hessian products", loss.criterion)
     while True:
-        way, said = list(_WAYS.items())[_n_failed.get(loss, 0)]
+        way, said = list(_WAYS.items())[loss.found.setdefault(known, 0)]
         try:
             # Fused attention has neither forward-mode nor second derivatives.
             with sdpa_kernel(SDPBackend.MATH):
@@ -148,12 +145,12 @@ def products(
                 raise
             reason = str(error).splitlines()[0][:100]
             if way is vector_by_vector:
-                del _n_failed[loss]
+                del loss.found[known]
                 raise UserError(
                     f"{type(loss.model).__name__} has no second derivatives ({reason}): influence "
                     "functions need them, the other methods do not"
                 ) from error
-            _n_failed[loss] = _n_failed.get(loss, 0) + 1
+            loss.found[known] += 1
         else:
             if reason:
                 say(f"{type(loss.model).__name__}: Hessian products {said} ({reason})")

@@ -3,7 +3,9 @@
     τ(z_j, z) = L(z; θ_∖j) − L(z; θ)
 
 θ_∖j is trained like θ, on the same initialisation and the same batches, with z_j's loss set to zero
-wherever it occurs; the batch mean still divides by the batch's size. Positive: z_j helps z.
+wherever it occurs; the batch mean still divides by the batch's size. Positive: z_j helps z. Where
+the samples of a batch see each other in training, as in batch normalisation, z_j is taken out of
+the batch itself (see `src.ensemble.training.Trainer`).
 
 One more member leaves nothing out. What differs between it and θ is rounding, amplified by
 training, so the size of its "scores" is the numerical floor of all others.
@@ -13,19 +15,93 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.draws import shuffled_epochs
+from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.evaluation import evaluate
-from src.ensemble.members import Params, PerSampleLoss, repeat, stack
-from src.ensemble.memory import in_chunks
-from src.ensemble.training import AdamSettings, Trainer, TrainingDivergedError
-from src.errors import DivergedError
+from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.members import PerSampleLoss, State, repeat, stack
+from src.ensemble.memory import in_chunks, members_at_once
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.training import Trainer, TrainingDivergedError
+from src.errors import DivergedError, UserError
+from src.tda.estimator import Draws, Scores, collect
 
 NOTHING = -1  # the "left-out sample" of the member that leaves nothing out
+PROTOCOLS = ("retrain", "continue")
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The estimator `loo`.
+
+    Attributes:
+        protocol: One of PROTOCOLS: retrain from initialisation, or continue each checkpoint for as
+            many epochs again (the published code).
+        chunk_size: Members trained at once; None: what fits.
+
+    Raises:
+        UserError: There is no such protocol.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("loo",)
+
+    protocol: str = "retrain"
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the protocol."""
+        if self.protocol not in PROTOCOLS:
+            raise UserError(f"protocol is {self.protocol!r}: choose from {', '.join(PROTOCOLS)}")
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the training of the checkpoints is repeated."""
+        return self.protocol == "retrain"
+
+    def settings(self) -> dict:
+        """Return every option that changes the numbers."""
+        return {"protocol": self.protocol}
+
+    def __call__(self, draws: Draws) -> dict[str, Scores]:
+        """Return the scores of all pairs at all checkpoints, by method."""
+        setup, experiment, checkpoints = draws.setup, draws.setup.experiment, draws.checkpoints
+        if self.protocol == "retrain":
+            retrainings = retrain(lambda: setup.start(draws.seed), experiment.kept_epochs)
+        else:
+            batch_seed = Draw.of(experiment, draws.seed).batch_seed
+            retrainings = continue_training(checkpoints, batch_seed, experiment.epochs)
+        chunk_size = self.chunk_size or members_at_once(
+            setup.loss, checkpoints[0], setup.train, experiment.batch_size
+        )
+
+        def chunks(left_out: list[int]) -> Iterator[Tensor]:
+            return leave_one_out(
+                setup.loss,
+                checkpoints,
+                retrainings,
+                left_out,
+                setup.train,
+                setup.test,
+                optimizer=setup.optimizer,
+                batch_size=experiment.batch_size,
+                n_epochs=experiment.epochs,
+                chunk_size=chunk_size,
+                measure=setup.measure,
+            )
+
+        left_out = [*range(len(setup.train)), NOTHING]
+        scores = collect(draws, left_out, chunks, f"loo seed {draws.seed}")
+        scores, floor = scores[:, :-1], scores[:, -1]
+        message = (
+            f"median |score| {scores.abs().median():.2e}, "
+            f"numerical floor {floor.abs().median():.2e}"
+        )
+        return {"loo": Scores(scores, {"floor": floor}, message)}
 
 
 @dataclass(frozen=True)
@@ -33,30 +109,28 @@ class Retraining:
     """One training from a start, and the epochs after which its members are compared.
 
     Attributes:
-        start: Returns the parameters from which all members start, and puts torch's global
+        start: Returns the state from which all members start, and puts torch's global
             generator where the batch order begins.
         compared_epochs: Epochs (0-based), one for each checkpoint that is compared with.
     """
 
-    start: Callable[[], Params]
+    start: Callable[[], State]
     compared_epochs: tuple[int, ...]
 
 
-def retrain(start: Callable[[], Params], kept_epochs: tuple[int, ...]) -> list[Retraining]:
+def retrain(start: Callable[[], State], kept_epochs: tuple[int, ...]) -> list[Retraining]:
     """Retrain from initialisation; checkpoint e of θ_∖j stands against checkpoint e of θ."""
     return [Retraining(start, kept_epochs)]
 
 
-def continue_training(
-    checkpoints: list[Params], batch_seed: int, n_epochs: int
-) -> list[Retraining]:
+def continue_training(checkpoints: list[State], batch_seed: int, n_epochs: int) -> list[Retraining]:
     """Train each checkpoint on for `n_epochs` more with z_j left out (published code).
 
     The batch order is the one that the seed alone gives, without a model built first.
     """
 
-    def start_from(checkpoint: Params) -> Callable[[], Params]:
-        def start() -> Params:
+    def start_from(checkpoint: State) -> Callable[[], State]:
+        def start() -> State:
             torch.manual_seed(batch_seed)
             return checkpoint
 
@@ -80,25 +154,28 @@ def retrained_losses(
     left_out: list[int],
     train: Samples,
     test: Samples,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     batch_size: int,
     n_epochs: int,
+    measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Train one member per left-out sample; yield test losses (M, n_test) at compared epochs.
+
+    With a `measure` it is what is evaluated in the place of the loss.
 
     Raises:
         DivergedError: A member's training loss is not finite; the message says whose.
     """
     members = repeat(retraining.start(), len(left_out))
-    dtype = next(iter(members.values())).dtype
+    dtype = next(iter(loss.parameters(members).values())).dtype
     weights = left_out_weights(left_out, len(train)).to(train.device, dtype)
-    trainer = Trainer(loss, members, train, adam, weights)
+    trainer = Trainer(loss, members, train, optimizer, weights)
     loss.model.train()
     schedule = shuffled_epochs(len(train), batch_size, n_epochs)
     try:
         for epoch, _ in enumerate(trainer.epochs(schedule)):
             if epoch in retraining.compared_epochs:
-                yield evaluate(loss, members, test)
+                yield evaluate(measure or loss, trainer.members, test)
     except TrainingDivergedError as error:
         first = left_out[error.members[0]]
         whose = "nothing" if first == NOTHING else f"training sample {first}"
@@ -110,42 +187,51 @@ def retrained_losses(
 
 def leave_one_out(
     loss: PerSampleLoss,
-    checkpoints: list[Params],
+    checkpoints: list[State],
     retrainings: list[Retraining],
     left_out: list[int],
     train: Samples,
     test: Samples,
     *,
-    adam: AdamSettings,
+    optimizer: OptimizerSettings,
     batch_size: int,
     n_epochs: int,
     chunk_size: int,
+    measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the scores of one chunk of left-out samples after another.
 
     Args:
         loss: The per-sample loss.
-        checkpoints: Parameters θ of each of the C checkpoints.
+        checkpoints: States θ of each of the C checkpoints.
         retrainings: By `retrain` or `continue_training`: C compared epochs altogether.
         left_out: Positions of the samples to leave out; NOTHING gives the numerical floor.
         train: The training samples.
         test: The test samples.
-        adam: Settings of the optimiser, which starts fresh in every retraining.
+        optimizer: Settings of the optimiser, which starts fresh in every retraining.
         batch_size: Samples in a batch.
         n_epochs: Number of epochs of a retraining.
         chunk_size: Members trained at once.
+        measure: What of a test sample is attributed; None: the loss.
 
     Yields:
         Scores (C, M, n_test) with M at most `chunk_size`.
+
+    Raises:
+        UserError: A sample's loss is not its own in eval mode, or a batch without one of its
+            samples is too small for the network.
+        DivergedError: A member's training loss is not finite.
     """
-    base = evaluate(loss, stack(checkpoints), test)  # (C, n_test)
+    require_independent_samples(loss, checkpoints[0], test)
+    require_batches(loss, checkpoints[0], train, batch_size, without_one=True)
+    base = evaluate(measure or loss, stack(checkpoints), test)  # (C, n_test)
 
     def scores(chunk: list[int]) -> Tensor:
         losses = [
             compared
             for retraining in retrainings
             for compared in retrained_losses(
-                loss, retraining, chunk, train, test, adam, batch_size, n_epochs
+                loss, retraining, chunk, train, test, optimizer, batch_size, n_epochs, measure
             )
         ]
         return torch.stack(losses) - base[:, None]

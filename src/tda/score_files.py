@@ -5,14 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from src.ensemble.checkpoints import MACHINE
+from src.ensemble.checkpoint_files import MACHINE
 from src.errors import UserError
 from src.experiments import Experiment, Paths, script_of
 from src.storage.files import check_finite, load
 
 # Of a score file's settings, those that say where it comes from, and those that are arguments of
 # the scripts that compute scores.
-ORIGIN = {"checkpoints", "train_samples", "test_samples", "backbone_weights"}
+ORIGIN = {
+    *("checkpoints", "train_samples", "test_samples", "backbone_weights"),
+    "hyperparameters",
+}
 _ARGUMENTS = {
     *("protocol", "solver", "damp", "scale", "tolerance", "max_iterations"),
     *("chunk_size", "device"),

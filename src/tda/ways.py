@@ -15,7 +15,6 @@ against autograd likewise; and at last one backward pass a sample, which is the 
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 
 import torch
@@ -45,22 +44,19 @@ class Way:
     batched: bool
 
 
-_known: weakref.WeakKeyDictionary[PerSampleLoss, dict] = weakref.WeakKeyDictionary()
-
-
 def way_for(loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor) -> Way:
     """Return how to compute per-sample gradients of such a batch, found out once.
 
     Raises:
         UserError: A sample's loss depends on the other samples of the batch.
     """
-    known = _known.setdefault(loss, {})
     like = next(iter(params.values()))
     # One sample alone does not show whether samples see each other.
-    key = (tuple(params), like.dtype, like.device, inputs.shape[1:], len(labels) > 1)
-    if key not in known:
-        known[key] = _find_way(loss, params, inputs, labels)
-    return known[key]
+    batch = inputs.shape[1:], len(labels) > 1
+    key = ("way", loss.criterion, tuple(params), like.dtype, like.device, *batch)
+    if key not in loss.found:
+        loss.found[key] = _find_way(loss, params, inputs, labels)
+    return loss.found[key]
 
 
 def compute(

@@ -17,11 +17,21 @@ import pytest
 import torch
 from PIL import Image
 
+from src.data.samples import load_tensors
 from src.experiments import TASKS, Paths, Task
 from tests.tools import Result, call, call_well, tree
 
-GREY = Task("own", "me/own", (0, 1), (3,), 3, 5, (1, 28, 28))
-COLOUR = replace(GREY, image_shape=(3, 28, 28))
+GREY = Task(
+    "own",
+    (3,),
+    3,
+    repository="me/own",
+    classes=(0, 1),
+    n_classes=10,
+    input_shape=(1, 28, 28),
+    hyperparameters={"epochs": 5},
+)
+COLOUR = replace(GREY, input_shape=(3, 28, 28))
 N = 3  # images a class, all of which are drawn
 
 
@@ -216,8 +226,8 @@ def test_what_loses_nothing_is_done(
     own_task(task)
     image().save(image_file(source))
     found = drawn(generate_well(source)["train_3pc"], 5)
-    assert found.shape == task.image_shape
-    assert torch.equal(found, torch.from_numpy(expected.astype(np.uint8)).expand(task.image_shape))
+    assert found.shape == task.input_shape
+    assert torch.equal(found, torch.from_numpy(expected.astype(np.uint8)).expand(task.input_shape))
 
 
 # --- labels and class names ----------------------------------------------------------------------
@@ -526,3 +536,69 @@ def test_a_source_without_the_repository(source: Path, wrong: str):
     root = ("--root", source.parent / "root", "--task", "own")
     result = call("run_subset_generation", *root, "--source", source.parent / wrong)
     result.check_refused("does not exist: --source", "me/own")
+
+
+class TestFolders:
+    """Tasks whose images lie in a folder that the task names, of a shape that it does not."""
+
+    @pytest.fixture
+    def folder(self, source: Path, own_task: Callable[[Task], None]) -> Path:
+        """A folder of train/ and test/, each of class folders, that the task names."""
+        own_task(
+            Task("own", (2,), 3, folder=source / GREY.repository, hyperparameters={"epochs": 5})
+        )
+        return source / GREY.repository
+
+    def test_two_splits(self, source: Path, folder: Path):
+        assert generate(source).code == 0
+        tensors = load_tensors(Paths(source.parent / "root"), TASKS["own"], "train_2pc")
+        assert tensors["images"].shape == (4, 1, 28, 28)
+        assert (tensors["n_classes"], tensors["classes"]) == (2, [0, 1])
+
+    def test_no_split(self, source: Path, folder: Path, own_task: Callable[[Task], None]):
+        """Class folders alone are one pool; what they are called are the classes' names."""
+        (folder / "train" / "0").rename(folder / "train" / "cat")
+        (folder / "train" / "1").rename(folder / "train" / "dog")
+        own_task(Task("own", (2,), 1, folder=folder / "train", hyperparameters={"epochs": 5}))
+        assert "0 cat: 2, 1 dog: 2" in generate(source).out
+        paths = Paths(source.parent / "root")
+        train, test = (load_tensors(paths, TASKS["own"], s) for s in ("train_2pc", "test"))
+        assert not set(train["indices"].tolist()) & set(test["indices"].tolist())
+        assert train["class_names"] == ["cat", "dog"]
+
+    def test_sizes_that_are_mixed(self, source: Path, folder: Path):
+        Image.new("L", (20, 28)).save(image_file(source))
+        check_refused(source, "image 5", "is 20x28 pixels; own takes 28x28 pixels, 8-bit grey")
+
+    def test_a_folder_that_is_not_there(self, source: Path, own_task: Callable[[Task], None]):
+        own_task(Task("own", (2,), 1, folder=source / "no", hyperparameters={"epochs": 5}))
+        check_refused(source, f"folder of task 'own': {source / 'no'} does not exist")
+
+
+@pytest.mark.parametrize("named", ["fine_label", "coarse_label", None, "hue"])
+def test_the_column_of_labels_is_named(
+    source: Path, own_task: Callable[[Task], None], named: str | None
+):
+    columns = {
+        "img": [Image.fromarray(np.full((28, 28), i, dtype=np.uint8)) for i in range(8)],
+        "fine_label": [i % 4 for i in range(8)],
+        "coarse_label": [i % 2 for i in range(8)],
+    }
+    features = datasets.Features(
+        img=datasets.Image(),
+        fine_label=datasets.ClassLabel(names=["ant", "bee", "cat", "dog"]),
+        coarse_label=datasets.ClassLabel(names=["insect", "mammal"]),
+    )
+    folder = source / "columns"
+    folder.mkdir()
+    data = datasets.Dataset.from_dict(columns, features=features)
+    for split in ("train", "test"):
+        data.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    own_task(Task("own", (1,), 1, folder=folder, label_column=named, hyperparameters={"epochs": 5}))
+    if named is None:
+        check_refused(source, "or the task names one in label_column", "fine_label (ClassLabel)")
+    elif named == "hue":
+        check_refused(source, "there is no column 'hue'", "fine_label (ClassLabel)")
+    else:
+        names = features[named].names
+        assert ", ".join(f"{i} {name}: 1" for i, name in enumerate(names)) in generate(source).out

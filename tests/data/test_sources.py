@@ -44,9 +44,9 @@ def write_clone(folder: Path, n: int, mode: str = "L") -> np.ndarray:
 
 def test_digits():
     task, digits = TASKS["digits3"], load_digits()
-    split = load_splits(task, None)["train"]
+    split = load_splits(task, None)[1]["train"]
     assert split.labels.tolist() == digits.target.tolist()
-    images = split.images([0, 700, 3])
+    images = split.inputs([0, 700, 3])
     assert (images.shape, images.dtype) == ((3, 1, 28, 28), torch.uint8)
     # Made small again, an image is the original.
     for image, i in zip(images, (0, 700, 3), strict=True):
@@ -65,14 +65,14 @@ def test_digits():
 def test_a_folder_in_the_layout_of_the_hub(tmp_path: Path, name: str, mode: str, layout: str):
     task = TASKS[name]
     pixels = write_clone(tmp_path / task.repository / layout, 23, mode)
-    train, test = load_splits(task, tmp_path).values()
+    train, test = load_splits(task, tmp_path)[1].values()
     assert train.labels.tolist() == [i % 10 for i in range(23)]
     assert test.labels.tolist() == [(i + 1) % 10 for i in range(23)]
     assert train.origin == str(tmp_path / task.repository)
     chosen = [20, 3, 7]
-    images = train.images(chosen)
-    assert (images.shape, images.dtype) == ((3, *task.image_shape), torch.uint8)
-    expected = torch.from_numpy(pixels[chosen]).reshape(3, *task.image_shape[1:], -1)
+    images = train.inputs(chosen)
+    assert (images.shape, images.dtype) == ((3, *task.input_shape), torch.uint8)
+    expected = torch.from_numpy(pixels[chosen]).reshape(3, *task.input_shape[1:], -1)
     assert torch.equal(images, expected.permute(0, 3, 1, 2))
 
 
@@ -80,7 +80,7 @@ def test_the_environment_variable_names_the_folder(tmp_path: Path, monkeypatch: 
     task = TASKS["mnist3"]
     write_clone(tmp_path / "a" / task.repository, 12)
     monkeypatch.setenv("TDA_DATASETS", str(tmp_path / "a"))
-    assert load_splits(task, None)["test"].origin == str(tmp_path / "a" / task.repository)
+    assert load_splits(task, None)[1]["test"].origin == str(tmp_path / "a" / task.repository)
     with pytest.raises(UserError, match="does not exist: --source"):  # an option goes first
         load_splits(task, tmp_path / "b")
 

@@ -30,7 +30,7 @@ def indices_of(task: Task, split: str) -> list[int]:
 
 def full_labels(task: Task, split: str, source: Path | None = None) -> np.ndarray:
     """Return the labels of the full split that a subset's split is drawn from."""
-    return load_splits(task, source)["test" if split == "test" else "train"].labels
+    return load_splits(task, source)[1]["test" if split == "test" else "train"].labels
 
 
 class TestCommitted:
@@ -185,16 +185,18 @@ class TestTensors:
         assert tensors["indices"].dtype == tensors["labels"].dtype == torch.int64
         assert tensors["labels"].tolist() == LABELS[indices].tolist()
         assert tensors["images"].dtype == torch.uint8
-        assert torch.equal(tensors["images"], load_splits(DIGITS3, None)["train"].images(indices))
+        assert torch.equal(
+            tensors["images"], load_splits(DIGITS3, None)[1]["train"].inputs(indices)
+        )
 
     def test_mnist(self, mnist_root: Path, datasets_folder: Path):
         task = TASKS["mnist3"]
         for split in ("test", "train_20pc"):
             tensors = torch.load(Paths(mnist_root).tensors("mnist3", split), weights_only=True)
             indices = indices_of(task, split)
-            whole = load_splits(task, datasets_folder)[split.split("_")[0]]
+            whole = load_splits(task, datasets_folder)[1][split.split("_")[0]]
             assert tensors["labels"].tolist() == whole.labels[indices].tolist()
-            assert torch.equal(tensors["images"], whole.images(indices))
+            assert torch.equal(tensors["images"], whole.inputs(indices))
 
     def test_they_are_written_once(self, tmp_path: Path):
         args = ("run_subset_generation", "--root", tmp_path, "--task", "digits3")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from src.ensemble.evaluation import accuracy_and_loss, evaluate
+from src.ensemble.evaluation import evaluate, fit_of
 from src.ensemble.members import stack
 from tests import reference
 from tests.conftest import Case
@@ -35,6 +35,6 @@ def test_accuracy():
     inputs, labels = case.data[1]
     model = case.models[-1].eval()
     expected = sum(model(inputs[i : i + 1]).argmax().item() == labels[i].item() for i in range(70))
-    assert accuracy_and_loss(case.loss(), case.checkpoints[-1], case.test)[0] == pytest.approx(
+    assert fit_of(case.loss(), case.checkpoints[-1], case.test)["accuracy"] == pytest.approx(
         expected / 70
     )

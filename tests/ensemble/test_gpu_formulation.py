@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.training import Trainer
 from src.kernels import patches
 from src.kernels.fuse import fuse
 from src.kernels.library import without_kernels
@@ -27,13 +28,13 @@ from src.tda.gradient_similarity import gradient_similarity
 from src.tda.hessian import Hessian
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import Lissa
+from src.tda.solvers.lissa import Lissa
 from tests.tools import TOLERANCE, relative_error
 
 # torch warns where it can only loop over what it should batch.
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
-ADAM = AdamSettings(learning_rate=1e-3, weight_decay=5e-3)
+ADAM = OptimizerSettings(learning_rate=1e-3, weight_decay=5e-3)
 
 
 def images(n: int) -> Samples:
@@ -64,7 +65,7 @@ class Work:
             [*range(7), NOTHING],
             self.train,
             self.test,
-            adam=ADAM,
+            optimizer=ADAM,
             batch_size=4,
             n_epochs=2,
             chunk_size=5,
@@ -73,7 +74,7 @@ class Work:
 
     def ats(self, loss: PerSampleLoss) -> Tensor:
         chunks = additional_step(
-            loss, [self.params], self.train, self.test, adam=ADAM, chunk_size=5
+            loss, [self.params], self.train, self.test, optimizer=ADAM, chunk_size=5
         )
         return torch.cat([*chunks], 1)
 

@@ -1,28 +1,25 @@
-"""Networks of which members cannot be trained as a stack are found by computing, and refused."""
+"""What training does to a network, and whether samples see each other: found by computing."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from src.ensemble.members import PerSampleLoss, repeat, trainable
+from src.ensemble.independence import look_at_training
+from src.ensemble.members import PerSampleLoss, state_of, trainable
 from src.ensemble.memory import activation_bytes
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.setup import train
 from src.errors import UserError
-from src.tda.loo import leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out, retrain
 from tests.tools import samples
 
-ADAM = AdamSettings(1e-3, 5e-3)
-
-
-def trained(model: nn.Module, *shape: int, n: int = 6) -> Trainer:
-    """Return a trainer of two members of a network on random inputs."""
-    data = samples((torch.randn(n, *shape), torch.arange(n) % 3))
-    return Trainer(PerSampleLoss(model), repeat(trainable(model), 2), data, ADAM)
+ADAM = OptimizerSettings(1e-3, 5e-3)
 
 
 def converged() -> nn.Module:
@@ -56,62 +53,23 @@ class Counting(nn.Module):
         return x
 
 
-class OnlyForward(nn.Module):
-    """Lets a sample see the ones before it."""
+class CountingSamples(nn.Module):
+    """Counts the samples that it has seen in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("n_samples", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return sums over the samples up to each."""
-        return x.cumsum(0)
+        """Return x."""
+        if self.training:
+            self.n_samples += len(x)
+        return x
 
 
 def pooled_to_one() -> nn.Module:
     """Return a network with batch normalisation of maps of one element, as resnet18's last are."""
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
-
-
-@pytest.mark.parametrize(
-    ("model", "shape", "says"),
-    [
-        (pooled_to_one(), (1, 3, 3), r"1\.num_batches_tracked, 1\.running_mean, 1\.running_var"),
-        (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)), (4,), "changes its buffers"),
-        (
-            nn.Sequential(nn.BatchNorm1d(4, affine=False, momentum=None), nn.Linear(4, 3)),
-            (4,),
-            "changes its buffers",
-        ),
-        (parametrizations.spectral_norm(nn.Linear(4, 3)), (4,), "changes its buffers"),
-        (converged(), (4,), "changes its buffers"),
-        (nn.utils.spectral_norm(nn.Linear(4, 3)), (4,), "changes its buffers"),
-        (nn.Sequential(Counting(), nn.Linear(4, 3)), (4,), "n_calls"),
-        (
-            nn.Sequential(
-                nn.InstanceNorm1d(4, track_running_stats=True), nn.Flatten(), nn.Linear(8, 3)
-            ),
-            (4, 2),
-            "changes its buffers",
-        ),
-        (
-            nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)),
-            (4,),
-            "depends on the other samples",
-        ),
-        (nn.Sequential(OverTheBatch(), nn.Linear(4, 3)), (4,), "depends on the other samples"),
-        (nn.Sequential(OnlyForward(), nn.Linear(4, 3)), (4,), "depends on the other samples"),
-        (
-            nn.Sequential(nn.Dropout(0.5), OverTheBatch(), nn.Linear(4, 3)),
-            (4,),
-            "depends on the other samples",
-        ),
-    ],
-    ids=str,
-)
-def test_refused(model: nn.Module, shape: tuple[int, ...], says: str):
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(UserError, match=says) as refused:
-        trained(model, *shape)
-    assert "\n" not in str(refused.value)
-    after = model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def frozen_statistics() -> nn.Module:
@@ -124,51 +82,151 @@ def frozen_statistics() -> nn.Module:
     return nn.Sequential(Frozen(4), nn.Linear(4, 3)).train()
 
 
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+
+
 @pytest.mark.parametrize(
-    ("model", "shape"),
+    ("model", "shape", "changes", "mixes"),
     [
-        (nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 8), nn.Dropout(0.9), nn.Linear(8, 3)), (4,)),
-        (nn.Sequential(nn.Dropout1d(0.5), nn.Flatten(), nn.Linear(8, 3)), (4, 2)),
-        (nn.Sequential(nn.LayerNorm(4), nn.AlphaDropout(0.5), nn.Linear(4, 3)), (4,)),
-        (nn.Sequential(nn.GroupNorm(2, 4), nn.Linear(4, 3)), (4,)),
-        (frozen_statistics(), (4,)),
-        (parametrizations.weight_norm(nn.Linear(4, 3)), (4,)),
+        (pooled_to_one(), (1, 3, 3), STATISTICS, True),
+        (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)), (4,), STATISTICS, True),
+        (nn.Sequential(nn.BatchNorm1d(4, affine=False), nn.Linear(4, 3)), (4,), STATISTICS, True),
+        (
+            nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)),
+            (4,),
+            set(),
+            True,
+        ),
+        (parametrizations.spectral_norm(nn.Linear(4, 3)), (4,), {"_u", "_v"}, False),
+        (converged(), (4,), {"_u", "_v"}, False),
+        (nn.utils.spectral_norm(nn.Linear(4, 3)), (4,), {"weight_u", "weight_v"}, False),
+        (nn.Sequential(Counting(), nn.Linear(4, 3)), (4,), {"n_calls"}, False),
+        (nn.Sequential(CountingSamples(), nn.Linear(4, 3)), (4,), {"n_samples"}, True),
+        (
+            # A sample's loss is its own in training, but not what evaluation normalises by.
+            nn.Sequential(
+                nn.InstanceNorm1d(4, track_running_stats=True), nn.Flatten(), nn.Linear(8, 3)
+            ),
+            (4, 2),
+            STATISTICS - {"num_batches_tracked"},
+            True,
+        ),
+        (nn.Sequential(OverTheBatch(), nn.Linear(4, 3)), (4,), set(), True),
+        (nn.Sequential(nn.Dropout(0.5), OverTheBatch(), nn.Linear(4, 3)), (4,), set(), True),
+        (nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 8), nn.Dropout(0.9)), (4,), set(), False),
+        (nn.Sequential(nn.LayerNorm(4), nn.AlphaDropout(0.5), nn.Linear(4, 3)), (4,), set(), False),
+        (nn.Sequential(nn.GroupNorm(2, 4), nn.Linear(4, 3)), (4,), set(), False),
+        (frozen_statistics(), (4,), set(), False),
+        (parametrizations.weight_norm(nn.Linear(4, 3)), (4,), set(), False),
     ],
     ids=str,
 )
-def test_not_refused(model: nn.Module, shape: tuple[int, ...]):
+def test_what_training_does(
+    model: nn.Module, shape: tuple[int, ...], changes: set[str], mixes: bool
+):
+    """And finding it out leaves model, mode and generators alone."""
     model.eval()
+    before = copy.deepcopy(model.state_dict())
     data = samples((torch.randn(6, *shape), torch.arange(6) % 3))
-    state = torch.get_rng_state()
-    Trainer(PerSampleLoss(model), repeat(trainable(model), 2), data, ADAM)
-    assert torch.equal(torch.get_rng_state(), state)
+    generator = torch.get_rng_state()
+    found = look_at_training(PerSampleLoss(model), state_of(model), data)
+    expected = {name for name, _ in model.named_buffers() if name.split(".")[-1] in changes}
+    assert (found.changes, found.mixes) == (expected or changes, mixes)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert not model.training
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in after)
 
 
-def test_one_training_sample():
-    trained(nn.Linear(4, 3), 4, n=1)
-    with pytest.raises(UserError, match="changes its buffers"):
-        trained(pooled_to_one(), 1, 3, 3, n=1)
+def test_of_one_sample_nothing_shows_what_another_does():
+    data = samples((torch.randn(1, 1, 3, 3), torch.zeros(1).long()))
+    assert look_at_training(PerSampleLoss(model := pooled_to_one()), state_of(model), data).mixes
 
 
-def test_leave_one_out_is_refused():
-    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
-    data, params = samples((torch.randn(6, 4), torch.arange(6) % 3)), trainable(model)
-    with pytest.raises(UserError, match="changes its buffers"):
-        next(
-            leave_one_out(
-                PerSampleLoss(model),
-                [params],
-                retrain(lambda: params, (0,)),
-                [0, 1],
-                data,
-                data,
-                adam=ADAM,
-                batch_size=3,
-                n_epochs=1,
-                chunk_size=2,
-            )
-        )
+def leave_out(model: nn.Module, n: int, batch_size: int) -> Tensor:
+    """Return leave-one-out scores of a network on random rows of four numbers."""
+    data, state = samples((torch.randn(n, 4), torch.arange(n) % 3)), state_of(model)
+    chunks = leave_one_out(
+        PerSampleLoss(model),
+        [state],
+        retrain(lambda: state, (0,)),
+        [0, n - 1, NOTHING],
+        data,
+        data,
+        optimizer=ADAM,
+        batch_size=batch_size,
+        n_epochs=1,
+        chunk_size=2,
+    )
+    return torch.cat([*chunks], 1)
+
+
+def normalised() -> nn.Module:
+    """Return a network with batch normalisation of rows."""
+    return nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "n", "batch_size", "says"),
+    [
+        (normalised, 5, 4, "5 training samples and a batch size of 4 a batch has 1 sample, 0 with"),
+        (normalised, 6, 4, "a batch has 2 samples, 1 without the one that is left out"),
+        (normalised, 2, 32, "a batch has 2 samples, 1 without"),
+        (normalised, 4, 1, "a batch has 1 sample, 0 without"),
+        (lambda: nn.Sequential(OverTheBatch(), nn.Linear(4, 3)), 5, 4, "nothing is left"),
+    ],
+)
+def test_batches_too_small_to_leave_one_out(
+    build: Callable[[], nn.Module], n: int, batch_size: int, says: str
+):
+    with pytest.raises(UserError, match=says) as refused:
+        leave_out(build(), n, batch_size)
+    assert "\n" not in str(refused.value)
+    assert "choose another batch size or number of samples" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "n"),
+    [(normalised, 7), (lambda: nn.Sequential(OverTheBatch(), nn.Linear(4, 3)), 6)],
+)
+def test_batches_just_large_enough(build: Callable[[], nn.Module], n: int):
+    assert leave_out(build(), n, 4).isfinite().all()
+
+
+def test_a_last_batch_of_one_is_refused_before_training():
+    model, data = normalised(), samples((torch.randn(5, 4), torch.arange(5) % 3))
+    with pytest.raises(UserError, match="a batch has 1 sample, too few"):
+        next(train(PerSampleLoss(model), state_of(model), data, ADAM, 4, 1))
+
+
+def test_batch_statistics_in_evaluation_are_refused():
+    model = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3))
+    data = samples((torch.randn(6, 4), torch.arange(6) % 3))
+    with pytest.raises(UserError, match="in eval mode a sample's loss depends on the other"):
+        next(train(PerSampleLoss(model), state_of(model), data, ADAM, 3, 1))
+    with pytest.raises(UserError, match="in eval mode a sample's loss depends on the other"):
+        leave_out(model, 6, 3)
+
+
+class Seldom(nn.Module):
+    """Changes its buffer at every seventh call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_calls = 0
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x, shifted."""
+        self.n_calls += self.training
+        if self.training and self.n_calls % 7 == 0:
+            self.shift += 1
+        return x + self.shift
+
+
+def test_a_buffer_that_changes_seldom_is_not_shared_without_a_word():
+    with pytest.raises(UserError, match="training changes the buffer 0.shift, which it left alone"):
+        leave_out(nn.Sequential(Seldom(), nn.Linear(4, 3)), 40, 4)
 
 
 @pytest.mark.parametrize("training", [True, False])

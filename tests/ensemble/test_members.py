@@ -18,6 +18,7 @@ from src.ensemble.members import (
     repeat,
     size,
     stack,
+    state_of,
     trainable,
     unstack,
 )
@@ -43,12 +44,36 @@ def test_stack_and_unstack():
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_repeated_members_do_not_share_memory():
-    params = {"p": torch.zeros(2)}
-    members = repeat(params, 3)
-    members["p"][1] = 1
-    assert members["p"].tolist() == [[0, 0], [1, 1], [0, 0]]
-    assert params["p"].tolist() == [0, 0]
+def test_what_all_members_share_is_there_once():
+    shared, own = torch.zeros(2), torch.ones(2)
+    for members in (
+        repeat({"shared": shared, "own": own}, 3),
+        stack([{"shared": shared, "own": own.clone()} for _ in "abc"]),
+    ):
+        assert size(members) == 3
+        assert members["shared"].data_ptr() == shared.data_ptr()
+        assert members["shared"].stride(0) == 0
+        assert [member["own"].tolist() for member in unstack(members)] == [[1, 1]] * 3
+
+
+def test_a_state_is_all_that_a_draw_has_for_its_own():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3).requires_grad_(False))
+    own = ["0.weight", "0.bias"]
+    buffers = ["0.running_mean", "0.running_var", "0.num_batches_tracked"]
+    state = state_of(model)
+    assert list(state) == [*own, "1.weight", "1.bias", *buffers]
+    state["0.running_mean"] += 1
+    assert not model[0].running_mean.any()
+    loss = PerSampleLoss(model.eval())
+    bound, params = loss.at(state)
+    assert list(params) == own
+    inputs, labels = torch.randn(4, 2), torch.arange(4) % 3
+    moved = loss(state, inputs, labels)
+    assert torch.equal(bound(params, inputs, labels), moved)
+    assert torch.equal(bound.accurate.at(params)[0].fixed["0.running_mean"], torch.ones(2))
+    assert not torch.equal(loss(params, inputs, labels), moved)
+    model.frozen_weights_are_given = True
+    assert list(state_of(model)) == [*own, *buffers]
 
 
 def test_only_trainable_parameters():
@@ -137,7 +162,7 @@ def test_the_device_decides_unless_told(monkeypatch: pytest.MonkeyPatch):
     case = Case(3, 2)
     called = []
     monkeypatch.setattr(
-        "src.ensemble.members.vmap", lambda *_, **__: called.append(1) or (lambda *_: None)
+        "src.ensemble.members.vmap", lambda *_, **__: called.append(1) or (lambda *_: (None, {}))
     )
     members = repeat(case.checkpoints[0], 2)
     PerSampleLoss(case.build()).of_members(members, *case.data[0])

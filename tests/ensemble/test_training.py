@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from src.ensemble.members import repeat, stack
-from src.ensemble.training import AdamSettings, Trainer
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.training import Trainer
 from src.errors import UserError
 from src.experiments import parse_experiment
 from tests import reference
@@ -18,7 +19,7 @@ from tests.tools import relative_error
 
 def test_settings_of_an_experiment():
     experiment = parse_experiment("cnn2_mnist3_10pc")
-    settings = AdamSettings.of(experiment, 30)
+    settings = OptimizerSettings.of(experiment, 30)
     assert (settings.learning_rate, settings.weight_decay) == (1e-3, 5e-3)
     group = settings.optimizer({"p": torch.zeros(1, requires_grad=True)}).param_groups[0]
     assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
@@ -32,7 +33,7 @@ def test_weighted_steps_of_members_equal_steps_of_models(together: bool):
     weights = torch.rand(2, 7, dtype=torch.float64)
     batches = [torch.tensor([0, 4, 2]), torch.tensor([6, 1]), torch.tensor([3])]
     trainer = Trainer(
-        case.loss(together=together), stack(case.checkpoints), case.train, case.adam, weights
+        case.loss(together=together), stack(case.checkpoints), case.train, case.optimizer, weights
     )
     sums = torch.stack([trainer.step(batch) for batch in batches])
     inputs, labels = case.data[0]
@@ -56,7 +57,7 @@ def test_weighted_steps_of_members_equal_steps_of_models(together: bool):
 
 def test_the_mean_loss_of_an_epoch_counts_samples_not_batches():
     case = Case(7, 3)
-    still = AdamSettings(learning_rate=0.0, weight_decay=0.0)
+    still = OptimizerSettings(learning_rate=0.0, weight_decay=0.0)
     trainer = Trainer(case.loss(), stack(case.checkpoints), case.train, still)
     schedule = [[torch.arange(5), torch.arange(5, 7)]]
     (found,) = trainer.epochs(schedule)
@@ -72,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_training(bad: float):
     train.images[2, 0, 0, 0] = bad
     members = repeat(case.checkpoints[0], 2)
     before = {name: p.clone() for name, p in members.items()}
-    trainer = Trainer(case.loss(), members, train, case.adam)
+    trainer = Trainer(case.loss(), members, train, case.optimizer)
     with pytest.raises(UserError, match="not finite; nothing was saved"):
         trainer.step(torch.arange(4))
     assert all(torch.equal(members[name], before[name]) for name in before)

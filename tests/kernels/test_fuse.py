@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -98,6 +99,7 @@ NOT_FOUND = {
     "control flow": lambda net, x: pooled(net, x if x.sum() > 0 else -x),
     "random": lambda net, x: pooled(net, x) * (random.random() < 0.5),
     "noise": lambda net, x: pooled(net, x) + torch.rand(()),
+    "numpy's noise": lambda net, x: pooled(net, x) + np.random.rand(),
     "no_grad": lambda net, x: _without_gradient(net, x),
     "counter": lambda net, x: (setattr(net, "calls", net.calls + 1), pooled(net, x))[1],
     "relu": lambda net, x: F.max_pool2d(F.relu(net.conv(x)), 2),
@@ -178,13 +180,23 @@ def test_what_has_to_stay_as_it_is(runs: list, name: str):
     plain, fused, images = pair(lambda: Net(NOT_FOUND[name]), torch.float64)
     results = []
     for model in (plain, fused):
-        torch.manual_seed(0), random.seed(0)
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
         outputs = model(images)
         results.append((outputs, *torch.autograd.grad(outputs.sum(), [model.fc.weight])))
     for found, expected in zip(*reversed(results), strict=True):
         assert torch.equal(found, expected)
     assert not runs
     assert plain.calls == fused.calls
+
+
+def test_a_region_of_another_precision_stays_one(runs: list):
+    def in_half(net: Net, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return pooled(net, x).float()
+
+    plain, fused, images = pair(lambda: Net(in_half), torch.float32)
+    assert torch.equal(fused(images), plain(images))
+    assert not runs
 
 
 def test_modes_and_hooks(runs: list):
@@ -216,6 +228,71 @@ def test_modes_and_hooks(runs: list):
     with pytest.raises(RuntimeError, match="channels"):
         fused(images[:, :2])
     assert relative_error(fused(images[:1]), plain(images[:1])) < 1e-12
+
+
+class Scaled(nn.Module):
+    """A pattern in a part of a module, which has a setting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*block(3, 32, 3))
+        self.scales = [1.0]
+        self.negative = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features' means."""
+        means = self.features(-x if self.negative else x).mean((2, 3))
+        return means * self.scales[0]
+
+
+def other_layer(model: Scaled) -> None:
+    model.features[1] = nn.ReLU()
+
+
+def hook_on_a_part(model: Scaled) -> None:
+    model.features.register_forward_hook(lambda _, __, output: output + 1)
+
+
+def hook_on_a_gelu(model: Scaled) -> None:
+    model.features[1].register_forward_pre_hook(lambda _, args: (args[0] + 1,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "negative", True),
+        lambda model: model.scales.__setitem__(0, 3.0),
+        other_layer,
+        hook_on_a_part,
+        hook_on_a_gelu,
+    ],
+    ids=["setting", "list", "layer", "hook on a part", "hook on a GELU"],
+)
+def test_what_changes_after_the_pass(change: Callable):
+    """A network whose settings, layers or hooks change computes what they are now."""
+    plain, fused, images = pair(Scaled, torch.float64)
+    before = plain(images)
+    for model in (plain, fused):
+        change(model)
+    expected = plain(images)
+    assert relative_error(before, expected) > 1e-3
+    assert relative_error(fused(images), expected) < 1e-12
+
+
+def test_a_hook_on_all_modules():
+    plain, fused, images = pair(Scaled, torch.float64)
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, *_: seen.append(type(module).__name__)
+    )
+    try:
+        plain(images)
+        expected = [*seen]
+        seen.clear()
+        fused(images)
+    finally:
+        handle.remove()
+    assert seen == expected
 
 
 def test_a_pattern_in_a_part_of_what_cannot_be_traced(runs: list):

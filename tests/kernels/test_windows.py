@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from src.kernels import windows
-from src.kernels.library import are_there, without_kernels
+from src.kernels.convolution import convolve_and_pool, per_image_weight_gradients
+from src.kernels.library import are_for, are_there, without_kernels
+from src.kernels.pool import pool, take
 from tests.tools import relative_error
 
 pytestmark = pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
@@ -92,8 +93,8 @@ def test_pool(dtype: torch.dtype, shape: tuple[int, ...], mean: float):
     maps = (mean + torch.randn(shape)).to(dtype)
     doubles = maps.double().requires_grad_()
     expected, largest = pooled(doubles), doubles.abs().max()
-    assert (windows.pool(maps) - expected).abs().max() < DTYPES[dtype] * largest
-    found = windows.pool(maps.requires_grad_())
+    assert (pool(maps) - expected).abs().max() < DTYPES[dtype] * largest
+    found = pool(maps.requires_grad_())
     assert (found - expected).abs().max() < DTYPES[dtype] * largest
     # Far below 0, GELU in float32 cannot tell which element of a window is its largest.
     check_gradients(found, expected, [maps], [doubles], 10 * DTYPES[dtype])
@@ -104,9 +105,9 @@ def test_convolve_and_pool(dtype: torch.dtype, shape: tuple[int, ...], kernel: i
     inputs = a_convolution(shape, kernel, dtype)
     doubles = [tensor.double().requires_grad_() for tensor in inputs]
     expected = pooled(convolved(*doubles))
-    assert relative_error(windows.convolve_and_pool(*inputs), expected) < DTYPES[dtype]
+    assert relative_error(convolve_and_pool(*inputs), expected) < DTYPES[dtype]
     inputs = [tensor.requires_grad_() for tensor in inputs]
-    found = windows.convolve_and_pool(*inputs)
+    found = convolve_and_pool(*inputs)
     assert relative_error(found, expected) < DTYPES[dtype]
     check_gradients(found, expected, inputs, doubles, DTYPES[dtype])
 
@@ -116,13 +117,13 @@ def test_a_part_of_larger_images(n_channels: int):
     images, weight, bias = a_convolution((2, 9, 8, n_channels), 3, torch.float64)
     for part in (images[:, :8], images[:, 1:7, 2:8], images.transpose(1, 2)[:, :, 1:]):
         expected = pooled(convolved(part, weight, bias))
-        assert relative_error(windows.convolve_and_pool(part, weight, bias), expected) < 1e-13
+        assert relative_error(convolve_and_pool(part, weight, bias), expected) < 1e-13
 
 
 def test_gradients_of_the_weight_alone():
     images, weight, bias = a_convolution((2, 8, 8, 1), 3, torch.float64)
     weight.requires_grad_()
-    (found,) = torch.autograd.grad(windows.convolve_and_pool(images, weight, bias).sum(), weight)
+    (found,) = torch.autograd.grad(convolve_and_pool(images, weight, bias).sum(), weight)
     (expected,) = torch.autograd.grad(pooled(convolved(images, weight, bias)).sum(), weight)
     assert relative_error(found, expected) < 1e-13
 
@@ -131,16 +132,16 @@ def test_gradients_of_gradients():
     images, weight, bias = a_convolution((1, 4, 6, 2), 3, torch.float64)
     inputs = [tensor[:32].clone().requires_grad_() for tensor in (weight, bias)]
     assert torch.autograd.gradgradcheck(
-        lambda weight, bias: windows.convolve_and_pool(images, weight, bias), inputs
+        lambda weight, bias: convolve_and_pool(images, weight, bias), inputs
     )
     maps = torch.randn(1, 2, 2, 32, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(windows.pool, maps)
+    assert torch.autograd.gradgradcheck(pool, maps)
 
 
 @pytest.mark.parametrize("value", [-5.0, -0.6, 0.0, 1.5])
 def test_the_first_of_equals_has_the_gradient(dtype: torch.dtype, value: float):
     maps = torch.full((1, 4, 4, 32), value, dtype=dtype).requires_grad_()
-    (gradient,) = torch.autograd.grad(windows.pool(maps).sum(), maps)
+    (gradient,) = torch.autograd.grad(pool(maps).sum(), maps)
     (expected,) = torch.autograd.grad(pooled(maps).sum(), maps)
     assert ((gradient != 0) == (expected != 0)).all()
 
@@ -152,7 +153,7 @@ def test_as_exact_as_torch(kernel: int):
     expected = pooled(convolved(*(tensor.double() for tensor in inputs)))
     error, of_torch = (
         (found - expected).square().mean()
-        for found in (windows.convolve_and_pool(*inputs), pooled(convolved(*inputs)))
+        for found in (convolve_and_pool(*inputs), pooled(convolved(*inputs)))
     )
     assert error < 3 * of_torch  # 2.6 with AVX2, less with AVX-512
 
@@ -162,7 +163,7 @@ def test_not_a_number_in_an_image(kernel: int):
     """All windows over it are not numbers, and only they."""
     images, weight, bias = a_convolution((2, 14, 14, 32), kernel, torch.float32)
     images[1, 6, 7, 5] = torch.nan
-    found = windows.convolve_and_pool(images, weight, bias).isnan()
+    found = convolve_and_pool(images, weight, bias).isnan()
     expected = convolved(images, weight, bias).isnan().double()
     expected = F.max_pool2d(expected.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) > 0
     assert expected.any()
@@ -176,25 +177,25 @@ def test_what_is_not_a_number_stays_so_in_its_window_alone(dtype: torch.dtype, g
         maps[0, 1, x, c] = torch.nan
     expected = torch.zeros(1, 2, 2, 32, dtype=torch.bool)
     expected[0, 0, 0, [3, 7]] = True
-    assert (windows.pool(maps.requires_grad_(grads)).isnan() == expected).all()
+    assert (pool(maps.requires_grad_(grads)).isnan() == expected).all()
 
 
 def test_gelu_is_as_exact_as_torch():
     """Over the range in which it is neither 0 nor its argument, and far beyond."""
     x = torch.linspace(-12, 12, 2**18)
     maps = x.view(1, 1, -1, 32).repeat_interleave(2, 1).repeat_interleave(2, 2)
-    found, expected = windows.pool(maps).flatten(), F.gelu(x.double())
+    found, expected = pool(maps).flatten(), F.gelu(x.double())
     error, of_torch = ((g - expected).abs().max() for g in (found, F.gelu(x)))
     assert error < 3 * of_torch  # 2.6 with AVX2, less with AVX-512
     far = torch.tensor([-1e30, -1e4, -20.0, 20.0, 1e4, 1e30] + [0.0] * 26)
-    found = windows.pool(far.expand(1, 2, 2, 32)).flatten()
+    found = pool(far.expand(1, 2, 2, 32)).flatten()
     assert (found == far.clamp(min=0)).all()
 
 
 def test_derivative_of_gelu():
     x = torch.linspace(-30, 30, 2**16).requires_grad_()
     maps = x.view(1, 1, -1, 32).repeat_interleave(2, 1).repeat_interleave(2, 2)
-    (found,) = torch.autograd.grad(windows.pool(maps).sum(), x)
+    (found,) = torch.autograd.grad(pool(maps).sum(), x)
     doubles = x.detach().double().requires_grad_()
     (expected,) = torch.autograd.grad(F.gelu(doubles).sum(), doubles)
     assert (found - expected).abs().max() < 1e-6
@@ -205,7 +206,7 @@ def test_as_many_threads_as_there_are_or_one(request: pytest.FixtureRequest):
     results = []
     for _ in range(2):
         inputs = [tensor.clone().requires_grad_() for tensor in (images, weight, bias)]
-        results.append(windows.convolve_and_pool(*inputs))
+        results.append(convolve_and_pool(*inputs))
         request.getfixturevalue("one_thread")
     assert torch.equal(*results)
 
@@ -217,7 +218,7 @@ def test_transformations_of_torch_func(shape: tuple[int, ...], kernel: int):
     vectors = torch.randn(3, *weight.shape, dtype=torch.float64), torch.randn(3, 64).double()
 
     def loss(weight: Tensor, bias: Tensor) -> Tensor:
-        pooled = windows.convolve_and_pool(images.tanh(), weight, bias)
+        pooled = convolve_and_pool(images.tanh(), weight, bias)
         return pooled.square().square().sum()
 
     def composed(weight: Tensor, bias: Tensor) -> Tensor:
@@ -247,9 +248,9 @@ def test_a_batch_of_weights_and_of_images():
     images = torch.randn(2, 3, 1, 6, 6, 32, dtype=torch.float64)
     weight = torch.randn(3, 32, 32, 3, 3, dtype=torch.float64)
     bias = torch.randn(3, 32, dtype=torch.float64)
-    found = vmap(vmap(windows.convolve_and_pool), in_dims=(0, None, None))(images, weight, bias)
+    found = vmap(vmap(convolve_and_pool), in_dims=(0, None, None))(images, weight, bias)
     with torch.no_grad():
-        shared = vmap(windows.convolve_and_pool, in_dims=(None, 0, 0))(images[0, 0], weight, bias)
+        shared = vmap(convolve_and_pool, in_dims=(None, 0, 0))(images[0, 0], weight, bias)
     for m in range(3):
         for i in range(2):
             expected = pooled_by_definition(images[i, m], weight[m], bias[m])
@@ -263,7 +264,7 @@ def test_gradients_of_what_a_batch_shares():
     weight = torch.randn(3, 32, 32, 3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(32, dtype=torch.float64, requires_grad=True)
     inputs = (images, weight, bias)
-    found = vmap(windows.convolve_and_pool, in_dims=(None, 0, None))(*inputs)
+    found = vmap(convolve_and_pool, in_dims=(None, 0, None))(*inputs)
     expected = torch.stack([pooled_by_definition(images, w, bias) for w in weight])
     gradients, of_expected = (
         torch.autograd.grad(x.square().sum(), inputs) for x in (found, expected)
@@ -279,18 +280,19 @@ def test_tangents_of_each_operand(n_channels: int):
         tangents = tuple(
             torch.randn_like(x) if i == j else torch.zeros_like(x) for j, x in enumerate(inputs)
         )
-        _, found = jvp(windows.convolve_and_pool, inputs, tangents)
+        _, found = jvp(convolve_and_pool, inputs, tangents)
         _, expected = jvp(pooled_by_definition, inputs, tangents)
         assert relative_error(found, expected) < 1e-12
 
 
-@pytest.mark.parametrize("shape", [(3, 6, 8, 32), (1, 4, 4, 64)])
+@pytest.mark.parametrize("shape", [(3, 6, 8, 32), (1, 4, 4, 64), (2, 7, 6, 32), (2, 6, 9, 16)])
 def test_weight_gradients_of_each_image(dtype: torch.dtype, shape: tuple[int, ...]):
+    """Of maps whose last row or column may fill no window, too."""
     images = torch.randn(shape, dtype=dtype)
     weight = torch.randn(64, shape[3], 3, 3, dtype=dtype)
     maps = convolved(images, weight, torch.zeros(64, dtype=dtype)).requires_grad_()
-    (gradient,) = torch.autograd.grad(windows.pool(maps).square().sum(), maps)
-    found = windows.per_image_weight_gradients(images, gradient, (3, 3))
+    (gradient,) = torch.autograd.grad(pooled(maps).square().sum(), maps)
+    found = per_image_weight_gradients(images, gradient, (3, 3))
     for i in range(len(images)):
         expected = torch.nn.grad.conv2d_weight(
             images[i : i + 1].permute(0, 3, 1, 2).double(),
@@ -298,18 +300,23 @@ def test_weight_gradients_of_each_image(dtype: torch.dtype, shape: tuple[int, ..
             gradient[i : i + 1].permute(0, 3, 1, 2).double(),
         )
         assert relative_error(found[i].permute(0, 3, 1, 2), expected) < DTYPES[dtype]
-    gradient[0, 0, 0, 5] = gradient[0, 0, 1, 5] = 1  # two in a window: not of max-pooling
-    assert windows.per_image_weight_gradients(images, gradient, (3, 3)) is None
-    assert windows.per_image_weight_gradients(images[..., :5], gradient, (3, 3)) is None
+    assert per_image_weight_gradients(images[..., :5], gradient, (3, 3)) is None
+    # Not of max-pooling: two in a window; one where no window is.
+    gradient[0, 0, 0, 5] = gradient[0, 0, 1, 5] = 1
+    assert per_image_weight_gradients(images, gradient, (3, 3)) is None
+    gradient = torch.zeros_like(gradient)
+    gradient[-1, -1, -1, 5] = 1
+    fills_windows = shape[1] % 2 == shape[2] % 2 == 0
+    assert (per_image_weight_gradients(images, gradient, (3, 3)) is None) == (not fills_windows)
 
 
 def test_what_kernels_are_for():
     maps = torch.zeros(1, 2, 2, 32)
-    assert windows.are_for(maps)
-    assert not windows.are_for(maps, maps.double())
-    assert not windows.are_for(maps.half())
-    assert not windows.are_for(maps.to("meta"))
-    assert windows.take(64)
-    assert not windows.take(10)
+    assert are_for(maps)
+    assert not are_for(maps, maps.double())
+    assert not are_for(maps.half())
+    assert not are_for(maps.to("meta"))
+    assert take(64)
+    assert not take(10)
     with without_kernels():
-        assert not windows.are_for(maps)
+        assert not are_for(maps)

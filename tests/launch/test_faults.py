@@ -11,6 +11,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,10 +152,6 @@ def check_killed_runs(tmp_path: Path, n_kills: int, *arguments: str) -> None:
         assert sum("finished before" not in x for x in computed) <= 2, computed
 
 
-def test_five_kills(tmp_path: Path):
-    check_killed_runs(tmp_path, 5, "--seed_id", "0-1", "--methods", "loo")
-
-
 @pytest.mark.slow
 def test_twenty_kills_of_ten_seeds(tmp_path: Path):
     check_killed_runs(tmp_path, 20)
@@ -175,15 +172,38 @@ def test_two_launchers_at_once(tmp_path: Path):
     assert not list(root.rglob(".*"))
 
 
-def launch_at_work(root: Path) -> tuple[Launch, list[psutil.Process]]:
+def launch_at_work(root: Path, seed_ids: str) -> tuple[Launch, list[psutil.Process]]:
     """Return a launcher whose jobs have finished first pieces, and all processes below it."""
-    launch = Launch(root, ("--seed_id", "0-1", "--methods", "loo"))
+    launch = Launch(root, ("--seed_id", seed_ids, "--methods", "loo"))
     while not list(root.rglob("*.partial.pt")):
         assert launch.process.poll() is None
         time.sleep(0.05)
     children = psutil.Process(launch.process.pid).children(recursive=True)
     assert children
     return launch, children
+
+
+def test_a_kill_of_all_processes(tmp_path: Path, digits_root: Path):
+    root = new_root(tmp_path)
+    launch, _ = launch_at_work(root, "0")
+    assert launch.kill() == ["run_loo"]
+    files, pieces = finished_files(root), finished_pieces(root)
+    assert files
+    assert pieces
+    Launch(root, ("--seed_id", "0", "--methods", "loo")).finish()
+    assert files.items() <= finished_files(root).items(), "a finished file was written again"
+    log = (root / "logs" / DIGITS / "loo" / "446.log").read_text()
+    assert int(re.search(r"going on from (\d+) of", log).group(1)) > 0
+    for folder in (f"models/{DIGITS}/446", f"tda_scores/{DIGITS}/loo"):
+        assert tree(root / folder) == tree(digits_root / folder)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, digits_root: Path) -> Path:
+    """A root with trained seeds and no scores."""
+    for folder in ("data", "models"):
+        shutil.copytree(digits_root / folder, tmp_path / folder)
+    return tmp_path
 
 
 def is_at_work(process: psutil.Process) -> bool:
@@ -202,23 +222,14 @@ def wait_for_end(processes: list[psutil.Process]) -> None:
         time.sleep(0.05)
 
 
-def test_jobs_end_with_their_launcher(tmp_path: Path):
-    root = new_root(tmp_path)
-    launch, children = launch_at_work(root)
-    launch.process.kill()
-    launch.process.communicate()
-    wait_for_end(children)
-    assert not list(root.rglob(".*")), "a lock or a temporary file is left"
-    assert finished_pieces(root)
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_every_process(tmp_path: Path, sent: signal.Signals):
-    root = new_root(tmp_path)
-    launch, children = launch_at_work(root)
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_jobs_end_with_their_launcher(trained: Path, sent: signal.Signals, code: int):
+    launch, children = launch_at_work(trained, "0-1")
     launch.process.send_signal(sent)
     launch.process.communicate(timeout=60)
-    assert launch.process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
+    assert launch.process.returncode == code
     wait_for_end(children)
-    assert not list(root.rglob(".*")), "a lock or a temporary file is left"
-    finished_pieces(root)
+    assert not list(trained.rglob(".*")), "a lock or a temporary file is left"
+    assert finished_pieces(trained)

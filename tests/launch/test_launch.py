@@ -45,10 +45,12 @@ def clone(tmp_path: Path) -> Path:
     shutil.copytree(REPOSITORY / "src", folder / "src", ignore=shutil.ignore_patterns("built"))
     for script in [*REPOSITORY.glob("run_*.py"), REPOSITORY / "random_seeds.pt"]:
         shutil.copy(script, folder)
-    source = folder / "src" / "experiments.py"
+    source = folder / "src" / "experiments" / "hyperparameters.py"
     text = source.read_text(encoding="utf-8")
-    assert "N_CHECKPOINTS = 5" in text
-    source.write_text(text.replace("N_CHECKPOINTS = 5", "N_CHECKPOINTS = 4"), encoding="utf-8")
+    assert "n_checkpoints: int = 5" in text
+    source.write_text(
+        text.replace("n_checkpoints: int = 5", "n_checkpoints: int = 4"), encoding="utf-8"
+    )
     return folder
 
 

@@ -14,7 +14,7 @@ from src.experiments import parse_experiment
 from src.kernels.blocks import Block, used_sizes
 from src.kernels.fuse import fuse
 from src.kernels.patches import convolve_patches
-from src.kernels.windows import gelu_and_pool
+from src.kernels.pool import gelu_and_pool
 from src.models import build
 from tests.tools import relative_error
 
@@ -67,7 +67,7 @@ def test_parameters(name: str):
 @pytest.mark.parametrize("name", SHAPES)
 def test_forward(name: str):
     experiment = parse_experiment(name)
-    images = torch.rand(2, *experiment.task.image_shape)
+    images = torch.rand(2, *experiment.task.input_shape)
     assert build(experiment)(images).shape == (2, 10)
 
 
@@ -87,7 +87,7 @@ def test_last_map(name: str, shape: tuple[int, ...]):
     model.fc1.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
     last = model.conv3 if hasattr(model, "conv3") else model.conv2
     last.register_forward_hook(lambda *call: seen.append(call[-1].shape))
-    model(torch.rand(1, *experiment.task.image_shape))
+    model(torch.rand(1, *experiment.task.input_shape))
     convolved, flat = seen
     assert flat == (1, shape[0] * shape[1] * shape[2])
     assert (convolved[1], convolved[2] // 2, convolved[3] // 2) == shape
@@ -99,7 +99,7 @@ def test_by_hand(name: str):
     experiment = parse_experiment(name)
     model = fuse(build(experiment).double())
     paddings = {"cnn3_mnist3_10pc": (0, 2, 2), "cnn3_cifar10_10pc": (0, 0, 2)}.get(name, (0, 0))
-    images = torch.rand(2, *experiment.task.image_shape, dtype=torch.float64)
+    images = torch.rand(2, *experiment.task.input_shape, dtype=torch.float64)
 
     def by_hand(images: Tensor, params: dict[str, Tensor]) -> Tensor:
         for i, padding in enumerate(paddings, start=1):
@@ -133,7 +133,7 @@ def test_used_sizes(name: str, sizes: list[int]):
     """The last used row reaches the logits, those below do not, and no more is computed."""
     experiment = parse_experiment(name)
     model = build(experiment)
-    images = torch.rand(1, *experiment.task.image_shape)
+    images = torch.rand(1, *experiment.task.input_shape)
     fuse(model)
     images.requires_grad_()
     (gradient,) = torch.autograd.grad(model(images).square().sum(), images)

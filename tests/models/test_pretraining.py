@@ -10,14 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.experiments import TASKS, Paths, Task
+from src.experiments import TASKS, Paths
 from src.models.pretraining import RECIPES
 from src.models.seen import RECORD, fingerprints
 from src.storage.files import load, save
 from tests.tools import Result, call, call_well, tree
 
 # Of all classes, so that its backbone is pre-trained on the images outside of its subsets.
-DIGITS10 = Task("digits10", None, tuple(range(10)), (3,), 5, 5, (1, 28, 28), one_pool=True)
+DIGITS10 = replace(
+    TASKS["digits3"],
+    name="digits10",
+    classes=tuple(range(10)),
+    n_per_class=(3,),
+    n_test_per_class=5,
+    hyperparameters={"epochs": 5},
+)
 DIGITS345 = replace(DIGITS10, name="digits345", classes=(3, 4, 5))
 
 

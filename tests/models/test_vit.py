@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +30,7 @@ from src.data.samples import Samples
 from src.ensemble import memory
 from src.ensemble.draws import Draw
 from src.ensemble.members import Params, PerSampleLoss, trainable
-from src.ensemble.training import AdamSettings
+from src.ensemble.optimizer import OptimizerSettings
 from src.errors import UserError
 from src.models.backbones import Backbone, load_backbone
 from src.models.vit import LoraViT, query_and_value
@@ -38,11 +40,14 @@ from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import Hessian, flatten
 from src.tda.influence import influence
 from src.tda.loo import NOTHING, leave_one_out, retrain
-from src.tda.solvers import ConjugateGradient, Lissa
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.lissa import Lissa
 from tests import reference
+from tests.conftest import committed_indices
 from tests.tools import TOLERANCE, call, call_well, relative_error, run_script
 
 EXPERIMENT = "vit_digits3_10pc"
+LISSA_SCALE = 50.0
 SEED = 446
 
 
@@ -136,7 +141,7 @@ class VitCase:
 
     def build(self) -> nn.Module:
         """Return a freshly drawn model of src."""
-        return LoraViT(self.backbone, rank=4, alpha=4, dropout=0.1).to(self.dtype)
+        return LoraViT(self.backbone, 10, rank=4, alpha=4, dropout=0.1).to(self.dtype)
 
     def loss(self, *, together: bool = False) -> PerSampleLoss:
         """Return the per-sample loss."""
@@ -147,9 +152,9 @@ class VitCase:
         return Draw(SEED, SEED).start(self.build)
 
     @property
-    def adam(self) -> AdamSettings:
+    def optimizer(self) -> OptimizerSettings:
         """The optimiser's settings: 3 batches an epoch."""
-        return AdamSettings(1e-3, 5e-3, decay_steps=3 * self.n_epochs)
+        return OptimizerSettings(1e-3, 5e-3, decay_steps=3 * self.n_epochs)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -190,6 +195,40 @@ class VitCase:
     def checkpoints(self) -> list[Params]:
         """Their trainable parameters."""
         return [trainable(model) for model in self.models]
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """The naive losses (C, n_test) of the plain models."""
+        return torch.stack([self.losses_of(model) for model in self.models])
+
+    def losses_of(self, model: nn.Module) -> Tensor:
+        """Return the naive losses (n_test,) of a model."""
+        return torch.stack(
+            [reference.sample_loss(model, self.data[1], z).detach() for z in range(self.n_test)]
+        )
+
+    @functools.cache  # noqa: B019  of the module's few cases
+    def losses_without(self, left_out: int | None) -> Tensor:
+        """Return the naive losses (C, n_test) of plain models that one sample was left out of."""
+        return torch.stack([self.losses_of(model) for model in self.naive_training(left_out)])
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """The naive scores (C, n_train, n_test) of an additional step."""
+        return torch.stack(
+            [self.matrix(reference.ats(model, *self.data, self.pairs)) for model in self.models]
+        )
+
+    @cached_property
+    def influences(self) -> list[Tensor]:
+        """The naive scores by LiSSA, (n_train, n_test) and with the two sets exchanged."""
+        found = []
+        for data in (self.data, self.data[::-1]):
+            shape = [len(labels) for _, labels in data]
+            pairs = [(j, z) for j in range(shape[0]) for z in range(shape[1])]
+            scores = reference.influence_lissa(self.models[1], *data, pairs, scale=LISSA_SCALE)
+            found.append(scores.reshape(shape))
+        return found
 
     def __str__(self) -> str:
         """Return the name of the case in a report."""
@@ -244,7 +283,7 @@ def test_draw_is_that_of_plain_peft(vit: VitCase) -> None:
 
 
 def test_only_adapters_and_head_are_trainable_and_the_backbone_is_shared(vit: VitCase) -> None:
-    models = [LoraViT(vit.backbone, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
+    models = [LoraViT(vit.backbone, 10, rank=4, alpha=4, dropout=0.1) for _ in range(2)]
     assert len(trainable(models[0])) == 2 * 2 * 2 + 2
     frozen = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in models]
     assert {p.data_ptr() for p in vit.backbone.model.base_model.parameters()} <= frozen[0]
@@ -266,7 +305,7 @@ def test_leave_one_out_equals_naive_training_with_dropout(
                 left_out,
                 train,
                 test,
-                adam=vit.adam,
+                optimizer=vit.optimizer,
                 batch_size=vit.batch_size,
                 n_epochs=vit.n_epochs,
                 chunk_size=chunk_size,
@@ -275,20 +314,8 @@ def test_leave_one_out_equals_naive_training_with_dropout(
         1,
     )
 
-    def losses(model: nn.Module) -> Tensor:
-        return torch.stack(
-            [reference.sample_loss(model, vit.data[1], z).detach() for z in range(vit.n_test)]
-        )
-
-    base = [losses(model) for model in vit.models]
-    expected = torch.stack(
-        [
-            torch.stack([losses(m) - b for m, b in zip(vit.naive_training(j), base, strict=True)])
-            for j in left_out
-        ],
-        1,
-    )
-    scale = torch.stack(base).abs().max()  # differences of losses carry the losses' rounding
+    expected = torch.stack([vit.losses_without(j) - vit.losses for j in left_out], 1)
+    scale = vit.losses.abs().max()  # differences of losses carry the losses' rounding
     tolerance = TOLERANCE[vit.dtype] * scale
     assert (found - expected).abs().max() < tolerance
     assert expected[:, :-1].abs().max() > 1e-3
@@ -311,13 +338,10 @@ def test_additional_step(vit: VitCase, chunk_size: int, together: bool) -> None:
         vit.loss(together=together),
         vit.checkpoints,
         *vit.samples,
-        adam=AdamSettings(1e-3, 5e-3),
+        optimizer=OptimizerSettings(1e-3, 5e-3),
         chunk_size=chunk_size,
     )
-    expected = torch.stack(
-        [vit.matrix(reference.ats(model, *vit.data, vit.pairs)) for model in vit.models]
-    )
-    assert relative_error(torch.cat([*chunks], 1), expected) < TOLERANCE[vit.dtype]
+    assert relative_error(torch.cat([*chunks], 1), vit.steps) < TOLERANCE[vit.dtype]
 
 
 def test_per_sample_gradients(vit: VitCase) -> None:
@@ -340,13 +364,10 @@ def test_gradient_similarity(vit: VitCase, chunk_size: int) -> None:
 
 def test_influence_by_lissa(vit: VitCase, chunk_size: int) -> None:
     """A scale at which the Hessian has an effect, on both sides of the pair matrix."""
-    solver = Lissa(scale=50.0)
-    train, test = vit.samples
-    for sides, data in (((train, test), vit.data), ((test, train), vit.data[::-1])):
+    solver = Lissa(scale=LISSA_SCALE)
+    for sides, expected in zip((vit.samples, vit.samples[::-1]), vit.influences, strict=True):
         found, _ = influence(vit.loss(), vit.checkpoints[1], *sides, solver, chunk_size=chunk_size)
-        pairs = [(j, z) for j in range(len(sides[0])) for z in range(len(sides[1]))]
-        expected = reference.influence_lissa(vit.models[1], *data, pairs, scale=50.0)
-        assert relative_error(found, expected.reshape(found.shape)) < TOLERANCE[vit.dtype]
+        assert relative_error(found, expected) < TOLERANCE[vit.dtype]
 
 
 def test_influence_by_conjugate_gradient() -> None:
@@ -469,7 +490,7 @@ def test_leave_one_out_after_running_out_of_memory(monkeypatch: pytest.MonkeyPat
                     retrain(vit.start, vit.kept_epochs),
                     [0, 1, 2, 3],
                     *vit.samples,
-                    adam=vit.adam,
+                    optimizer=vit.optimizer,
                     batch_size=vit.batch_size,
                     n_epochs=vit.n_epochs,
                     chunk_size=chunk_size,
@@ -545,10 +566,28 @@ def finetune(root: Path, backbone: object, *options: object) -> str:
 
 @pytest.fixture(scope="module")
 def vit_root(tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path) -> Path:
-    """A root with one fine-tuned seed. Not to be written to."""
+    """A root with one fine-tuned seed and 30 test samples. Not to be written to."""
     root = tmp_path_factory.mktemp("vit")
+    indices = root / "data" / "subset_indices" / "digits3" / "test.txt"
+    indices.parent.mkdir(parents=True)
+    some = (committed_indices("digits3") / indices.name).read_text().splitlines()[::10]
+    indices.write_text("\n".join(some))
     call_well("run_subset_generation", "--root", root, "--task", "digits3")
     finetune(root, backbone_folder)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cropped_root(
+    tmp_path_factory: pytest.TempPathFactory, vit_root: Path, backbone_folder: Path
+) -> Path:
+    """A root with one seed fine-tuned on random crops, once refused. Not to be written to."""
+    root = shutil.copytree(vit_root, tmp_path_factory.mktemp("cropped") / "root")
+    arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
+    options = ("--backbone", backbone_folder, "--random_crop")
+    refused = call("run_vit_finetuning", *arguments, *options)
+    refused.check_refused("random_crop is False, now True", "--overwrite")
+    finetune(root, backbone_folder, "--random_crop", "--overwrite")
     return root
 
 
@@ -585,7 +624,7 @@ def test_every_method_by_its_script_without_naming_the_backbone(
     for method in methods.split():
         path = root / "tda_scores" / EXPERIMENT / method / f"{SEED}.pt"
         content = torch.load(path, weights_only=True)
-        assert content["scores"].shape == (5, 30, 300)
+        assert content["scores"].shape == (5, 30, 30)
         assert content["scores"].isfinite().all()
         assert content["scores"].std() > 0
         assert len(content["settings"]["backbone_weights"]) == 64
@@ -593,14 +632,12 @@ def test_every_method_by_its_script_without_naming_the_backbone(
 
 
 def test_random_crop_is_recorded_and_used(
-    vit_root: Path, backbone_folder: Path, copy_of: object
+    cropped_root: Path, copy_of: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = copy_of(vit_root)
+    root = copy_of(cropped_root)
     arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
-    options = ("--backbone", backbone_folder, "--random_crop")
-    refused = call("run_vit_finetuning", *arguments, *options)
-    refused.check_refused("random_crop is False, now True", "--overwrite")
-    finetune(root, backbone_folder, "--random_crop", "--overwrite")
+    # No later process could go on with the stream of crops.
+    monkeypatch.setattr("src.tda.scoring.PartialFile", None)
     call_well("run_gd_and_gc", *arguments)
     path = root / "tda_scores" / EXPERIMENT / "gd" / f"{SEED}.pt"
     first = torch.load(path, weights_only=True)
@@ -612,24 +649,21 @@ def test_random_crop_is_recorded_and_used(
     assert relative_error(other_crops, first["scores"]) > 1e-3
 
 
-def test_random_crop_training_equals_its_retraining(
-    vit_root: Path, backbone_folder: Path, copy_of: object
-) -> None:
+def test_random_crop_training_equals_its_retraining(cropped_root: Path) -> None:
     """Evaluating in between must not move the crops and masks of the training."""
-    root = copy_of(vit_root)
-    finetune(root, backbone_folder, "--random_crop", "--overwrite")
-    from src.ensemble.checkpoints import Setup, as_trained, train
+    from src.ensemble.checkpoint_files import as_trained
+    from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.evaluation import evaluate
     from src.ensemble.members import stack
+    from src.ensemble.setup import Setup
     from src.experiments import Paths, parse_experiment
 
-    paths = Paths(root)
+    paths = Paths(cropped_root)
     experiment = as_trained(parse_experiment(EXPERIMENT), paths, SEED, 0)
     setup = Setup.load(experiment, paths, torch.device("cpu"))
-    states = train(setup.loss, setup.start(SEED), setup.train, setup.adam, 32, 15)
-    for state in states:  # noqa: B007
+    for state in setup.training(SEED):  # noqa: B007
         evaluate(setup.loss, stack([state.params]), setup.test)
-    saved = setup.load_checkpoints(SEED, 0)[-1]
+    saved = Checkpoints(setup, paths).load(SEED, 0)[-1]
     assert relative_error(flatten(stack([state.params])), flatten(stack([saved]))) < 1e-4
 
 
@@ -708,10 +742,11 @@ def test_wrong_arguments(vit_root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_tiny_backbone(vit_root: Path, copy_of: object) -> None:
+def test_tiny_backbone(tmp_path: Path) -> None:
     """Pre-trained on classes that the task does not use, once; LoRA on it learns the task."""
-    root = copy_of(vit_root)
-    out = finetune(root, "tiny", "--overwrite")
+    root = tmp_path
+    call_well("run_subset_generation", "--root", root, "--task", "digits3")
+    out = finetune(root, "tiny")
     assert "accuracy" in out.splitlines()[0]
     held_out, fine_tuned = (float(line.split("%")[-2].split()[-1]) for line in out.splitlines())
     assert held_out > 85

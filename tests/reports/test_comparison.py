@@ -8,8 +8,9 @@ import torch
 from src.analysis.stats import pvalues
 from src.ensemble.draws import load_seeds
 from src.experiments import METHODS, Paths, parse_experiment
-from src.reports.comparison import report_correlation_comparison, report_pvalue_comparison
-from src.reports.page import Report
+from src.reports.comparison.correlations import report_correlation_comparison
+from src.reports.comparison.pvalues import report_pvalue_comparison
+from src.reports.report import Report
 from src.reports.scores import load_scores
 from src.storage.files import load, save
 from tests.tools import call_well, save_images, score_content
@@ -68,7 +69,7 @@ def samples(root, name, method):
 def key(name):
     experiment = parse_experiment(name)
     randomness = experiment.randomness or "both"
-    return experiment.task.name, experiment.model, experiment.n_per_class, randomness
+    return experiment.task.name, experiment.model.name, experiment.n_per_class, randomness
 
 
 def test_a_row_for_each_experiment_with_both_tests(root):

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from src.errors import UserError
-from src.reports import page as report
-from src.reports.page import Report, check_output
+from src.reports import report as report_module
+from src.reports.parts import check_output
+from src.reports.report import Report
 from tests.tools import contrast, luminance
 
 TITLE = "cnn2_digits3_10pc"
@@ -218,7 +219,10 @@ def test_damaged_part_is_left_out_with_a_note(tmp_path):
 
 
 def test_scripts_that_close_at_the_same_time_lose_no_part(tmp_path, monkeypatch):
-    render, others = report._render, [lambda: filled(tmp_path, "correlations", "Correlations")]
+    render, others = (
+        report_module.render,
+        [lambda: filled(tmp_path, "correlations", "Correlations")],
+    )
 
     def slow_render(*arguments):
         html = render(*arguments)
@@ -226,7 +230,7 @@ def test_scripts_that_close_at_the_same_time_lose_no_part(tmp_path, monkeypatch)
             others.pop()()
         return html
 
-    monkeypatch.setattr(report, "_render", slow_render)
+    monkeypatch.setattr(report_module, "render", slow_render)
     filled(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "Means of pvalues</h3>" in page
@@ -318,7 +322,7 @@ def test_page_asks_the_network_for_nothing(tmp_path):
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium: one on PATH, or playwright's own."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (req.txt)")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (tests/req.txt)")
     names = ("chromium", "google-chrome", "chromium-browser")
     found = next((path for path in map(shutil.which, names) if path), None)
     with api.sync_playwright() as playwright:

@@ -7,16 +7,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import HELPFUL_SIGN, METHODS, Paths, parse_experiment
 from src.plots.style import METHOD_LABELS, pvalue_text
-from src.reports import pvalues as pvalue_reports
-from src.reports.comparison import report_correlation_comparison, report_pvalue_comparison
+from src.reports import pairs as sheets
+from src.reports.comparison.correlations import report_correlation_comparison
+from src.reports.comparison.pvalues import report_pvalue_comparison
 from src.reports.correlations import report_agreement, report_correlations
-from src.reports.pvalues import report_draws, report_pairs, report_pvalues
+from src.reports.pairs import report_pairs
+from src.reports.pvalues import pvalue_tables, report_pvalues
 from src.reports.reading import decimals, percent
-from src.reports.scores import ExperimentScores, load_images
+from src.reports.scores import load_images
+from src.reports.variance import report_draws
 from tests.tools import noise_digest, save_images
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -193,13 +197,17 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
     assert of(halves, decimals) in report.reading("figure", "stability")
 
     if n_methods > 1 and shape == (4, 6):  # the sheets take long; one of each kind is enough
-        monkeypatch.setattr(pvalue_reports, "pair_sheet", lambda *_: plt.figure())
-    _, _, p = pvalue_reports.pvalue_tables(scores, "ttest", 0.05)
-    report_pairs(report, scores, p, load_images(paths, scores), paths, 0.05, 100, "")
+        monkeypatch.setattr(sheets, "pair_sheet", lambda *_: plt.figure())
+    _, _, p = pvalue_tables(scores, "ttest", 0.05)
+
+    def predict(*_: set[int]) -> dict:
+        raise UserError("there are no checkpoints")
+
+    report_pairs(report, scores, p, load_images(paths, scores), predict, 0.05, 100, "")
     report.check_words(n_draws)
     for method, samples in scores.samples().items():
         reading = report.reading("figure", f"{method}_pairs")
-        sides = pvalue_reports._sides(p[method])
+        sides = sheets._sides(p[method])
         for name, pairs in zip(("Left", "Right"), sides.values(), strict=True):
             either = sum(samples[:, i, j].min() < 0 < samples[:, i, j].max() for i, j in pairs)
             own = re.search(
@@ -258,7 +266,14 @@ COMPARED = [
 
 @pytest.mark.parametrize(
     ("numbers", "methods", "kind"),
-    [pytest.param(*c, id=f"{c[0]}-{len(c[1][0])}-{len(c[1][1])}-{c[2]}") for c in COMPARED],
+    [
+        pytest.param(
+            *case,
+            id=f"{case[0]}-{len(case[1][0])}-{len(case[1][1])}-{case[2]}",
+            marks=[pytest.mark.slow] if case[0] != (3, 3, 3) and case[2] in SELDOM else [],
+        )
+        for case in COMPARED
+    ],
 )
 def test_readings_of_comparisons(numbers, methods, kind):
     names = (*FAMILY, *SOURCES)

@@ -6,15 +6,14 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-import run_correlations
-import run_pvalues
 from src.analysis.stats import pvalues
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import METHODS, Paths, parse_experiment
-from src.reports.scores import load_scores, pvalue_tables
+from src.reports.pvalues import pvalue_tables
+from src.reports.scores import load_scores
 from src.storage.files import load, save
-from tests.tools import save_images, score_content
+from tests.tools import call, call_well, save_images, score_content
 
 EXPERIMENT = parse_experiment("cnn2_digits3_10pc")
 N_TRAIN, N_TEST = 6, 8
@@ -27,26 +26,37 @@ def score_file(method, seed, **changes):
     return score_content(EXPERIMENT.name, method, seed, pair + noise) | changes
 
 
-@pytest.fixture
-def root(tmp_path):
+def new_root(folder):
     """A root folder with scores of all methods and seeds, and images of the pairs."""
-    paths = Paths(tmp_path)
+    paths = Paths(folder)
     for seed in load_seeds():
         for method in METHODS:
             save(paths.scores(EXPERIMENT, method, seed), score_file(method, seed))
     save_images(paths, "train_10pc", N_TRAIN)
     save_images(paths, "test", N_TEST)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path):
+    return new_root(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The folder of the page that both scripts wrote, and what each of them printed."""
+    root = new_root(tmp_path_factory.mktemp("page"))
+    arguments = ("--root", root, "--experiment", EXPERIMENT.name)
+    printed = {
+        "correlations": call_well("run_correlations", *arguments),
+        "ttest": call_well("run_pvalues", *arguments, "--test_index", 103),
+        "snr": call_well("run_pvalues", *arguments, "--test", "snr"),
+    }
+    return Paths(root).results(EXPERIMENT), printed
 
 
 def scores_path(root, method, seed_id):
     return Paths(root).scores(EXPERIMENT, method, load_seeds()[seed_id])
-
-
-def run_script(script, monkeypatch, root, *arguments):
-    command = [f"{script.__name__}.py", "--root", str(root), "--experiment", EXPERIMENT.name]
-    monkeypatch.setattr("sys.argv", [*command, *arguments])
-    script.main()
 
 
 def test_load_scores_stacks_seeds_in_order(root):
@@ -146,9 +156,8 @@ def expected_at_all_checkpoints(scores, method):
 
 
 @pytest.mark.parametrize("test", ["ttest", "snr"])
-def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
-    run_script(run_pvalues, monkeypatch, root, "--test", test)
-    folder = Paths(root).results(EXPERIMENT)
+def test_run_pvalues_writes_tables_and_figures(page, test):
+    folder, printed = page
     suffix = "" if test == "ttest" else "_snr"
     table = pd.read_csv(folder / f"mean_pvalues{suffix}.csv", index_col="checkpoints")
     assert list(table.columns) == ["draws", *METHODS]
@@ -168,9 +177,8 @@ def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
     ):
         for ending in ("pdf", "png"):
             assert (folder / "figures" / f"{name}{suffix}.{ending}").stat().st_size > 1000
-    output = capsys.readouterr().out
-    assert "mean p-value" in output
-    assert "pairs are shown without predictions" in output  # no checkpoints here
+    assert "mean p-value" in printed[test]
+    assert "pairs are shown without predictions" in printed[test]  # no checkpoints here
     limits = pd.read_csv(folder / f"mean_pvalue_intervals{suffix}.csv", index_col="checkpoints")
     assert (limits["loo, low"] < table["loo"]).all()
     assert (limits["loo, high"] > table["loo"]).all()
@@ -179,29 +187,30 @@ def test_run_pvalues_writes_tables_and_figures(root, monkeypatch, capsys, test):
         assert (fractions["benjamini_hochberg"] <= fractions["significant"]).all()
     else:  # no p-values, and no tests that need them
         assert list(fractions.columns) == ["pairs", "draws", "expected_of_noise", "below_alpha"]
-    page = (folder / "index.html").read_text()
-    assert "pure noise would give" in page
-    assert ("Seeds for 80% power" in page) == (test == "ttest")
-    assert "torch 2 (cpu)" in page
-    assert "learning_rate 0.001" in page
+    html = (folder / "index.html").read_text()
+    part = html.split(f'<section aria-labelledby="pvalues{suffix}">')[1].split("</section>")[0]
+    assert "pure noise would give" in part
+    assert ("Seeds for 80% power" in part) == (test == "ttest")
+    assert "torch 2 (cpu)" in html
+    assert "learning_rate 0.001" in html
 
 
-def test_run_pvalues_draws_the_influences_on_a_test_sample(root, monkeypatch):
-    run_script(run_pvalues, monkeypatch, root, "--test_index", "103")
-    folder = Paths(root).results(EXPERIMENT)
+def test_run_pvalues_draws_the_influences_on_a_test_sample(page):
+    folder, _ = page
     assert (folder / "figures" / "influences_103.png").stat().st_size > 1000
     assert "Proponents and opponents of test sample 103" in (folder / "index.html").read_text()
 
 
-def test_a_test_index_that_is_not_in_the_subset(root, monkeypatch):
-    with pytest.raises(UserError, match="test sample 7 is not in the test subset of digits3"):
-        run_script(run_pvalues, monkeypatch, root, "--test_index", "7")
+def test_a_test_index_that_is_not_in_the_subset(root):
+    result = call(
+        *("run_pvalues", "--root", root, "--experiment", EXPERIMENT.name, "--test_index", 7)
+    )
+    result.check_refused("test sample 7 is not in the test subset of digits3")
     assert not Paths(root).results(EXPERIMENT).exists()
 
 
-def test_run_correlations_writes_table_and_figure(root, monkeypatch, capsys):
-    run_script(run_correlations, monkeypatch, root)
-    folder = Paths(root).results(EXPERIMENT)
+def test_run_correlations_writes_table_and_figure(page):
+    folder, printed = page
     table = pd.read_csv(folder / "correlations.csv")
     assert len(table) == 3 * 2 * 10
     assert set(table.statistic) == {"mean", "std", "pvalue"}
@@ -228,26 +237,27 @@ def test_run_correlations_writes_table_and_figure(root, monkeypatch, capsys):
         "agreement_of_seeds",
     ):
         assert (folder / "figures" / f"{name}.pdf").stat().st_size > 1000
-    assert "spearman of std" in capsys.readouterr().out
+    assert "spearman of std" in printed["correlations"]
 
 
-@pytest.mark.parametrize("script", [run_pvalues, run_correlations])
-def test_nothing_is_written_when_one_of_several_experiments_lacks_scores(root, monkeypatch, script):
-    with pytest.raises(UserError, match="scores of cnn3_digits3_10pc are missing"):
-        run_script(script, monkeypatch, root, "cnn3_digits3_10pc")
+@pytest.mark.parametrize("script", ["run_pvalues", "run_correlations"])
+def test_nothing_is_written_when_one_of_several_experiments_lacks_scores(root, script):
+    result = call(script, "--root", root, "--experiment", EXPERIMENT.name, "cnn3_digits3_10pc")
+    result.check_refused("scores of cnn3_digits3_10pc are missing")
     assert not (root / "results").exists()
 
 
-def test_both_scripts_share_a_page(root, monkeypatch):
-    for script in (run_correlations, run_pvalues):
-        run_script(script, monkeypatch, root)
-    page = (Paths(root).results(EXPERIMENT) / "index.html").read_text()
-    assert 0 < page.index("Reliability of the scores") < page.index("Agreement between methods")
+def test_both_scripts_share_a_page(page):
+    html = (page[0] / "index.html").read_text()
+    assert 0 < html.index("Reliability of the scores") < html.index("Agreement between methods")
 
 
-def test_scripts_do_with_a_method_missing(root, monkeypatch, capsys):
-    for seed_id in range(10):
-        scores_path(root, "loo", seed_id).unlink()
-    for script in (run_pvalues, run_correlations):
-        run_script(script, monkeypatch, root, "--allow_missing")
-    assert "loo" not in capsys.readouterr().out.replace("loo_pairs", "")
+def test_scripts_do_with_methods_missing(root):
+    for method in ("loo", "if", "gc"):
+        for seed_id in range(10):
+            scores_path(root, method, seed_id).unlink()
+    for script in ("run_pvalues", "run_correlations"):
+        arguments = ("--root", root, "--experiment", EXPERIMENT.name, "--allow_missing")
+        out = call_well(script, *arguments).replace(str(root), "")
+        assert "ats" in out
+        assert "loo" not in out

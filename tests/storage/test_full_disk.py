@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from src.experiments import Paths, parse_experiment
+from src.ensemble.draws import load_seeds
+from src.experiments import METHODS, Paths, parse_experiment
 from src.storage import files
 from src.storage.files import load, save
 from tests.conftest import DIGITS
-from tests.tools import call, call_well, tree
+from tests.tools import call, call_well, save_images, score_content, tree
 
 EXPERIMENT = parse_experiment(DIGITS)
 MOST_WRITES = 20
+N_TRAIN, N_TEST = 4, 6
 
 
 class FailingDisk:
@@ -48,11 +51,18 @@ class FailingDisk:
         raise AssertionError("a script with that many writes?")
 
 
-def scores_of_two_seeds(root: Path) -> None:
-    """Put scores in place for a second seed: seed 0's, said to be its."""
-    for method in ("loo", "ats", "if", "gd", "gc"):
-        first, second = (Paths(root).scores(EXPERIMENT, method, s) for s in (446, 724))
-        save(second, {**load(first, ""), "seed": 724})
+def root_of_scores(root: Path) -> Path:
+    """Return a root with few scores of all methods by two seeds, and images of their samples."""
+    paths = Paths(root)
+    for method in METHODS:
+        for seed in load_seeds()[:2]:
+            scores = torch.randn(5, N_TRAIN, N_TEST)
+            save(
+                paths.scores(EXPERIMENT, method, seed), score_content(DIGITS, method, seed, scores)
+            )
+    save_images(paths, "train_10pc", N_TRAIN)
+    save_images(paths, "test", N_TEST)
+    return root
 
 
 def remove(root: Path, folder: str) -> None:
@@ -78,6 +88,7 @@ WRITERS = [
 def test_every_write_of_every_script(
     digits_root: Path,
     copy_of: Callable[[Path], Path],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     script: str,
     arguments: tuple,
@@ -86,13 +97,13 @@ def test_every_write_of_every_script(
 ):
     if code == errno.EACCES and script in ("run_pvalues", "run_ats", "run_correlations"):
         pytest.skip("the same path through the code as for a full disk")
-    root = copy_of(digits_root)
     if folder == "results":
-        scores_of_two_seeds(root)
+        root = root_of_scores(tmp_path)
         # Drawing is what takes the time, and is not what is tested.
-        monkeypatch.setattr("src.reports.page.save_figure", lambda *_: [])
-        monkeypatch.setattr("src.reports.pvalues.pair_sheet", lambda *_: Figure())
+        monkeypatch.setattr("src.reports.report.save_figure", lambda *_: [])
+        monkeypatch.setattr("src.reports.pairs.pair_sheet", lambda *_: Figure())
     else:
+        root = copy_of(digits_root)
         remove(root, folder)
     disk = FailingDisk(monkeypatch, code)
     before, n_failed = tree(root), 0

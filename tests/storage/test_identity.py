@@ -367,11 +367,11 @@ def test_partial_scores(trained: Paths, spoil: Callable[[dict], dict], says: str
 
 def test_the_advice_has_the_options_that_were_given(trained: Paths) -> None:
     arguments = ("--root", trained.root, "--experiment", DIGITS, "--seed_id", 0)
-    result = call("run_if", *arguments, "--solver", "cg", "--max_iterations", 1)
-    result.check_refused("solver is lissa, now cg")
+    result = call("run_if", *arguments, "--damp", 0.1, "--scale", 2e4)
+    result.check_refused("damp is 0.005, now 0.1")
     follow(result)
     settings = load(trained.scores(EXPERIMENT, "if", SEEDS[0]), "")["settings"]
-    assert (settings["solver"], settings["max_iterations"]) == ("cg", 1)
+    assert (settings["damp"], settings["scale"]) == (0.1, 2e4)
 
 
 def test_commands_name_the_root_where_it_is_not_the_repository(

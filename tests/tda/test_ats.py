@@ -17,7 +17,12 @@ def scores_of(case: Case, *, chunk_size: int, together: bool = False) -> torch.T
     loss.model.train()  # the step is taken in eval mode all the same
     chunks = list(
         additional_step(
-            loss, case.checkpoints, case.train, case.test, adam=case.adam, chunk_size=chunk_size
+            loss,
+            case.checkpoints,
+            case.train,
+            case.test,
+            optimizer=case.optimizer,
+            chunk_size=chunk_size,
         )
     )
     assert max(chunk.shape[1] for chunk in chunks) <= chunk_size
@@ -65,6 +70,11 @@ def test_checkpoints_are_left_as_they_were():
 def test_a_step_on_the_test_sample_itself_lowers_its_loss():
     case = Case(6, 6)
     chunks = additional_step(
-        case.loss(), case.checkpoints, case.train, case.train, adam=case.adam, chunk_size=6
+        case.loss(),
+        case.checkpoints,
+        case.train,
+        case.train,
+        optimizer=case.optimizer,
+        chunk_size=6,
     )
     assert (next(chunks).diagonal(dim1=1, dim2=2) < 0).all()

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from src.ensemble.members import PerSampleLoss, trainable
 from src.tda.influence import influence
-from src.tda.solvers import ConjugateGradient, Exact, Lissa, Solver
+from src.tda.solvers import Solver
+from src.tda.solvers.conjugate_gradient import ConjugateGradient
+from src.tda.solvers.exact import Exact
+from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.conftest import Case
 from tests.tools import TOLERANCE, relative_error, samples

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from src.ensemble.members import PerSampleLoss, trainable
+from src.kernels.library import are_there, without_kernels
 from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import flatten, unflatten
+from src.tda.layers import convolution
 from src.tda.layers.parts import OuterProducts
 from src.tda.layers.rules import rule_of
 from src.tda.ways import way_for
@@ -157,6 +159,29 @@ def test_only_the_weight_or_only_the_bias_is_trainable(kind: str):
             continue
         getattr(model.layer, frozen).requires_grad_(False)
         check(model, data, torch.float64)
+
+
+@pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
+@DTYPES
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("padding", [0, 2, (1, 2), "same"])
+def test_convolutions_that_are_pooled(
+    monkeypatch: pytest.MonkeyPatch, padding: object, padding_mode: str, dtype: torch.dtype
+):
+    """Padded ones, too, by the kernel of max-pooled maps: as by patches, and as by a loop."""
+    layer = nn.Conv2d(16, 32, 3, padding=padding, padding_mode=padding_mode)
+    pooled = nn.Sequential(layer, nn.GELU(), nn.MaxPool2d(2))
+    data = data_of((16, 9, 8), 5, dtype)
+    model = Reduce(pooled.to(dtype), data[0].to(dtype)).to(dtype)
+    by_kernel = per_sample_gradients(PerSampleLoss(model), trainable(model), *data).stack()
+    with without_kernels():
+        by_patches = per_sample_gradients(PerSampleLoss(model), trainable(model), *data).stack()
+    for name, expected in by_patches.items():
+        assert relative_error(by_kernel[name], expected) < TOLERANCE[dtype]
+    patches: list[None] = []
+    monkeypatch.setattr(convolution, "_by_patches", lambda *_: patches.append(None))
+    check(model, data, dtype)
+    assert not patches
 
 
 @pytest.mark.parametrize("layer", WITHOUT_PARAMETERS, ids=lambda layer: type(layer).__name__)

@@ -13,8 +13,10 @@ from torch import Tensor
 from src.errors import DivergedError, UserError
 from src.experiments import Paths, parse_experiment
 from src.storage.files import load, save_together
-from src.tda import scores
-from src.tda.scores import Draws, Pieces, collect, each_checkpoint
+from src.tda import estimator, scoring
+from src.tda import pieces as partial_files
+from src.tda.estimator import Draws, collect, each_checkpoint
+from src.tda.pieces import PartialFile, Pieces
 from tests.conftest import DIGITS
 from tests.tools import call, call_well, tree
 
@@ -24,13 +26,13 @@ SETTINGS = {"solver": "lissa"}
 ITEMS = [*range(7)]
 
 
-def pieces(path: Path, *, overwrite: bool = False, **settings: object) -> Pieces:
+def pieces(path: Path, *, overwrite: bool = False, **settings: object) -> PartialFile:
     settings = {**SETTINGS, **settings}
-    return Pieces(path, IDENTITY, settings, make="make it", overwrite=overwrite)
+    return PartialFile(path, IDENTITY, settings, make="make it", overwrite=overwrite)
 
 
-def draws(held: Pieces, *, random_crop: bool = False) -> Draws:
-    experiment = SimpleNamespace(random_crop=random_crop, kept_epochs=range(10, 15))
+def draws(held: Pieces) -> Draws:
+    experiment = SimpleNamespace(kept_epochs=range(10, 15))
     return Draws(SimpleNamespace(experiment=experiment), 446, [{}] * 5, held)
 
 
@@ -106,13 +108,13 @@ def test_a_damaged_file_is_refused(path: Path):
     assert pieces(path, overwrite=True).done == []
 
 
-def test_random_crops_start_anew(tmp_path: Path):
-    path = tmp_path / "446.partial.pt"
+def test_pieces_in_memory_need_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    held = Pieces()
     with pytest.raises(KeyboardInterrupt):
-        collect(
-            draws(pieces(path), random_crop=True), ITEMS, lambda i: in_twos(i, stop_before=5), ""
-        )
-    assert not path.exists()
+        collect(draws(held), ITEMS, lambda items: in_twos(items, stop_before=5), "")
+    assert torch.equal(collect(draws(held), ITEMS, in_twos, ""), scored(ITEMS))
+    assert not list(tmp_path.iterdir())
 
 
 def test_writing_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -123,8 +125,8 @@ def test_writing_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: py
         nonlocal now, n_written
         now, n_written = now + 1, n_written + 1
 
-    monkeypatch.setattr(scores, "save", save)
-    monkeypatch.setattr(scores.time, "monotonic", lambda: now)
+    monkeypatch.setattr(partial_files, "save", save)
+    monkeypatch.setattr(partial_files.time, "monotonic", lambda: now)
     held = pieces(tmp_path / "446.partial.pt")
     for _ in range(200):
         held.add(torch.zeros(1))
@@ -180,14 +182,16 @@ def test_not_finite_scores_of_an_earlier_partial_file_are_not_saved(
     paths = [Paths(root).scores(EXPERIMENT, method, 446) for method in ("gd", "gc")]
     for path in paths:
         path.unlink()
-    monkeypatch.setattr(scores, "require_finite", lambda _: None)
+    monkeypatch.setattr(estimator, "require_finite", lambda _: None)
     monkeypatch.setattr(
         "src.tda.gradient_similarity.gradient_similarity",
         lambda *_, **__: (torch.zeros(30, 300), torch.full((30, 300), torch.nan)),
     )
     with monkeypatch.context() as patch:
-        patch.setattr(Pieces, "add", lambda self, piece: (self.done.append(piece), self.write()))
-        patch.setattr(scores, "_content", None)  # so that it fails after the last piece
+        patch.setattr(
+            PartialFile, "add", lambda self, piece: (self.done.append(piece), self.write())
+        )
+        patch.setattr(scoring, "score_content", None)  # so that it fails after the last piece
         with pytest.raises(TypeError):
             call("run_gd_and_gc", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
     monkeypatch.undo()
@@ -212,15 +216,15 @@ def test_interrupted_scripts(
     final.unlink()
     final.with_name(".446.abcd.tmp.pt").write_text("of a process that was killed")
     arguments = ("--root", root, "--experiment", DIGITS, "--seed_id", 0)
-    add = Pieces.add
+    add = PartialFile.add
 
-    def add_and_stop(self: Pieces, piece: object) -> None:
+    def add_and_stop(self: PartialFile, piece: object) -> None:
         add(self, piece)
         if len(self.done) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pieces, "add", add_and_stop)
+        patch.setattr(PartialFile, "add", add_and_stop)
         result = call(script, *arguments)
     assert result.code == 130, result
     assert [path.name for path in final.parent.iterdir()] == ["446.partial.pt"]

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 from src.ensemble.members import PerSampleLoss, trainable
-from src.ensemble.training import AdamSettings
 from src.errors import UserError
-from src.tda.ats import additional_step
-from src.tda.gradient_similarity import gradient_similarity
 from src.tda.gradients import per_sample_gradients
-from src.tda.influence import influence
-from src.tda.solvers import Exact, Lissa
 from src.tda.ways import way_for
 from tests import reference
 from tests.tda.test_layers import DTYPES, N_CLASSES, check
-from tests.tools import relative_error, samples
 
 WIDTH = 6
 
@@ -201,9 +193,9 @@ def recurrent(kind: type[nn.RNNBase]) -> Net:
     )
 
 
-def transformer() -> Net:
+def transformer(dropout: float = 0.1) -> Net:
     """Return a network with torch's transformer layer."""
-    layer = nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True)
+    layer = nn.TransformerEncoderLayer(WIDTH, 2, 8, dropout, batch_first=True)
     return Net(lambda m, x: m.head(m.layer(x).mean(1)), layer=layer, head=linear(N_CLASSES))
 
 
@@ -438,30 +430,3 @@ def test_a_batch_of_one_does_not_hide_what_the_next_one_shows():
     per_sample_gradients(loss, params, inputs[:1], labels[:1])
     with pytest.raises(UserError, match="depends on the other samples"):
         per_sample_gradients(loss, params, inputs, labels)
-
-
-@pytest.mark.parametrize("name", ["lstm", "transformer", "added in place", "tied embedding"])
-def test_every_method(name: str):
-    """GD, GC, IF by both kinds of solver, and ATS against the naive ones."""
-    build, shape, _ = NETS[name]
-    model = build().double()
-    loss, params = PerSampleLoss(copy.deepcopy(model), together=False), trainable(model)
-    train, test = (data_of(shape, n, torch.float64) for n in (5, 3))
-    pairs = [(j, z) for j in range(5) for z in range(3)]
-
-    def error(found: Tensor, expected: Tensor) -> float:
-        return relative_error(found, expected.unflatten(0, (5, 3)))
-
-    dot, cosine = gradient_similarity(loss, params, samples(train), samples(test), chunk_size=2)
-    assert error(dot, reference.grad_dot(model, train, test, pairs)) < 1e-9
-    assert error(cosine, reference.grad_cos(model, train, test, pairs)) < 1e-9
-    adam = AdamSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
-    steps = additional_step(loss, [params], samples(train), samples(test), adam=adam, chunk_size=2)
-    assert error(torch.cat([*steps], 1)[0], reference.ats(model, train, test, pairs)) < 1e-9
-    for solver, naive in (
-        (Lissa(scale=100.0), lambda *data: reference.influence_lissa(*data, scale=100.0)),
-        (Exact(damp=1.0), lambda *data: reference.influence_exact(*data, damp=1.0)),
-    ):
-        found, _ = influence(loss, params, samples(train), samples(test), solver, chunk_size=2)
-        with sdpa_kernel(SDPBackend.MATH):
-            assert error(found, naive(model, train, test, pairs)) < 1e-9

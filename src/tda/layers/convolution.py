@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.kernels import windows
+from src.kernels.convolution import per_image_weight_gradients
 from src.tda.layers.parts import Formed
 from src.tda.layers.rules import rule
 
@@ -21,6 +21,10 @@ def convolution(
         return None  # one sample without a dimension for the batch
     formed = {}
     if "weight" in wanted:
+        padding = _padding(layer)
+        if any(padding):
+            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+            inputs = F.pad(inputs, padding, mode)
         by_kernel = _of_pooled_maps(layer, inputs, gradient)
         formed["weight"] = _by_patches(layer, inputs, gradient) if by_kernel is None else by_kernel
     if "bias" in wanted:
@@ -28,21 +32,19 @@ def convolution(
     return Formed(formed)
 
 
-def _of_pooled_maps(layer: Convolution, inputs: Tensor, gradient: Tensor) -> Tensor | None:
+def _of_pooled_maps(layer: Convolution, padded: Tensor, gradient: Tensor) -> Tensor | None:
     """Return the gradient of the weight where there is a kernel for it, of maps that are pooled."""
-    options = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    if options != ((1, 1), (0, 0), (1, 1), 1):
+    if (layer.stride, layer.dilation, layer.groups) != ((1, 1), (1, 1), 1):
         return None
-    weight = windows.per_image_weight_gradients(
-        inputs.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), layer.kernel_size
+    weight = per_image_weight_gradients(
+        padded.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), layer.kernel_size
     )  # (N, O, kH, kW, C)
     return None if weight is None else weight.permute(0, 1, 4, 2, 3)
 
 
-def _by_patches(layer: Convolution, inputs: Tensor, gradient: Tensor) -> Tensor:
+def _by_patches(layer: Convolution, padded: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient of the weight (N, O, C / groups, k...) as one matrix product a group."""
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    patches = F.pad(inputs, _padding(layer), mode)
+    patches = padded
     for d, (size, stride, dilation) in enumerate(
         zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
     ):
@@ -52,7 +54,7 @@ def _by_patches(layer: Convolution, inputs: Tensor, gradient: Tensor) -> Tensor:
     patches = patches.permute(0, 1, *kernel, *positions).flatten(2 + n_dims).flatten(1, 1 + n_dims)
     a = patches.unflatten(1, (layer.groups, -1))  # (N, groups, C / groups * k..., positions)
     b = gradient.flatten(2).unflatten(1, (layer.groups, -1))  # (N, groups, O / groups, positions)
-    return (b @ a.mT).reshape(len(inputs), *layer.weight.shape)
+    return (b @ a.mT).reshape(len(padded), *layer.weight.shape)
 
 
 def _padding(layer: Convolution) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from src.kernels.fuse import LAYERS
+from src.kernels.layers import LAYERS
 from src.tda.layers.parts import Part
 
 # Of a layer, the names of its trainable parameters, its input (N, ...) and the gradient (N, ...) of

@@ -35,7 +35,9 @@ def test_names_go_both_ways(name: str, epochs: int):
     assert experiment.name == name
     assert experiment.epochs == epochs
     assert experiment.kept_epochs == tuple(range(epochs - 5, epochs))
-    assert (experiment.learning_rate, experiment.weight_decay) == (1e-3, 5e-3)
+    chosen = experiment.hyperparameters
+    assert (chosen.learning_rate, chosen.weight_decay) == (1e-3, 5e-3)
+    assert (chosen.optimizer, chosen.batch_size) == ("adam", 32)
     assert experiment.batch_size == 32
     assert experiment.training_script == "run_cnn_training.py"
 
@@ -60,16 +62,16 @@ def test_wrong_names_say_what_is_allowed(name: str, says: str):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"name": "my_mnist"}, "task 'my_mnist': a name is of letters"),
-        ({"name": "../mnist3"}, "a name is of letters"),
-        ({"name": ""}, "a name is of letters"),
+        ({"name": "my_mnist"}, "task 'my_mnist': a name holds letters"),
+        ({"name": "../mnist3"}, "a name holds letters"),
+        ({"name": ""}, "a name holds letters"),
         ({"repository": "../mnist"}, "not owner/name"),
-        ({"repository": "/data/mnist"}, "not owner/name"),
+        ({"repository": "/data/mnist"}, "a folder of one's own is given as folder"),
         ({"repository": None}, "bundled digits, which are one_pool"),
-        ({"repository": None, "one_pool": True, "image_shape": (3, 8, 8)}, r"must be in \(1,\)"),
-        ({"epochs": 4}, "epochs is 4, not 5 or more"),
-        ({"epochs": 5.0}, "epochs is 5.0"),
-        ({"classes": ()}, "not different labels from 0 to 9"),
+        ({"repository": None, "one_pool": True, "input_shape": (3, 8, 8)}, r"in \(1,\)"),
+        ({"hyperparameters": {"epochs": 4}}, "epochs is 4, not 5 or more"),
+        ({"hyperparameters": {"epochs": 5.0}}, "epochs is 5.0"),
+        ({"classes": ()}, "not different labels from 0 on"),
         ({"classes": (0, 0, 1)}, "not different labels"),
         ({"classes": (0, 10)}, "not different labels from 0 to 9"),
         ({"classes": (-1, 0)}, "not different labels"),
@@ -77,9 +79,9 @@ def test_wrong_names_say_what_is_allowed(name: str, says: str):
         ({"n_per_class": (10, 10)}, "not different numbers"),
         ({"n_per_class": (0,)}, "not different numbers of at least 1"),
         ({"n_test_per_class": 0}, "not a number of at least 1"),
-        ({"image_shape": (28, 28)}, r"not \(channels, height, width\)"),
-        ({"image_shape": (1, 0, 28)}, r"not \(channels, height, width\)"),
-        ({"image_shape": (4, 28, 28)}, r"must be in \(1, 3\)"),
+        ({"input_shape": (28, 28)}, r"not \(channels, height, width\)"),
+        ({"input_shape": (1, 0, 28)}, "not the numbers that"),
+        ({"input_shape": (4, 28, 28)}, r"in \(1, 3\)"),
         ({"class_names": ("zero", "one")}, "no name for the label 2"),
     ],
 )
@@ -92,12 +94,12 @@ def test_a_wrong_entry_of_the_table_is_one_line(tmp_path: Path):
     """It is met while a script is imported."""
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
     shutil.copy(REPOSITORY / "run_subset_generation.py", tmp_path)
-    table = tmp_path / "src" / "experiments.py"
-    table.write_text(table.read_text().replace('Task("digits3"', 'Task("digits_3"'))
+    table = tmp_path / "src" / "experiments" / "tasks.py"
+    table.write_text(table.read_text().replace('"digits3",', '"digits_3",'))
     command = [sys.executable, str(tmp_path / "run_subset_generation.py"), "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: task 'digits_3': a name is of letters")
+    assert done.stderr.startswith("error: task 'digits_3': a name holds letters")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "data").exists()
 

@@ -1,7 +1,7 @@
-"""GELU and max-pooling over windows of 2x2 by the compiled kernels, as functions of tensors.
+"""Convolutions whose maps become GELU and are max-pooled over windows of 2x2, by the kernels.
 
-Maps are (B, H, W, C), channels last, with H and W even and C a multiple of 32. Convolutions are of
-stride 1 and without padding. Their maps are never in memory, since on a CPU it takes about as long
+Images are (B, H, W, C), channels last; convolutions are of stride 1 and without padding, and their
+maps are of even height and width. These are never in memory, since on a CPU it takes about as long
 to write and read a map as to compute it.
 """
 
@@ -15,70 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
 
-from src.kernels import selected
-from src.kernels.library import are_there, call, pointer
+from src.kernels import pool, selected
+from src.kernels.library import are_for, call, pointer
 
-CHANNELS_AT_ONCE = 32  # or a divisor of it, by processor and type of numbers
 # Convolutions by transformed weights: into how many pieces a kernel of so many rows is cut, and how
 # many channels, times pieces, there may be.
 PIECES = {3: 1, 5: 4}
 TRANSFORMED = 128
 
 
-def are_for(*tensors: Tensor) -> bool:
-    """Say whether there are kernels for some tensors: on a CPU, of one type of floats."""
-    first = tensors[0]
-    return (
-        first.device.type == "cpu"
-        and all(tensor.dtype == first.dtype for tensor in tensors)
-        and are_there(first.dtype)
-    )
-
-
-def have_memory(*tensors: Tensor) -> bool:
-    """Say whether kernels can read tensors, as they cannot in a transformation of torch.func."""
-    try:
-        for tensor in tensors:
-            tensor.data_ptr()
-    except RuntimeError:
-        return False
-    return True
-
-
-def take(channels: int) -> bool:
-    """Say whether kernels take maps of so many channels."""
-    return channels % CHANNELS_AT_ONCE == 0
-
-
-def take_convolution(weight: Tensor) -> bool:
+def take(weight: Tensor) -> bool:
     """Say whether kernels take a convolution's weight (O, C, k, k).
 
     Where the channels do not fill the kernels' blocks, zeros do: half of them at most.
     """
     n_outputs = len(weight)
-    return -n_outputs % CHANNELS_AT_ONCE <= n_outputs
-
-
-def gelu_and_pool(maps: Tensor) -> Tensor:
-    """Return the GELU of maps (B, C, H, W), max-pooled over windows of 2x2.
-
-    H and W are even. The result (B, C, H / 2, W / 2) is in memory channels last.
-    """
-    maps = maps.permute(0, 2, 3, 1)
-    by_kernels = are_for(maps) and take(maps.shape[3])
-    return (pool if by_kernels else pool_by_torch)(maps).permute(0, 3, 1, 2)
-
-
-def pool(maps: Tensor) -> Tensor:
-    """Return GELU of maps (B, H, W, C), max-pooled: (B, H / 2, W / 2, C)."""
-    if not have_memory(maps):
-        return pool_by_torch(maps)
-    if torch.is_grad_enabled() and maps.requires_grad:
-        return F.gelu(_Largest.apply(maps)[0])
-    maps = maps.contiguous()
-    pooled = maps.new_empty(_pooled_shape(maps))
-    call("pool", maps.dtype, pointer(maps), *_windows(pooled), pointer(pooled))
-    return pooled
+    return -n_outputs % pool.CHANNELS_AT_ONCE <= n_outputs
 
 
 def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -93,11 +45,41 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
     """
     n_outputs = len(weight)
-    missing = -n_outputs % CHANNELS_AT_ONCE
+    missing = -n_outputs % pool.CHANNELS_AT_ONCE
     if missing > 0:
         weight, bias = F.pad(weight, (*[0] * 7, missing)), F.pad(bias, (0, missing))
     of_many = _differentiable if torch.is_grad_enabled() else _Pooled.apply
     return of_many(images[None], weight[None], bias[None])[0, ..., :n_outputs]
+
+
+def per_image_weight_gradients(
+    images: Tensor, gradient: Tensor, kernel: tuple[int, int]
+) -> Tensor | None:
+    """Return the gradient of a convolution's weight by each image, from that of its maps.
+
+    Args:
+        images: (B, H, W, C).
+        gradient: Of the maps, (B, H', W', O), as max-pooling leaves it: of each window, one element
+            alone has one, and what fills no window has none.
+        kernel: Rows and columns of the kernel.
+
+    Returns:
+        (B, O, *kernel, C); None: there is no kernel for it, or the gradient is another.
+    """
+    _, height, width, n_outputs = gradient.shape
+    if (
+        not are_for(images, gradient)
+        or not pool.take(n_outputs)
+        or not selected.rows_are_vectors(images.shape[3], kernel[1])
+    ):
+        return None
+    rows, columns = height // 2 * 2, width // 2 * 2
+    if gradient[:, rows:].any() or gradient[:, :, columns:].any():
+        return None
+    found = pool.gather(gradient[:, :rows, :columns])
+    if found is None:
+        return None
+    return selected.weight_gradients(*(x[:, None] for x in (images, *found)), kernel)
 
 
 def _differentiable(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -107,68 +89,6 @@ def _differentiable(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         images.detach(), weight.detach(), row_images, rows, bias
     )
     return F.gelu(elements)
-
-
-def pool_by_torch(maps: Tensor) -> Tensor:
-    """Return the same as `pool`, on any device, by operations that torch can differentiate."""
-    if not torch.is_grad_enabled():
-        return F.max_pool2d(F.gelu(maps).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    # Gradients are those of a window's largest value alone, so only that is kept of each.
-    with torch.no_grad():
-        # torch's fast GELU for the CPU takes only tensors contiguous in the order of dimensions.
-        values = F.gelu(maps.detach()).permute(0, 3, 1, 2)
-        _, largest = F.max_pool2d(values, 2, return_indices=True)  # positions in H * W
-    largest = largest.permute(0, 2, 3, 1)  # (B, H / 2, W / 2, C)
-    kept = maps.flatten(1, 2).gather(1, largest.flatten(1, 2))
-    return F.gelu(kept).unflatten(1, largest.shape[1:3])
-
-
-class _Largest(torch.autograd.Function):
-    """Of each window of maps (B, H, W, C), the element whose GELU is largest, and its position.
-
-    Elements are (B, H / 2, W / 2, C). Positions, of the same shape, are uint8, 0 to 3, row by row.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
-        maps = maps.contiguous()
-        elements, positions = _empty(maps, _pooled_shape(maps))
-        call(
-            "largest",
-            maps.dtype,
-            pointer(maps),
-            *_windows(elements),
-            pointer(elements),
-            pointer(positions),
-        )
-        ctx.mark_non_differentiable(positions)
-        ctx.save_for_backward(positions)
-        return elements, positions
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: None) -> Tensor:
-        (positions,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to differentiate the gradient, too
-            return _scatter_by_torch(gradient, positions)
-        n, height, width, channels = gradient.shape
-        maps = gradient.new_empty(n, 2 * height, 2 * width, channels)
-        gradient = gradient.contiguous()
-        call(
-            "scatter",
-            gradient.dtype,
-            pointer(gradient),
-            pointer(positions),
-            *_windows(gradient),
-            pointer(maps),
-        )
-        return maps
-
-
-def _scatter_by_torch(gradient: Tensor, positions: Tensor) -> Tensor:
-    """Return maps with the gradient of each window at its position, and 0 elsewhere."""
-    a, b, c, d = (gradient * (positions == i) for i in range(4))
-    above, below = torch.stack((a, b), 3), torch.stack((c, d), 3)  # (B, h, w, 2, C)
-    return torch.stack((above, below), 2).flatten(3, 4).flatten(1, 2)
 
 
 class _Pooled(torch.autograd.Function):
@@ -222,7 +142,7 @@ class _LargestOfConvolution(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Return elements (K, B, h, w, O) and positions."""
         of = _Convolution(images, weight, bias)
-        elements, positions = _empty(images, of.pooled_shape)
+        elements, positions = pool.empty_elements(images, of.pooled_shape)
         call(
             "largest_of_convolution",
             images.dtype,
@@ -337,58 +257,3 @@ class _Convolution:
             *(pointer(x) for x in operands),
             transformed,
         )
-
-
-def _empty(like: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return memory for elements and their positions."""
-    return like.new_empty(shape), torch.empty(shape, dtype=torch.uint8)
-
-
-def per_image_weight_gradients(
-    images: Tensor, gradient: Tensor, kernel: tuple[int, int]
-) -> Tensor | None:
-    """Return the gradient of a convolution's weight by each image, from that of its maps.
-
-    Args:
-        images: (B, H, W, C).
-        gradient: Of the maps, (B, H', W', O), as max-pooling leaves it: of each window, one element
-            alone has one.
-        kernel: Rows and columns of the kernel.
-
-    Returns:
-        (B, O, *kernel, C); None: there is no kernel for it, or the gradient is another.
-    """
-    n, height, width, n_outputs = gradient.shape
-    if (
-        not are_for(images, gradient)
-        or not take(n_outputs)
-        or not selected.rows_are_vectors(images.shape[3], kernel[1])
-        or height % 2 != 0
-        or width % 2 != 0
-    ):
-        return None
-    gradient = gradient.contiguous()
-    of_elements, positions = _empty(gradient, _pooled_shape(gradient))
-    one_each = call(
-        "gather",
-        gradient.dtype,
-        pointer(gradient),
-        *_windows(of_elements),
-        pointer(of_elements),
-        pointer(positions),
-    )
-    if not one_each:
-        return None
-    operands = (x[:, None] for x in (images, of_elements, positions))
-    return selected.weight_gradients(*operands, kernel)
-
-
-def _pooled_shape(maps: Tensor) -> tuple[int, ...]:
-    n, height, width, channels = maps.shape
-    return n, height // 2, width // 2, channels
-
-
-def _windows(pooled: Tensor) -> tuple[int, ...]:
-    """Return how many windows there are, how many in a row, and the channels."""
-    n, height, width, channels = pooled.shape
-    return n * height * width, width, channels

@@ -1,0 +1,150 @@
+"""The scores of an experiment as arrays: all methods and seeds, and what they were made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from src.analysis.stats import draw_samples
+from src.errors import UserError
+from src.experiments import Experiment
+from src.storage.files import digest
+
+
+@dataclass(frozen=True)
+class ExperimentScores:
+    """All scores of an experiment.
+
+    Attributes:
+        experiment: The experiment.
+        scores: Scores float32 (T, C, n_train, n_test), by method.
+        seeds: The T seeds of each method.
+        train_idx: Index of each training sample in its full split, (n_train,).
+        test_idx: Index of each test sample in its full split, (n_test,).
+        options: What the scores of each method were computed with, apart from the machine.
+        machines: Versions of torch and kinds of device that computed them.
+        digests: SHA-256 of the "train" and "test" samples that they were computed from.
+        checkpoints: SHA-256 of each seed's checkpoints, by seed.
+        floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
+        unused: Seeds that there are scores of, but not of all that is compared, by method.
+    """
+
+    experiment: Experiment
+    scores: dict[str, np.ndarray]
+    seeds: dict[str, list[int]]
+    train_idx: np.ndarray
+    test_idx: np.ndarray
+    options: dict[str, dict]
+    machines: list[str]
+    digests: dict[str, str]
+    checkpoints: dict[int, str]
+    floors: dict[int, np.ndarray]
+    unused: dict[str, list[int]] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that a page is made from: two pages of one digest show the same scores."""
+        arrays = {method: torch.from_numpy(scores) for method, scores in self.scores.items()}
+        indices = [torch.from_numpy(found) for found in (self.train_idx, self.test_idx)]
+        floors = {seed: torch.from_numpy(floor) for seed, floor in self.floors.items()}
+        made_with = [self.options, self.machines, self.checkpoints]
+        return digest([self.experiment.name, self.seeds, arrays, indices, floors, made_with])
+
+    @property
+    def n_checkpoints(self) -> int:
+        """Number of checkpoints C."""
+        return next(iter(self.scores.values())).shape[1]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of seeds T, the same for all methods."""
+        return len(self.common_seeds)
+
+    @property
+    def common_seeds(self) -> list[int]:
+        """The seeds that all methods have."""
+        first, *others = self.seeds.values()
+        return [seed for seed in first if all(seed in other for other in others)]
+
+    @property
+    def are_given(self) -> bool:
+        """Whether the checkpoints were trained elsewhere, so that nothing is known of how."""
+        return any("origin" in options for options in self.options.values())
+
+    @property
+    def draws(self) -> str:
+        """How many seeds there are, and what is left out for it, for people."""
+        used = f"{self.n_draws} seeds"
+        unused = ", ".join(f"{len(seeds)} of {method}" for method, seeds in self.unused.items())
+        return f"{used}, those that all have; left out: {unused}" if unused else used
+
+    def at_seeds(self, seeds: list[int]) -> ExperimentScores:
+        """Return the scores of these seeds alone, of the methods that have them all."""
+        kept, unused = {}, dict(self.unused)
+        for method, own in self.seeds.items():
+            complete = set(seeds) <= set(own)
+            if complete:
+                at = [own.index(seed) for seed in seeds]
+                whole = self.scores[method]
+                kept[method] = whole if own == seeds else whole[at]
+            if left := [seed for seed in own if not complete or seed not in seeds]:
+                unused[method] = unused.get(method, []) + left
+        return replace(
+            self,
+            scores=kept,
+            seeds={method: list(seeds) for method in kept},
+            options={method: self.options[method] for method in kept},
+            checkpoints={seed: self.checkpoints[seed] for seed in seeds},
+            floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
+            unused=unused,
+        )
+
+    def of_common_seeds(self) -> ExperimentScores:
+        """Return the scores of the seeds that all methods have, so that methods compare.
+
+        Methods with the fewest seeds are left out, one by one, until the others share two.
+        """
+        methods = list(self.seeds)
+        kept = self
+        while len(kept.common_seeds) < 2:
+            methods.remove(min(reversed(methods), key=lambda m: len(self.seeds[m])))
+            kept = replace(kept, seeds={m: self.seeds[m] for m in methods})
+        return self.at_seeds(kept.common_seeds)
+
+    def settings(self) -> dict[str, object]:
+        """Return what the scores were made with, for people."""
+        # The scores know which backbone it was; the experiment's name does not.
+        unknown = {"experiment", "backbone", "random_crop"}
+        training = self.experiment.training_settings()
+        return {
+            "steps from the given checkpoints" if self.are_given else "training": {
+                key: value for key, value in training.items() if key not in unknown
+            },
+            **{method: options for method, options in self.options.items() if options},
+            "computed with": self.machines,
+            "seeds": self.common_seeds,
+            **({"seeds left out": self.unused} if self.unused else {}),
+        }
+
+    def test_position(self, index: int) -> int:
+        """Return the position of a test sample, given its index in its full split.
+
+        Raises:
+            UserError: The subset does not hold it.
+        """
+        positions = np.flatnonzero(self.test_idx == index)
+        if len(positions) == 0:
+            some = ", ".join(map(str, self.test_idx[:5]))
+            raise UserError(
+                f"test sample {index} is not in the test subset of {self.experiment.task.name}, "
+                f"whose {len(self.test_idx)} indices begin with {some}"
+            )
+        return int(positions[0])
+
+    def samples(self, n_checkpoints: int | None = None) -> dict[str, np.ndarray]:
+        """Return the samples (T, n_train, n_test) of each method over its last checkpoints."""
+        k = self.n_checkpoints if n_checkpoints is None else n_checkpoints
+        return {method: draw_samples(scores, k) for method, scores in self.scores.items()}

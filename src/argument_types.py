@@ -1,0 +1,83 @@
+"""What single arguments are parsed by: functions of a text that return its value, or refuse it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+
+from src.experiments import N_SEEDS
+
+
+def seed_ids(text: str) -> list[int]:
+    """Parse numbers of seeds and ranges of them, such as 0,2,5-9."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
+        first, last = match.groups() if match else (N_SEEDS, None)
+        start, stop = int(first), int(first if last is None else last)
+        if max(start, stop) >= N_SEEDS:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not a number from 0 to {N_SEEDS - 1}, nor a range of them such as 2-5"
+            )
+        if stop < start:
+            raise argparse.ArgumentTypeError(f"the range {part!r} ends before it begins")
+        numbers.update(range(start, stop + 1))
+    return sorted(numbers)
+
+
+def gpu_list(text: str) -> list[str]:
+    """Parse the numbers of GPUs, such as 0,1,2,3."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPUs such as 0,1,2,3")
+    return [str(int(number)) for number in numbers]
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """Parse NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not (name.replace("-", "").replace("_", "").isalnum() and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def index(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def number(
+    *, above: float | None = None, at_least: float | None = None, below: float | None = None
+) -> Callable[[str], float]:
+    """Return a parser of numbers within the given limits."""
+
+    def parse(text: str) -> float:
+        limits = [
+            f"{word} {limit:g}"
+            for word, limit in (("above", above), ("at least", at_least), ("below", below))
+            if limit is not None
+        ]
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if (
+            not abs(value) < float("inf")
+            or (above is not None and not value > above)
+            or (at_least is not None and not value >= at_least)
+            or (below is not None and not value < below)
+        ):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {' and '.join(limits)}")
+        return value
+
+    return parse

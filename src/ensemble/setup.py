@@ -1,0 +1,211 @@
+"""What training and attribution of an experiment start from; it needs no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import torch
+
+from src.data.samples import Samples, described, load_samples
+from src.ensemble.draws import Draw, shuffled_epochs
+from src.ensemble.evaluation import fit_of
+from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.members import (
+    PerSampleLoss,
+    State,
+    cross_entropy,
+    own_tensors,
+    repeat,
+    squared_error,
+)
+from src.ensemble.memory import keep_freed_memory, say_training_estimate
+from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.outputs import N_SAMPLES, outputs_of, require_outputs, values_of
+from src.ensemble.training import Trainer
+from src.experiments import Experiment, Paths
+from src.kernels.fuse import fuse
+from src.models import build
+
+if TYPE_CHECKING:
+    from src.models.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class EpochState:
+    """A member at the end of an epoch, as a model trained alone would have it."""
+
+    epoch: int
+    params: State
+    optimizer_state: dict
+    loss: float
+
+
+def train(
+    loss: PerSampleLoss,
+    start: State,
+    samples: Samples,
+    optimizer: OptimizerSettings,
+    batch_size: int,
+    n_epochs: int,
+) -> Iterator[EpochState]:
+    """Train one model from `start`; yield its state after each epoch.
+
+    Args:
+        loss: The per-sample loss.
+        start: Initial state; torch's global generator stands where the batch order begins.
+        samples: The training samples.
+        optimizer: Settings of the optimiser.
+        batch_size: Samples in a batch.
+        n_epochs: Number of epochs.
+
+    Raises:
+        UserError: The loss is not finite, a batch is too small for the network, or a sample's loss
+            is not its own in eval mode.
+    """
+    require_independent_samples(loss, start, samples)
+    require_batches(loss, start, samples, batch_size, without_one=False)
+    loss.model.train()
+    say_training_estimate(loss, start, samples, batch_size)
+    trainer = Trainer(loss, repeat(start, 1), samples, optimizer)
+    schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
+    for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
+        yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
+
+
+@dataclass
+class Setup:
+    """What training and attribution of an experiment start from.
+
+    Attributes:
+        experiment: The experiment, whose task says what its data are like.
+        loss: The per-sample loss, with the experiment's architecture.
+        measure: What of a test sample is attributed: the loss itself, or the task's measure.
+        train: The training samples.
+        test: The test samples.
+        device: The device on which all of it lies.
+        backbone: What a ViT is built on; None for a CNN.
+    """
+
+    experiment: Experiment
+    loss: PerSampleLoss
+    measure: PerSampleLoss
+    train: Samples
+    test: Samples
+    device: torch.device
+    backbone: Backbone | None = None
+
+    @classmethod
+    def load(cls, experiment: Experiment, paths: Paths, device: torch.device) -> Setup:
+        """Load an experiment's samples and build its architecture.
+
+        Raises:
+            UserError: The samples are missing or damaged, a backbone cannot be loaded, or a model
+                of one's own does not fit the task.
+        """
+        experiment = described(experiment, paths)
+        backbone = None
+        if experiment.has_backbone:
+            from src.models.backbones import load_backbone_of
+
+            backbone = load_backbone_of(experiment, paths)
+        samples = load_samples(paths, experiment, backbone.pixel_values if backbone else None)
+        return cls.of(experiment, *samples, device, backbone)
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        train: Samples,
+        test: Samples,
+        device: torch.device,
+        backbone: Backbone | None = None,
+    ) -> Setup:
+        """Build an experiment's architecture, beside its samples, on a device.
+
+        Raises:
+            UserError: A model of one's own does not fit the task.
+        """
+        if device.type == "cpu":
+            keep_freed_memory()
+        task, model = experiment.task, fuse(build(experiment, backbone).to(device))
+        usual = squared_error if task.has_values else cross_entropy
+        loss = PerSampleLoss(model, task.criterion or usual)
+        measure = loss if task.measure is None else PerSampleLoss(model, task.measure)
+        train, test = train.to(device), test.to(device)
+        if backbone is None:
+            require_outputs(loss, measure, train, experiment)
+        return cls(experiment, loss, measure, train, test, device, backbone)
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        """Settings of the optimiser."""
+        return OptimizerSettings.of(self.experiment, len(self.train))
+
+    @property
+    def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of all that a checkpoint's `model_state_dict` holds, by name."""
+        return {name: (t.shape, t.dtype) for name, t in own_tensors(self.loss.model)}
+
+    def start(self, seed: int) -> State:
+        """Return the initial state of a seed's draw, ready for its batch order."""
+        state = Draw.of(self.experiment, seed).start(partial(build, self.experiment, self.backbone))
+        return {name: tensor.to(self.device) for name, tensor in state.items()}
+
+    def settings(self, seed: int) -> dict:
+        """Return what decides the numbers in a seed's checkpoints, apart from the machine."""
+        settings = {
+            **self.experiment.training_settings(),
+            "seed": seed,
+            "train_samples": self.train.digest(),
+        }
+        if self.backbone is not None:
+            settings["backbone_weights"] = self.backbone.weights_hash
+        if self.experiment.task.criterion is not None:
+            settings["criterion"] = self._values_of(self.loss, self.train)
+        return settings
+
+    def _values_of(self, per_sample: PerSampleLoss, samples: Samples) -> list[float]:
+        few = samples.at(slice(N_SAMPLES))
+        outputs = outputs_of(self.loss, {}, few, train=False)
+        return values_of(per_sample.criterion, outputs, few.labels)
+
+    def environment(self) -> dict:
+        """Return what is recorded of the machine and the libraries because it changes rounding."""
+        machine = {"torch": str(torch.__version__), "device": self.device.type}
+        if self.backbone is not None:
+            machine["transformers"] = version("transformers")
+        return machine
+
+    def network_settings(self) -> dict:
+        """Return what decides the scores beside checkpoints: the frozen part, a task's measure."""
+        settings = {}
+        if self.experiment.task.measure is not None:
+            settings["measure"] = self._values_of(self.measure, self.test)
+        if self.backbone is None:
+            return settings
+        return settings | {
+            "backbone": self.experiment.backbone,
+            "backbone_weights": self.backbone.weights_hash,
+            "random_crop": self.experiment.random_crop,
+        }
+
+    def training(self, seed: int) -> Iterator[EpochState]:
+        """Train a seed's model; yield its state after each epoch.
+
+        Raises:
+            UserError: The loss is not finite.
+        """
+        e, start = self.experiment, self.start(seed)
+        return train(self.loss, start, self.train, self.optimizer, e.batch_size, e.epochs)
+
+    def fit(self, state: State) -> dict[str, float]:
+        """Return mean loss and, of classes, accuracy (a share) on both splits, by name."""
+        return {
+            f"{split}_{name}": value
+            for split, samples in (("train", self.train), ("test", self.test))
+            for name, value in fit_of(self.loss, state, samples).items()
+        }

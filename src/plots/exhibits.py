@@ -1,0 +1,133 @@
+"""Single samples in a figure: an image, a text, or named values."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from functools import cached_property
+
+import matplotlib.pyplot as plt
+import numpy as np
+from torch import Tensor
+
+from src.experiments import Task
+
+N_VALUES = 4  # of a row of more numbers
+N_CHARACTERS = 28  # of a line that is written of a sample that is no image
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Samples with what is written beside them.
+
+    Attributes:
+        splits: Tensors of "train" and "test": images uint8 (n, C, H, W) or inputs (n, ...), labels,
+            indices.
+        task: Says what labels, and a row's numbers, are called, and makes texts of inputs.
+        predictions: What each of T seeds predicts by sample's index, by split, labels (T,) or
+            values (T, ...); None: not known.
+    """
+
+    splits: dict[str, dict]
+    task: Task
+    predictions: dict[str, dict[int, np.ndarray]] | None
+
+    @property
+    def width(self) -> float:
+        """Width of a sample in a figure, in images; what is written stands in it, not beside."""
+        return 1.0 if self._are_images else 2.4
+
+    def readings(self) -> list[str]:
+        """Return sentences on what stands beside samples."""
+        sentences = []
+        if self.predictions is not None:
+            what = "mean of what the seeds" if self.task.has_values else "label that most seeds"
+            sentences.append(f"→ is the {what} predict.")
+        inputs = self._inputs("train")
+        if self.task.text is None and inputs.ndim == 2 and inputs.shape[1] > N_VALUES:
+            sentences.append(
+                f"Of a sample's {inputs.shape[1]} numbers stand the {N_VALUES} farthest from the "
+                "train samples' mean in units of their standard deviation."
+            )
+        return sentences
+
+    def show(self, axis: plt.Axes, split: str, position: int, *, named: bool = True) -> None:
+        """Draw a sample with its index, its label and, of the seeds, the common prediction.
+
+        Without `named` there is only the index.
+        """
+        tensors = self.splits[split]
+        value = self._inputs(split)[position]
+        axis.set(xticks=[], yticks=[])
+        index = int(tensors["indices"][position])
+        lines = [f"{index}"]
+        if named:
+            lines.append(self._target(tensors["labels"][position].numpy()))
+            if self.predictions is not None:
+                lines.append(self._predicted(self.predictions[split][index]))
+        if self._are_images:
+            _draw(axis, value)
+            axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
+            return
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        head = [" ".join(lines[:2]), *lines[2:]]
+        text = "\n".join([*head, *self._lines(value, 4 if named else 3)])
+        # Its size is no reason to make the axis smaller.
+        axis.text(0, 0.5, text, va="center", fontsize=5, parse_math=False).set_in_layout(False)
+
+    def _inputs(self, split: str) -> Tensor:
+        tensors = self.splits[split]
+        return tensors["images"] if "images" in tensors else tensors["inputs"]
+
+    @property
+    def _are_images(self) -> bool:
+        shape = self._inputs("train").shape[1:]
+        return self.task.text is None and len(shape) == 3 and shape[0] in (1, 3)
+
+    def _lines(self, value: Tensor, n_lines: int) -> list[str]:
+        """Return a text, or the numbers of a row or of the beginning of what else there is."""
+        if self.task.text is not None:
+            text = str(self.task.text(value))
+        elif value.ndim == 1:
+            return self._values(value)[:n_lines]
+        else:
+            text = ", ".join(f"{number:.3g}" for number in value.reshape(-1)[:30].tolist())
+        return textwrap.wrap(text, N_CHARACTERS, max_lines=n_lines, placeholder=" …")
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        rows = self._inputs("train").double()
+        return rows.mean(0), rows.std(0, correction=0)
+
+    def _values(self, row: Tensor) -> list[str]:
+        mean, std = self._moments
+        far = ((row - mean).abs() / std.where(std > 0, 1)).argsort(descending=True, stable=True)
+        names = self.task.feature_names or [f"x{i}" for i in range(len(row))]
+        return [
+            f"{textwrap.shorten(names[i], 20, placeholder='…')} {row[i].item():.3g}"
+            for i in sorted(far[:N_VALUES].tolist())
+        ]
+
+    def _target(self, target: np.ndarray) -> str:
+        return _numbers(target) if self.task.has_values else self.task.name_of(int(target))
+
+    def _predicted(self, predictions: np.ndarray) -> str:
+        if self.task.has_values:
+            return f"→ {_numbers(predictions.mean(axis=0))}"
+        values, counts = np.unique(predictions, return_counts=True)
+        most = counts.argmax()
+        return f"→ {self.task.name_of(int(values[most]))} {counts[most]}/{len(predictions)}"
+
+
+def _numbers(values: np.ndarray) -> str:
+    first = [f"{value:.3g}" for value in values.reshape(-1)[:3]]
+    return ", ".join(first) + (", …" if values.size > 3 else "")
+
+
+def _draw(axis: plt.Axes, image: Tensor) -> None:
+    pixels = image.permute(1, 2, 0).numpy()
+    if image.is_floating_point():  # of any scale
+        low, high = pixels.min(), pixels.max()
+        pixels = (pixels - low) / ((high - low) or 1)
+    axis.imshow(pixels.squeeze(2) if len(image) == 1 else pixels, "gray_r", interpolation="nearest")

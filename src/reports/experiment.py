@@ -1,0 +1,83 @@
+"""The two parts of an experiment's page: reliability of the scores, and agreement of methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from src.analysis.scores import ExperimentScores
+from src.reports.all_pairs import report_all_pairs
+from src.reports.correlations import report_agreement, report_correlations
+from src.reports.overview import Page
+from src.reports.pairs import Predict, report_pairs
+from src.reports.pvalues import report_pvalues
+from src.reports.variance import report_draws
+
+RELIABILITY = "Reliability of the scores"
+AGREEMENT = "Agreement between methods"
+
+
+def write_reliability(
+    page: Page,
+    scores: ExperimentScores,
+    images: dict[str, dict],
+    predict: Predict,
+    *,
+    test: str,
+    alpha: float,
+    test_index: int | None = None,
+) -> tuple[pd.DataFrame, Path]:
+    """Write the part on p-values.
+
+    Args:
+        page: The page.
+        scores: The scores.
+        images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
+        predict: Computes predictions.
+        test: "ttest", or "snr": the published code's formula, which gets a part of its own.
+        alpha: Significance level, and false discovery rate.
+        test_index: Index, in its full split, of a test sample whose proponents and opponents are
+            wanted.
+
+    Returns:
+        The mean p-values, a row for each number of checkpoints and a column for each method, and
+        the page's path.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    suffix = "" if test == "ttest" else f"_{test}"
+    report = page.part(
+        f"pvalues{suffix}",
+        RELIABILITY + (", by the published formula" if suffix else ""),
+        {"test": test, "alpha": alpha, **scores.settings()},
+    )
+    means, p = report_pvalues(report, scores, test, alpha)
+    if test == "ttest":
+        report_draws(report, scores, alpha)
+        report_all_pairs(report, scores, images)
+    report_pairs(report, scores, p, images, predict, alpha, test_index, suffix)
+    return means, page.close(report)
+
+
+def write_agreement(
+    page: Page, scores: ExperimentScores, alpha: float
+) -> tuple[dict[tuple[str, str], pd.DataFrame], Path]:
+    """Write the part on correlations.
+
+    Args:
+        page: The page.
+        scores: The scores.
+        alpha: Significance level of the t-tests whose answers are compared.
+
+    Returns:
+        Frames of method by method, by (statistic, coefficient), and the page's path.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    report = page.part("correlations", AGREEMENT, {"alpha": alpha, **scores.settings()})
+    matrices = report_correlations(report, scores)
+    report_agreement(report, scores, alpha)
+    return matrices, page.close(report)

@@ -1,0 +1,1 @@
+"""Names of experiments, and what users register."""

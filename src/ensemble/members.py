@@ -119,7 +119,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class PerSampleLoss:
-    """L(z; θ) of design section 2: the loss of single samples as a function of the parameters.
+    """L(z; θ): the loss of single samples as a function of the parameters.
 
     Args:
         model: Maps a batch of inputs to a batch of outputs. Its parameters and buffers are replaced

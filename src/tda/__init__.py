@@ -1,1 +1,1 @@
-"""Training data attribution: one module per estimator of design section 2."""
+"""Training data attribution: one module per estimator, which begins with its definition."""

@@ -77,8 +77,8 @@ def load_scores_of(
         options: The script's options that are wanted, for commands; None: those of the file.
 
     Raises:
-        UserError: The file is missing or damaged, is of another experiment, method or seed, is not
-            of the form of design section 5, or holds a number that is not finite.
+        UserError: The file is missing or damaged, is of another experiment, method or seed, does
+            not hold what `Scores` says in the shapes it says, or holds a number that is not finite.
     """
     path = paths.scores(experiment, method, seed)
     content = load(

@@ -111,20 +111,18 @@ class Task:
             )
         if self.folder is not None and not (isinstance(self.folder, str | Path) and self.folder):
             yield f"folder is {self.folder!r}, not the path of one"
-        if self.n_scored is not None and not _is_count(self.n_scored):
-            yield f"n_scored is {self.n_scored!r}, not a number of at least 1"
         if not _are_different(self.n_per_class, _is_count) and (
             self.n_per_class != () or self.n_scored is None
         ):
             yield f"n_per_class is {self.n_per_class!r}, not different numbers of at least 1"
-        if not _is_count(self.n_test_per_class):
-            yield f"n_test_per_class is {self.n_test_per_class!r}, not a number of at least 1"
+        for key in ("n_test_per_class", "n_classes", "n_scored"):
+            value = getattr(self, key)
+            if not _is_count(value) and (value is not None or key == "n_test_per_class"):
+                yield f"{key} is {value!r}, not a number of at least 1"
         for key in ("load", "criterion", "measure", "text"):
             value = getattr(self, key)
             if value is not None and not callable(value):
                 yield f"{key} is {value!r}, not a function"
-        if self.n_classes is not None and not _is_count(self.n_classes):
-            yield f"n_classes is {self.n_classes!r}, not a number of at least 1"
         if self.classes is not None:
             if not _are_different(self.classes, lambda c: type(c) is int and c >= 0):
                 yield f"classes are {self.classes!r}, not different labels from 0 on"

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 
 from src.analysis.scores import ExperimentScores, shared
-from src.argument_types import seed_ids_text
 from src.data.samples import inputs_key, load_tensors, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
-from src.experiments import METHODS, N_SEEDS, Experiment, Paths
-from src.tda.score_files import ORIGIN, ROWS, load_scores_of, score_command
-
-# Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
-# library and device change rounding only.
-_MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints"} | MACHINE
-# These are the same in all score files of an experiment.
-_SAMPLES = ("train_samples", "test_samples", "backbone_weights")
-TEN = range(N_SEEDS)
+from src.experiments import METHODS, Experiment, Paths
+from src.reports.checks import TEN, check_alike, missing_message, unless_ten
+from src.tda.score_files import ORIGIN, load_scores_of, score_command
 
 
 def load_scores(
@@ -49,12 +41,12 @@ def load_scores(
     ids = {known[seed_id]: seed_id for seed_id in seed_ids}
     have = {m: [s for s in ids if paths.scores(experiment, m, s).exists()] for m in METHODS}
     if any(have[m] != [*ids] for m in METHODS) and not allow_missing:
-        raise UserError(_missing_message(paths, experiment, ids, have))
+        raise UserError(missing_message(paths, experiment, ids, have))
     compared = _that_share_seeds({m: own for m, own in have.items() if len(own) >= 2})
     if not compared:
         raise UserError(
             f"no method has scores of two seeds for {experiment.name}, the least there can be; "
-            + _missing_message(paths, experiment, ids, have)
+            + missing_message(paths, experiment, ids, have)
         )
     seeds = shared(compared.values())
     scores, files = {}, {}
@@ -62,7 +54,7 @@ def load_scores(
         files[method] = {
             seed: load_scores_of(paths, experiment, method, seed, ids[seed]) for seed in seeds
         }
-        _check_alike(paths, experiment, files, ids)
+        check_alike(paths, experiment, files, ids)
         # What was stacked is held once.
         scores[method] = np.stack([f.pop("scores").numpy() for f in files[method].values()])
     unused = {m: [s for s in own if m not in compared or s not in seeds] for m, own in have.items()}
@@ -225,7 +217,7 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
 
 def _again(paths: Paths, scores: ExperimentScores, split: str) -> str:
     """Return the commands that make an experiment's scores again after a split has changed."""
-    ids = _unless_ten(seed_ids_of({*scores.common_seeds}.union(*scores.unused.values())))
+    ids = unless_ten(seed_ids_of({*scores.common_seeds}.union(*scores.unused.values())))
     commands = [
         score_command(paths, scores.experiment, method, ids, options)
         for method, options in scores.options.items()
@@ -247,108 +239,3 @@ def _options(content: dict) -> dict:
     """Return the settings of a score file that are no digests and alike for all seeds."""
     left_out = ORIGIN | MACHINE
     return {key: value for key, value in content["settings"].items() if key not in left_out}
-
-
-def _unless_ten(seed_ids: str) -> str | None:
-    """Return numbers of seeds for a command; None: those that it takes by default."""
-    return None if seed_ids == seed_ids_text(TEN) else seed_ids
-
-
-def _missing_message(
-    paths: Paths, experiment: Experiment, ids: dict[int, int], have: dict[str, list[int]]
-) -> str:
-    parts, commands = [], []
-    there = ((m, seed) for m in METHODS for seed in have[m])
-    sample = next((_sample_of(paths, experiment, *file, ids[file[1]]) for file in there), {})
-    for method in METHODS:
-        missing = seed_ids_text(ids[seed] for seed in ids.keys() - have[method])
-        if not missing:
-            continue
-        parts.append(f"{method} of {f'seed_id {missing}' if have[method] else 'all seeds'}")
-        commands.append(score_command(paths, experiment, method, _unless_ten(missing), sample))
-    unique = list(dict.fromkeys(commands))  # gd and gc come from one command
-    return (
-        f"scores of {experiment.name} are missing: {'; '.join(parts)}. Make them with: "
-        f"{' && '.join(unique)} (or go on with what is there by --allow_missing)"
-    )
-
-
-def _sample_of(paths: Paths, experiment: Experiment, method: str, seed: int, seed_id: int) -> dict:
-    content = load_scores_of(paths, experiment, method, seed, seed_id)
-    return _sample(content["settings"])
-
-
-def _check_alike(
-    paths: Paths, experiment: Experiment, files: dict[str, dict[int, dict]], ids: dict[int, int]
-) -> None:
-    """Raise UserError unless the last method's scores are as the first one's and as each other.
-
-    That is of the same pairs, checkpoints and, from seed to seed, settings.
-    """
-    other, first = next(iter(files.items()))
-    method, by_seed = next(reversed(files.items()))
-    reference = next(iter(first.values()))
-    options = None
-    for seed, content in by_seed.items():
-        path = paths.scores(experiment, method, seed)
-        settings, expected = content["settings"], first[seed]["settings"]
-        again = partial(_again_of_seed, paths, experiment, ids[seed])
-        if settings.get("scored_samples") != reference["settings"].get("scored_samples"):
-            others = {k: v for k, v in settings.items() if k not in ROWS}
-            raise UserError(
-                f"{path} has scores of other training samples ({_counted_rows(content)}) than "
-                f"{paths.scores(experiment, other, next(iter(first)))} "
-                f"({_counted_rows(reference)}), so that the two cannot be compared: make it again "
-                f"with: {again(method, others | _sample(reference['settings']))}"
-            )
-        wrong = [k for k in ("train_idx", "test_idx") if not content[k].equal(reference[k])]
-        wrong += [k for k in _SAMPLES if settings.get(k) != reference["settings"].get(k)]
-        if wrong:
-            raise UserError(
-                f"{path} has another {wrong[0]} than the other scores of {experiment.name}: "
-                f"make it again with: {again(method, settings)}"
-            )
-        if settings["checkpoints"] != expected["checkpoints"]:
-            commands = dict.fromkeys((again(other, expected), again(method, settings)))
-            raise UserError(
-                f"{path} was computed from other checkpoints than "
-                f"{paths.scores(experiment, other, seed)}: make both again with: "
-                f"{' && '.join(commands)}"
-            )
-        own = {k: v for k, v in settings.items() if k not in _MAY_DIFFER_BETWEEN_SEEDS}
-        options = own if options is None else options
-        if own.get("origin") != options.get("origin"):
-            was = "given" if "origin" in own else "trained here"
-            command = given_command if "origin" in options else training_command
-            raise UserError(
-                f"{path} is of checkpoints that were {was}, those of the seeds before it were "
-                "not, so that they are no draws of one training: replace them with: "
-                f"{command(paths, experiment, ids[seed])} --overwrite, and then the "
-                f"scores with: {again(method, settings)}"
-            )
-        if own != options:
-            key = next(k for k in own.keys() | options.keys() if own.get(k) != options.get(k))
-            raise UserError(
-                f"the seeds of {method} were not computed alike: {key} is {own.get(key)} in "
-                f"{path}, {options.get(key)} in the seeds before it: make it again with: "
-                f"{again(method, options)}"
-            )
-
-
-def _sample(settings: dict) -> dict:
-    """Return how many training samples of how many are scored; empty where these are all."""
-    return {key: settings[key] for key in ROWS if key in settings}
-
-
-def _counted_rows(content: dict) -> str:
-    """Return how many training samples of how many a file has scores of."""
-    n_train = content["settings"].get("train_samples_all")
-    n_scored = len(content["train_idx"])
-    return f"all {n_scored}" if n_train is None else f"{n_scored} of {n_train}"
-
-
-def _again_of_seed(
-    paths: Paths, experiment: Experiment, seed_id: int, method: str, settings: dict
-) -> str:
-    options = {key: value for key, value in settings.items() if key not in MACHINE}
-    return f"{score_command(paths, experiment, method, seed_id, options)} --overwrite"

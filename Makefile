@@ -28,11 +28,11 @@ demo-correlations:
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
 
 test: .venv/installed_for_tests lint
-	$(python) -m pytest -n 2 --dist loadgroup
+	$(python) -m pytest -n 2 --dist loadfile
 
 # With the tests marked slow.
 test-all: .venv/installed_for_tests lint
-	$(python) -m pytest -n 2 --dist loadgroup -m "slow or not slow"
+	$(python) -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 lint: .venv/installed_for_tests
 	$(python) -m ruff check .

@@ -20,9 +20,10 @@ register_task(
     "pictures",
     folder=FOLDER,
     n_per_class=(5, 20),
-    n_test_per_class=10,
+    n_test_per_class=5,
     input_shape=(3, 32, 32),
     normalised=True,
-    epochs=6,
+    epochs=4,
+    n_checkpoints=2,
 )
 register_model("resnet18", lambda task: resnet18(num_classes=task.n_classes), batch_size=16)

@@ -44,14 +44,6 @@ def pytest_unconfigure() -> None:
     _CACHE.cleanup()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads what is put here
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share what is slow to make in one process: those of a file, or of MNIST."""
-    for item in items:
-        of_mnist = "mnist_root" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("mnist" if of_mnist else item.path.stem))
-
-
 class TinyNet(nn.Module):
     """A network with every kind of layer that matters, small enough for a dense Hessian.
 

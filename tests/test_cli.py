@@ -330,6 +330,7 @@ def test_one_missing_checkpoint_is_trained_again(root: Path):
     assert torch.load(path, weights_only=True)["checksum"] == before["checksum"]
 
 
+@pytest.mark.slow
 def test_chunk_size_changes_no_number_and_no_setting(root: Path):
     for script, method in (("run_gd_and_gc", "gd"), ("run_ats", "ats")):
         path = Paths(root).scores(EXPERIMENT, method, SEED)

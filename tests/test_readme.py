@@ -27,6 +27,8 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    for variable in ("MPLBACKEND", "MATPLOTLIBRC"):  # which scripts set for themselves
+        monkeypatch.delenv(variable, raising=False)
     folder = tmp_path / "examples"
     folder.mkdir()
     resources = {"metadata": {"path": str(folder)}}

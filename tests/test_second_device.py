@@ -12,7 +12,11 @@ from src.experiments import REPOSITORY
 from tests.second_device import MODELS, STAGES
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# cnn3 is made of what cnn2 is made of.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(m, marks=[pytest.mark.slow] if m == "cnn3" else []) for m in MODELS],
+)
 def errors(request: pytest.FixtureRequest) -> dict[str, str]:
     """What went wrong in each stage of a model.
 

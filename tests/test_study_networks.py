@@ -21,7 +21,14 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("name", KINDS)
+# The others have naive versions of their own in the tests of each method.
+IN_EVERY_RUN = ("strided convolution", "embedding", "lstm", "batch norm and dropout")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(k, marks=[] if k in IN_EVERY_RUN else [pytest.mark.slow]) for k in KINDS],
+)
 def test_study_of_any_network(name: str):
     work = Work(*(NETWORKS | MIXING)[name], torch.float32)
     study = Study(

@@ -269,11 +269,11 @@ WRONG_COLUMNS = {
         {"label": [[0, 1], [1, 0]] * N},
         "label (List)",
     ),
-    "none": ({}, {}, "it must have a column 'label' or one column of class labels: image (Image)"),
+    "none": ({}, {}, "or the task names one in label_column: image (Image)"),
     "another name": (
         {"digit": datasets.Value("int64")},
         {"digit": LABELS},
-        "one column of class labels: image (Image), digit (int64)",
+        "or the task names one in label_column: image (Image), digit (int64)",
     ),
     "two of class labels": ({"fine": AB, "coarse": AB}, {"fine": LABELS, "coarse": LABELS}, "fine"),
     "missing": (

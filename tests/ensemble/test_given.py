@@ -254,8 +254,7 @@ def test_given_and_trained_seeds_are_not_one_ensemble(
     call_well(*(2 if part == 0 else part for part in give(root, others, "--overwrite")))
     call_well("run_gd_and_gc", *args, "--seed_id", 2, "--overwrite")
     facts = _what_was_run(load_scores(Paths(root), EXPERIMENT, allow_missing=True))
-    assert facts["kept checkpoints"] == (
-        "5, named ckpt_epoch_10 to ckpt_epoch_14, given by --checkpoints: how they were trained is "
-        "not known here"
+    assert facts["checkpoints"] == (
+        "5 of each training, which were given: how they were trained is not known here"
     )
     assert not {"optimiser", "epochs", "a seed drives"} & facts.keys()

@@ -92,7 +92,10 @@ WRONG_DATA = {
     "one number a sample": ("{'pool': (torch.zeros(24), rows()[1])}", "inputs are [24] and"),
     "rows of classes": ("{'pool': (rows()[0], rows()[1][:, None])}", "classes are (N,)"),
     "classes below 0": ("{'pool': (rows()[0], rows()[1] - 1)}", "sample 0 is of class -1, below"),
-    "no samples": ("{'pool': (torch.zeros(0, 4), torch.zeros(0).long())}", "there are no samples"),
+    "no samples": (
+        "{'pool': (torch.zeros(0, 4), torch.zeros(0).long())}",
+        "as many of both, one at least",
+    ),
     "two shapes": (
         "{'train': rows(), 'test': (rows()[0][:, :3], rows()[1])}",
         "'test' holds float32 [3] with targets int64 [], 'train' float32 [4] with",

@@ -223,7 +223,12 @@ def wait_for_end(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("sent", "code"),
+    [
+        (signal.SIGKILL, -9),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_jobs_end_with_their_launcher(trained: Path, sent: signal.Signals, code: int):
     launch, children = launch_at_work(trained, "0-1")

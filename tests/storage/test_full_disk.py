@@ -77,9 +77,12 @@ WRITERS = [
     ("run_subset_generation", ("--task", "digits3"), "data"),
     ("run_cnn_training", OF_SEED_0, "models"),
     ("run_gd_and_gc", OF_SEED_0, "tda_scores"),
-    ("run_ats", OF_SEED_0, "tda_scores"),
+    pytest.param("run_ats", OF_SEED_0, "tda_scores", marks=pytest.mark.slow),
     ("run_pvalues", ("--experiment", DIGITS, "--allow_missing"), "results"),
-    ("run_correlations", ("--experiment", DIGITS, "--allow_missing"), "results"),
+    pytest.param(
+        *("run_correlations", ("--experiment", DIGITS, "--allow_missing"), "results"),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

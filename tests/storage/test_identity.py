@@ -256,7 +256,7 @@ CHECKPOINTS = {
     "another training's": (changed(training="other"), "are of two different trainings"),
     "NaN": (parameter(torch.nan), "not finite are 1 of 204,800 values of fc1.weight"),
     "inf": (parameter(torch.inf), "the first (inf) at position [3, 7]"),
-    "float64": (in_double, "other parameters than the model"),
+    "float64": (in_double, "other parameters or buffers than the model"),
     "no parameters": (without("model_state_dict"), "does not hold model_state_dict"),
     "an earlier version's": (without("training"), "does not hold training"),
 }

@@ -129,7 +129,12 @@ def fit(data: reference.Data, start: nn.Linear, left_out: int | None = None) -> 
 
 
 @pytest.mark.parametrize(
-    "solver", [Exact(RIDGE), ConjugateGradient(RIDGE, tolerance=1e-8)], ids=["exact", "cg"]
+    "solver",
+    [
+        Exact(RIDGE),
+        pytest.param(ConjugateGradient(RIDGE, tolerance=1e-8), marks=pytest.mark.slow),
+    ],
+    ids=["exact", "cg"],
 )
 def test_converged_influence_predicts_leave_one_out(solver: Solver):
     model, train, test, left_out = convex_case()

@@ -95,6 +95,9 @@ def test_nothing_is_computed_twice_or_written(
     assert all(np.array_equal(more[method], first[method]) for method in more)
     assert np.array_equal(own.scores("gd", n_seeds=3)["gd"][:2], first["gd"])
     assert n_trained == load_seeds()[:3]
+    assert own.scores("gd", n_seeds=12)["gd"].shape[0] == 12
+    assert n_trained == load_seeds(12)
+    assert np.array_equal(own.scores("gd")["gd"], own.scores("gd", n_seeds=12)["gd"][:10])
     assert torch.equal(torch.get_rng_state(), state)
     assert not list(tmp_path.iterdir())
 

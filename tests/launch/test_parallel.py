@@ -24,6 +24,7 @@ from src.errors import UserError
 from src.experiments import STEPS, Paths, parse_experiment
 from src.launch.jobs import plan
 from src.launch.parallel import all_gpus, make_slots
+from src.steps import seeds
 from src.storage import locks
 from src.storage.locks import HeldError, Holder, holder, lock, wait_for_lock
 from tests.conftest import DIGITS
@@ -316,6 +317,15 @@ class TestPlan:
     def test_what_is_run_makes_what_is_waited_for(self, digits_root: Path):
         for job in plan([EXPERIMENT], list(STEPS), [(0, 446)], digits_root, []):
             assert job.is_done(), job
+
+    def test_seeds_beyond_the_ten(self, tmp_path: Path):
+        numbered = seeds([9, 37])
+        jobs = plan([EXPERIMENT], ["gd_and_gc"], numbered, tmp_path, [])
+        assert [job.seed_id for job in jobs] == [9, 37, 9, 37]
+        for job, seed in zip(jobs, 2 * [470, load_seeds(38)[37]], strict=True):
+            assert job.arguments[3:5] == ("--seed_id", str(job.seed_id))
+            assert job.log.stem == str(seed)
+            assert all(str(seed) in str(path.relative_to(tmp_path)) for path in job.outputs)
 
     def test_options_of_a_vit_go_to_its_training_alone(self, root: Path):
         jobs = plan(

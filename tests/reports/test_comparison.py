@@ -13,7 +13,7 @@ from src.reports.comparison.pvalues import report_pvalue_comparison
 from src.reports.report import Report
 from src.reports.scores import load_scores
 from src.storage.files import load, save
-from tests.tools import call_well, save_images, score_content
+from tests.tools import call, call_well, save_images, score_content
 
 # Standard deviation over seeds that is planted in each experiment.
 NOISE = {
@@ -157,6 +157,38 @@ def test_correlations_of_all_experiments(root):
     assert ((limits["low"] <= limits["value"]) & (limits["value"] <= limits["high"])).all()
     agreement = table(root, "agreement", 5)
     assert len(agreement) == 4 * 4 + 3
+
+
+def test_experiments_of_many_and_few_draws_are_compared_by_the_first_that_all_have(tmp_path):
+    """The same scores: 37 seeds of them have smaller p-values than 12."""
+    paths, rng = Paths(tmp_path), np.random.default_rng(0)
+    names, seeds = ("cnn2_digits3_10pc", "cnn2_digits3_20pc"), load_seeds(37)
+    values = torch.from_numpy(0.4 + rng.normal(size=(37, 5, 6, 8))).float()
+    for name, n_draws in zip(names, (37, 12), strict=True):
+        experiment = parse_experiment(name)
+        for seed, scores in zip(seeds[:n_draws], values, strict=False):
+            for method in METHODS:
+                content = score_content(name, method, seed, scores)
+                save(paths.scores(experiment, method, seed), content)
+        save_images(paths, f"train_{experiment.n_per_class}pc", 6)
+    save_images(paths, "test", 8)
+    arguments = ("--root", tmp_path, "--experiment", *names, "--seed_id")
+    folder = paths.comparison / "+".join(names)
+    call("run_pvalues", *arguments, "0-36").check_refused("cnn2_digits3_20pc", "--seed_id 12-36")
+    assert not folder.exists()
+    for seed_ids, n_draws in (("0-36", 12), ("0-9", 10)):
+        p = pvalues(values[:n_draws].double().mean(dim=1).numpy()).mean()
+        for script in ("run_pvalues", "run_correlations"):
+            call_well(script, *arguments, seed_ids, "--allow_missing")
+        means = pd.read_csv(folder / "mean_pvalues.csv")
+        assert (means["draws"] == n_draws).all()
+        assert means["ttest, loo"].to_numpy() == pytest.approx(p, rel=1e-9)
+        assert (pd.read_csv(folder / "size_digits3_cnn2_both.csv")["difference"] == 0).all()
+        page = (folder / "index.html").read_text()
+        remark = "Compared by the 12 seeds that all have, of cnn2_digits3_10pc 37."
+        assert (remark in page) == (n_draws == 12)
+        assert f"Mean p-value ({n_draws} seeds)" in page
+        assert f"Spearman correlations of the mean scores ({n_draws} seeds)" in page
 
 
 def test_the_scripts_compare_what_they_are_given(root, tmp_path):

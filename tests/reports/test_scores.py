@@ -1,10 +1,13 @@
 """Loading the scores of all seeds, and the tables, figures and scripts made of them."""
 
+import re
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 
 from src.analysis.stats import pvalues
 from src.ensemble.draws import load_seeds
@@ -13,6 +16,7 @@ from src.experiments import METHODS, Paths, parse_experiment
 from src.reports.pvalues import pvalue_tables
 from src.reports.scores import load_scores
 from src.storage.files import load, save
+from src.tda.score_files import load_scores_of
 from tests.tools import call, call_well, save_images, score_content
 
 EXPERIMENT = parse_experiment("cnn2_digits3_10pc")
@@ -26,10 +30,10 @@ def score_file(method, seed, **changes):
     return score_content(EXPERIMENT.name, method, seed, pair + noise) | changes
 
 
-def new_root(folder):
+def new_root(folder, n_draws=10):
     """A root folder with scores of all methods and seeds, and images of the pairs."""
     paths = Paths(folder)
-    for seed in load_seeds():
+    for seed in load_seeds(n_draws):
         for method in METHODS:
             save(paths.scores(EXPERIMENT, method, seed), score_file(method, seed))
     save_images(paths, "train_10pc", N_TRAIN)
@@ -67,6 +71,79 @@ def test_load_scores_stacks_seeds_in_order(root):
         for t, seed in enumerate(load_seeds()):
             expected = score_file(method, seed)["scores"].numpy()
             np.testing.assert_array_equal(scores.scores[method][t], expected)
+
+
+@pytest.mark.parametrize(
+    "n_draws", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 10, 37)), 100]
+)
+def test_scripts_take_any_number_of_draws(tmp_path, n_draws):
+    """All that is written rests on the draws that were asked for, and says how many."""
+    root, seeds = new_root(tmp_path, n_draws + 2), load_seeds(n_draws + 1)[1:]
+    arguments = ("--root", root, "--experiment", EXPERIMENT.name, "--seed_id", f"1-{n_draws}")
+    assert f", ttest over {n_draws} seeds" in call_well("run_pvalues", *arguments)
+    assert f", over {n_draws} seeds" in call_well("run_correlations", *arguments)
+    folder = Paths(root).results(EXPERIMENT)
+    samples = {
+        m: torch.stack([score_file(m, seed)["scores"].double().mean(0) for seed in seeds]).numpy()
+        for m in METHODS
+    }
+    p = {m: ttest_1samp(own, 0).pvalue for m, own in samples.items()}
+    means = pd.read_csv(folder / "mean_pvalues.csv", index_col=0)
+    assert (means["draws"] == n_draws).all()
+    for method in METHODS:
+        assert means.loc[5, method] == pytest.approx(p[method].mean(), rel=1e-9)
+    labels = ["statistic", "coefficient", "method_a", "method_b"]
+    correlations = pd.read_csv(folder / "correlations.csv", index_col=labels)["value"]
+    of_means = (samples[m].mean(axis=0).ravel() for m in ("if", "gc"))
+    for statistic, values in (("mean", of_means), ("pvalue", (p[m].ravel() for m in ("if", "gc")))):
+        found = correlations[statistic, "spearman", "if", "gc"]
+        assert found == pytest.approx(spearmanr(*values).statistic, rel=1e-9)
+    stability = pd.read_csv(folder / "stability.csv")
+    assert stability["draws"].max() == n_draws
+    last = stability.query(f"method == 'gd' and draws == {n_draws} and checkpoints == 5")
+    assert last["mean_pvalue"].item() == pytest.approx(p["gd"].mean(), rel=1e-9)
+    page = (folder / "index.html").read_text()
+    for title in re.findall(r"<h3 id[^>]*>(.*?)</h3>", page):
+        facts = {"Experiment", "Accuracy and loss of the models"}
+        assert title in facts or f"({n_draws} seeds)" in title, title
+    assert f"{n_draws} (seed_id 1-{n_draws}): {seeds[0]}, {seeds[1]}" in page
+
+
+def test_no_more_is_held_than_what_is_compared(root, monkeypatch):
+    """Of each method's files, those of common seeds alone, and while that method is stacked."""
+    for seed_id in range(3):
+        scores_path(root, "gd", seed_id).unlink()
+    read, loaded = load_scores_of, []
+
+    def load_one(paths, experiment, method, seed, *args):
+        held = [own for own in loaded if own() is not None]
+        assert len(held) <= 7, "files of a method that was stacked are still held"
+        content = read(paths, experiment, method, seed, *args)
+        loaded.append(weakref.ref(content["scores"]))
+        return content
+
+    monkeypatch.setattr("src.reports.scores.load_scores_of", load_one)
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=True)
+    assert len(loaded) == 5 * 7
+    assert [own for own in loaded if own() is not None] == []
+    assert scores.common_seeds == load_seeds()[3:]
+    assert scores.unused == {m: load_seeds()[:3] for m in METHODS if m != "gd"}
+
+
+def test_missing_scores_of_many_seeds_are_listed_as_ranges(root):
+    arguments = ("--root", root, "--experiment", EXPERIMENT.name, "--seed_id", "2-5,9-99")
+    scores_path(root, "ats", 3).unlink()
+    for script in ("run_pvalues", "run_correlations"):
+        command = f"python run_{{}}.py --experiment cnn2_digits3_10pc --seed_id {{}} --root {root}"
+        loo, ats = command.format("loo", "10-99"), command.format("ats", "3,10-99")
+        call(script, *arguments).check_refused(
+            "loo of seed_id 10-99; ats of seed_id 3,10-99; if of seed_id 10-99;",
+            f"{loo} && {ats} && ",
+            "--allow_missing",
+        )
+    assert not Paths(root).results(EXPERIMENT).exists()
+    out = call_well("run_correlations", *arguments, "--allow_missing")
+    assert "over 4 seeds, those that all have; left out: 1 of loo, 1 of if, 1 of gd" in out
 
 
 def test_missing_scores_are_listed_with_their_commands(root):

@@ -10,6 +10,7 @@ from src.analysis.bootstrap import (
     LEAST_DRAWS,
     N_RESAMPLES,
     Estimate,
+    Rows,
     clearly_largest,
     correlation_intervals,
     difference_table,
@@ -318,3 +319,66 @@ def test_a_constant_method_has_no_correlation_interval(rng, value):
     for low, high in correlation_intervals(samples, estimates_of(samples)).values():
         assert np.isnan([low.loc["loo", "gd"], high.loc["gd", "loo"]]).all()
         assert low.loc["loo", "loo"] == pytest.approx(1)
+
+
+def rows_of(samples, n_train, seed=1):
+    return Rows(samples.shape[1], n_train, seed)
+
+
+def test_all_rows_add_nothing(rng):
+    samples = rng.normal(size=(5, 6, 7))
+    plain, found = pair_means(samples, TESTS), pair_means(samples, TESTS, rows_of(samples, 6))
+    for name in plain:
+        assert found[name].value == plain[name].value
+        assert found[name].drawn.tolist() == plain[name].drawn.tolist()
+
+
+@pytest.mark.parametrize(("n_scored", "n_train"), [(2, 3), (12, 40), (12, 60_000), (39, 40)])
+def test_rows_add_the_variance_of_a_sample_without_replacement(rng, n_scored, n_train):
+    """(1 − K / n) s² / K, of many more resamples than are drawn for an interval."""
+    means = rng.normal(size=(n_scored, 2)) * [1, 100]
+    drawn = [Rows(n_scored, n_train, seed).deviations(means) for seed in range(200)]
+    assert all(one.shape == (N_RESAMPLES, 2) for one in drawn)
+    expected = (1 - n_scored / n_train) * means.var(axis=0, ddof=1) / n_scored
+    np.testing.assert_allclose(np.concatenate(drawn).var(axis=0), expected, rtol=0.06)
+
+
+def test_a_single_row_does_not_tell(rng):
+    samples = rng.normal(size=(5, 1, 7))
+    found = pair_means(samples, TESTS, rows_of(samples, 30))
+    for estimate in found.values():
+        assert np.isfinite(estimate.value)
+        assert np.isnan(estimate.interval()).all()
+        assert (estimate - Estimate(9.0, np.zeros(N_RESAMPLES), 5)).sign == 0
+    assert np.isfinite(pair_means(samples, TESTS, rows_of(samples, 1))["mean_std"].interval()).all()
+
+
+def test_rows_that_both_have_are_no_part_of_a_difference(rng):
+    """What other rows would change of both is paired; of other rows it is not."""
+    samples = 9 + np.arange(12)[:, None] ** 2 + 0.01 * rng.normal(size=(5, 12, 7))
+    own = pair_means(samples, TESTS, rows_of(samples, 90))["mean_abs_mean"]
+    same = pair_means(samples + 1, TESTS, rows_of(samples, 90))["mean_abs_mean"]
+    others = pair_means(samples + 1, TESTS, rows_of(samples, 90, seed=2))["mean_abs_mean"]
+    assert (same - own).interval() == pytest.approx((1, 1), abs=0.01)
+    assert (others - own).sign == 0
+
+
+def test_intervals_hold_the_mean_over_rows_that_are_not_scored(rng):
+    """Rows differ much in how far they are noise: without what they add most intervals miss."""
+    n_draws, n_train, n_scored, n_runs = 10, 60, 12, 100
+    signal = np.where(np.arange(n_train) % 3 == 0, 3.0, 0.0)[:, None]
+
+    def draw():
+        return signal + rng.normal(size=(n_draws, n_train, 8))
+
+    truth = np.mean([pvalues(draw()).mean() for _ in range(200)])
+    held = {True: 0, False: 0}
+    for _ in range(n_runs):
+        scored = rng.choice(n_train, n_scored, replace=False)
+        samples = draw()[:, scored]
+        for counted in held:
+            rows = rows_of(samples, n_train, rng.integers(2**60)) if counted else None
+            low, high = pair_means(samples, ("ttest",), rows)["mean_pvalue_ttest"].interval()
+            held[counted] += low <= truth <= high
+    assert held[True] >= 90
+    assert held[False] < 80

@@ -55,8 +55,8 @@ def test_a_transform_makes_inputs_when_they_are_used():
 
 
 def test_samples_of_an_experiment(digits_root: Path):
-    train, test = load_samples(Paths(digits_root), parse_experiment("cnn2_digits3_20pc"))
-    assert (len(train), len(test)) == (60, 300)
+    train, test, among = load_samples(Paths(digits_root), parse_experiment("cnn2_digits3_20pc"))
+    assert (len(train), len(test), among) == (60, 300, None)
     assert train.images.shape == (60, 1, 28, 28)
 
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from src.data.sources import load_splits
-from src.data.subsets import draw_indices, read_indices, split_names
+from src.data.subsets import draw_indices, index_file, read_indices, split_names
 from src.errors import UserError
 from src.experiments import TASKS, Paths, Task
 from tests.conftest import DATASETS, committed_indices
@@ -39,21 +39,24 @@ class TestCommitted:
     @pytest.mark.parametrize("name", TASKS)
     def test_there_is_one_for_every_split(self, name: str):
         files = {path.stem for path in committed_indices(name).iterdir()}
-        assert files == set(split_names(TASKS[name]))
+        assert files == set(map(index_file, split_names(TASKS[name])))
 
     @pytest.mark.parametrize("name", TASKS)
     def test_sizes_and_duplicates(self, name: str):
         task = TASKS[name]
-        for split in split_names(task):
-            n = task.n_test_per_class if split == "test" else int(split[6:-2])
+        for split in map(index_file, split_names(task)):
             indices = indices_of(task, split)
+            if split == "train_scored":
+                assert len(indices) == len(set(indices)) == task.n_scored
+                continue
+            n = task.n_test_per_class if split == "test" else int(split[6:-2])
             assert len(indices) == len(set(indices)) == n * len(task.classes)
 
     @pytest.mark.parametrize("name", TASKS)
     def test_balance_and_range(self, name: str, request: pytest.FixtureRequest):
         task = TASKS[name]
         source = request.getfixturevalue("datasets_folder") if task.repository else None
-        for split in split_names(task):
+        for split in map(index_file, split_names(task)):
             labels = full_labels(task, split, source)
             indices = indices_of(task, split)
             assert 0 <= min(indices) <= max(indices) < len(labels)

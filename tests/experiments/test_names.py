@@ -106,9 +106,21 @@ def test_a_wrong_entry_of_the_table_is_one_line(tmp_path: Path):
 
 def test_experiments_of_the_paper():
     names = [e.name for e in paper_cnn_experiments()]
-    assert len(set(names)) == len(names) == 4 * 9
+    assert len(set(names)) == len(names) == 4 * 9 + 1
     assert {"cnn2_mnist3_50pc", "cnn3_cifar10_60pc", "cnn2_cifar10_10pc_init"} <= set(names)
     assert "cnn3_mnist3_10pc_init" not in names
+    assert names[-1] == "cnn2_mnist_all"
+
+
+@pytest.mark.parametrize("randomness", ["", "_init", "_batch"])
+def test_all_of_a_source(randomness: str):
+    name = f"cnn2_mnist_all{randomness}"
+    experiment = parse_experiment(name)
+    assert experiment.name == name
+    assert (experiment.n_per_class, experiment.n_train, experiment.size) == (None, None, "all")
+    assert experiment.splits == {"train": "train_all", "test": "test"}
+    assert (experiment.epochs, experiment.task.classes) == (15, tuple(range(10)))
+    assert "10pc" in compared_name([experiment, parse_experiment("cnn2_mnist3_10pc")])
 
 
 def test_paths():

@@ -215,3 +215,46 @@ def test_the_scripts_compare_what_they_are_given(root, tmp_path):
     assert "<h1>Comparison of cnn2_digits3_10pc and cnn2_digits3_20pc</h1>" in page
     assert "Reliability of the scores" in page
     assert "Agreement between methods" in page
+
+
+def sampled(root, tmp_path, n_scored):
+    """A root with scores of so many of 40 training samples of each experiment; None: of all."""
+    paths = Paths(tmp_path)
+    for name, k in n_scored.items():
+        experiment = parse_experiment(name)
+        for method in ("loo", "gd"):
+            for seed in load_seeds()[:3]:
+                content = load(Paths(root).scores(experiment, method, seed), "")
+                if k is not None:
+                    content["scores"] = content["scores"][:, :k].clone()
+                    content["train_idx"] = content["train_idx"][:k].clone()
+                    sample = {"train_samples_scored": k, "train_samples_all": N_TRAIN}
+                    content["settings"] |= sample | {"scored_samples": f"{k} of {name[:12]}"}
+                save(paths.scores(experiment, method, seed), content)
+    return ("--root", tmp_path, "--allow_missing", "--experiment", *n_scored)
+
+
+def test_samples_of_the_training_samples(root, tmp_path):
+    names = "cnn2_digits3_10pc", "cnn3_digits3_10pc", "cnn2_digits3_20pc"
+    for script in ("run_pvalues", "run_correlations"):
+        call_well(script, *sampled(root, tmp_path, dict(zip(names, (7, 7, 5), strict=True))))
+    (page,) = Paths(tmp_path).comparison.glob("*/index.html")
+    text = page.read_text()
+    assert "(3 seeds)" not in text
+    assert text.count("(3 seeds, random samples of the training samples)") > 20
+    assert "intervals from resampled seeds and training samples" in text
+    experiments = pd.read_csv(page.with_name("experiments.csv"), index_col="experiment")
+    assert experiments["train_samples"].tolist() == [40] * 3
+    assert experiments.loc[[*names], "train_samples_scored"].tolist() == [7, 7, 5]
+
+
+@pytest.mark.parametrize("other", [5, None])
+@pytest.mark.parametrize("script", ["run_pvalues", "run_correlations"])
+def test_other_numbers_of_the_same_training_samples_are_not_compared(root, tmp_path, script, other):
+    given = sampled(root, tmp_path, {"cnn2_digits3_10pc": 7, "cnn3_digits3_10pc": other})
+    call(script, *given).check_refused(
+        "the scores of cnn2_digits3_10pc are of 7 of 40 training samples of digits3 train_10pc, "
+        f"those of cnn3_digits3_10pc of {other or 40} of 40, so the two cannot be compared: score "
+        "as many of each, by --train_samples"
+    )
+    assert not (tmp_path / "results").exists()

@@ -74,10 +74,10 @@ class Collected:
     def reading(self, kind, name):
         return self.readings[kind, name][1]
 
-    def check_words(self, n_draws):
+    def check_words(self, n_draws, rows=""):
         """Assert what holds of every title, sentence and table."""
         for title, reading in self.readings.values():
-            assert title.endswith(f" ({n_draws} seeds)")
+            assert title.endswith(f" ({n_draws} seeds{rows})")
             assert reading.endswith(".")
             assert not re.search(r"\b(nan|inf|None|samples of a pair)\b|[`\[\]]", reading), reading
             assert "another ten" not in reading
@@ -375,3 +375,28 @@ def test_a_p_value_is_0_or_1_only_if_it_is(p, text):
 )
 def test_a_share_is_none_or_all_only_if_it_is(share, text):
     assert percent(share) == text
+
+
+@pytest.mark.parametrize("n_draws", [2, 3])
+@pytest.mark.parametrize("n_scored", [1, 4, 60_000])
+def test_of_a_sample_of_the_training_samples_all_say_so(n_scored, n_draws):
+    report, n_train = Collected(), 60_000
+    n_rows = min(n_scored, 6)
+    scores = made("noise", n_draws, METHODS, (n_rows, 5))
+    if n_scored < n_train:
+        scores = replace(scores, n_scored_of=n_train)
+    report_pvalues(report, scores, "ttest", 0.05)
+    report_draws(report, scores, 0.05)
+    report_correlations(report, scores)
+    report_agreement(report, scores, 0.05)
+    report.check_words(
+        n_draws, f", {n_scored} of 60,000 training samples" if n_scored < n_train else ""
+    )
+    by_samples = report.reading("table", "mean_pvalue_intervals")
+    assert ("and training samples" in by_samples) == (n_scored < n_train and n_draws > 2)
+    assert ("none where a single" in by_samples) == (n_scored == 1 and n_draws > 2)
+    limits = report.tables["mean_pvalue_intervals"].drop(columns="draws", level=0)
+    assert limits.isna().all(axis=None) == (n_scored == 1 or n_draws == 2)
+    reading = report.reading("table", "mean_pvalues")
+    assert ("over all pairs is" in reading) == (n_scored == n_train)
+    assert "training samples" not in report.reading("table", "correlations")

@@ -79,6 +79,13 @@ SCORES = {
     "one inf": ("loo", with_value("scores", (0, 0, 0), -torch.inf), "the first (-inf) at epoch 10"),
     "NaN in the floor": ("loo", with_value("floor", (4, 5), torch.nan), "epoch 14, test index 105"),
     "no floor": ("loo", without("floor"), "does not hold floor"),
+    "NaN in the base": ("loo", with_value("base", (0, 1), torch.nan), "epoch 10, test index 101"),
+    "no base": ("loo", without("base"), "does not hold base"),
+    "a base of its own form": (
+        "loo",
+        changed(base=torch.zeros(5, 7)),
+        "base is float32 [5, 7], where float32 [5, 6] belongs",
+    ),
     "float64": ("gd", changed(scores=torch.zeros(5, 4, 6).double()), "float64 [5, 4, 6], where"),
     "one epoch less": ("gd", changed(scores=torch.zeros(4, 4, 6)), "float32 [4, 4, 6], where"),
     "one index more": ("gd", changed(train_idx=torch.arange(5)), "where float32 [5, 5, 6] belong"),

@@ -20,10 +20,9 @@ register_task(
     "pictures",
     folder=FOLDER,
     n_per_class=(5, 20),
-    n_test_per_class=5,
+    n_test_per_class=10,
     input_shape=(3, 32, 32),
     normalised=True,
-    epochs=4,
-    n_checkpoints=2,
+    epochs=6,
 )
 register_model("resnet18", lambda task: resnet18(num_classes=task.n_classes), batch_size=16)

@@ -212,7 +212,7 @@ class Study:
                 "labels": samples.labels.cpu(),
                 "indices": samples.indices,
             }
-            for split, samples in (("train", setup.train), ("test", setup.test))
+            for split, samples in (("train", setup.scored_samples), ("test", setup.test))
         }
         write_reliability(
             page,

@@ -13,12 +13,13 @@ from src.experiments import METHODS, REPOSITORY
 from src.storage.files import load
 from tests.tools import call, call_well
 
+EXAMPLES = REPOSITORY / "examples"
 SCORING = ("run_loo", "run_ats", "run_if", "run_gd_and_gc")
 
 
-def run_all(root: Path, example: str, task: str, experiment: str, test_index: bool) -> str:
+def run_all(root: Path, example: Path, task: str, experiment: str, test_index: bool) -> str:
     """Run every script on two seeds; return the page without its markup's scripts."""
-    define = ("--define", REPOSITORY / "examples" / example, "--root", root)
+    define = ("--define", example, "--root", root)
     call_well("run_subset_generation", *define)
     assert [path.name for path in (root / "data").iterdir() if path.name != "subset_indices"] == [
         task
@@ -45,14 +46,18 @@ def load_scores(root: Path, experiment: str, method: str):
 
 
 def test_tabular(tmp_path: Path):
-    page = run_all(tmp_path, "tabular.py", "tumours", "mlp_tumours_10pc", test_index=True)
+    page = run_all(
+        tmp_path, EXAMPLES / "tabular.py", "tumours", "mlp_tumours_10pc", test_index=True
+    )
     assert "tumours: malignant and benign" in page
     assert "20 (10 per class)" in page
     assert "Of a sample&#39;s 30 numbers stand the 4 farthest" in page
 
 
 def test_text(tmp_path: Path):
-    page = run_all(tmp_path, "text.py", "reviews", "transformer_reviews_20pc", test_index=False)
+    page = run_all(
+        tmp_path, EXAMPLES / "text.py", "reviews", "transformer_reviews_20pc", test_index=False
+    )
     assert "reviews: complaint and praise" in page
     assert "numbers stand" not in page
 
@@ -72,5 +77,16 @@ def class_folders(tmp_path: Path) -> Path:
 
 def test_resnet(tmp_path: Path, class_folders: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IMAGES", str(class_folders))
-    page = run_all(tmp_path, "resnet.py", "pictures", "resnet18_pictures_5pc", test_index=False)
+    text = (EXAMPLES / "resnet.py").read_text(encoding="utf-8")
+    # Eleven million parameters: as little of everything as shows that it goes through.
+    for written, less in (
+        ("n_per_class=(5, 20)", "n_per_class=(3, 20)"),
+        ("n_test_per_class=10", "n_test_per_class=3"),
+        ("epochs=6", "epochs=2, n_checkpoints=1"),
+    ):
+        assert written in text
+        text = text.replace(written, less)
+    example = tmp_path / "resnet.py"
+    example.write_text(text, encoding="utf-8")
+    page = run_all(tmp_path, example, "pictures", "resnet18_pictures_3pc", test_index=False)
     assert "pictures: blue and red" in page

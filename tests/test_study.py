@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.data.scored import scored_positions
 from src.ensemble.draws import load_seeds
 from src.ensemble.setup import Setup
 from src.errors import UserError
@@ -319,3 +320,24 @@ def test_wrong_arguments(
     assert "\n" not in str(error.value)
     assert not n_trained
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n_scored", [1, 5, 11])
+def test_a_sample_of_the_training_samples(n_scored: int, tmp_path: Path):
+    """Rows are those of all, of models that are trained on all; the page says how many they are."""
+    rows = scored_positions(TRAIN[1], n_scored, "").numpy()
+    some, every = study(train_samples=n_scored), study()
+    for method, found in some.scores(n_seeds=2).items():
+        expected = every.scores([method], n_seeds=2)[method][:, :, rows]
+        assert found.shape == (2, 2, n_scored, 5)
+        assert relative_error(torch.from_numpy(found), torch.from_numpy(expected)) < 1e-4
+    page = some.report(tmp_path / "page", ["gd", "gc"], n_seeds=2).read_text()
+    assert (f"(2 seeds, {n_scored} of 11 training samples)" in page) == (n_scored < 11)
+    labels = pd.read_csv(tmp_path / "page" / "pairs.csv")["train_label"].to_numpy()
+    assert labels[::5].tolist() == TRAIN[1][rows].tolist()
+
+
+@pytest.mark.parametrize("n_scored", [0, 12, -1, 2.0, "3", True])
+def test_a_sample_that_cannot_be(n_scored: object):
+    with pytest.raises(UserError, match="train_samples is .* choose a whole number from 1 to 11"):
+        study(train_samples=n_scored)

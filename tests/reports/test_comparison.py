@@ -23,7 +23,7 @@ NOISE = {
     "cnn2_digits3_20pc": 3.0,
     "cnn3_digits3_10pc": 0.5,
 }
-N_TRAIN, N_TEST = 40, 50
+N_TRAIN, N_TEST = 30, 50
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_the_scripts_compare_what_they_are_given(root, tmp_path):
 
 
 def sampled(root, tmp_path, n_scored):
-    """A root with scores of so many of 40 training samples of each experiment; None: of all."""
+    """A root with scores of so many of the training samples of each experiment; None: of all."""
     paths = Paths(tmp_path)
     for name, k in n_scored.items():
         experiment = parse_experiment(name)
@@ -244,7 +244,7 @@ def test_samples_of_the_training_samples(root, tmp_path):
     assert text.count("(3 seeds, random samples of the training samples)") > 20
     assert "intervals from resampled seeds and training samples" in text
     experiments = pd.read_csv(page.with_name("experiments.csv"), index_col="experiment")
-    assert experiments["train_samples"].tolist() == [40] * 3
+    assert experiments["train_samples"].tolist() == [N_TRAIN] * 3
     assert experiments.loc[[*names], "train_samples_scored"].tolist() == [7, 7, 5]
 
 
@@ -253,8 +253,8 @@ def test_samples_of_the_training_samples(root, tmp_path):
 def test_other_numbers_of_the_same_training_samples_are_not_compared(root, tmp_path, script, other):
     given = sampled(root, tmp_path, {"cnn2_digits3_10pc": 7, "cnn3_digits3_10pc": other})
     call(script, *given).check_refused(
-        "the scores of cnn2_digits3_10pc are of 7 of 40 training samples of digits3 train_10pc, "
-        f"those of cnn3_digits3_10pc of {other or 40} of 40, so the two cannot be compared: score "
+        "the scores of cnn2_digits3_10pc are of 7 of 30 training samples of digits3 train_10pc, "
+        f"those of cnn3_digits3_10pc of {other or 30} of 30, so the two cannot be compared: score "
         "as many of each, by --train_samples"
     )
     assert not (tmp_path / "results").exists()

@@ -160,7 +160,7 @@ class TestImages:
         content = load(path, "")
         content[what][2] = 1 - content[what][1]
         save(path, content)
-        again = f"--experiment {DIGITS} --root {scored.root} --overwrite"
+        again = f"--experiment {DIGITS} --seed_id 0-1 --root {scored.root} --overwrite"
         says = [f"{path} holds other samples than the scores", f"run_loo.py {again}"]
         self.refused(scored, *says, *([f"run_cnn_training.py {again}"] if split != "test" else []))
 

@@ -61,6 +61,7 @@ def test_seeds_in_lists_and_ranges(root: Path, computed: list):
     assert out.splitlines() == [f"{files[0]}: finished before", *files[1:]]
 
 
+@pytest.mark.slow
 def test_seeds_beyond_the_ten(root: Path):
     """They are trained, scored and, where missing, named as any other."""
     seed = load_seeds(13)[12]

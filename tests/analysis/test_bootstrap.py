@@ -271,6 +271,7 @@ def test_correlation_limits_are_correlations(rng):
     assert low.loc["a", "b"] > 0.99
 
 
+@pytest.mark.slow
 def test_correlation_intervals_hold_what_ten_seeds_show(rng, monkeypatch):
     """Two methods whose means correlate by 0.6; noise with common factors blurs them to less."""
     monkeypatch.setattr(bootstrap, "N_RESAMPLES", 40)

@@ -122,6 +122,7 @@ def test_wrong_numbers_of_a_task(n_scored: object):
         replace(TASK, n_scored=n_scored)
 
 
+@pytest.mark.slow
 def test_all_scripts(made: Path, copy_of: Callable[[Path], Path]):
     root = copy_of(made)
     given = ("--root", root, "--experiment", NAME)

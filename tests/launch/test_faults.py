@@ -226,7 +226,7 @@ def wait_for_end(processes: list[psutil.Process]) -> None:
     ("sent", "code"),
     [
         (signal.SIGKILL, -9),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
     ],
 )

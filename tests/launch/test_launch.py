@@ -200,6 +200,7 @@ font.family: serif
 """
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_whatever_a_person_has_set(tmp_path: Path):
     """In matplotlib's files, in the working directory or at home, and in a notebook."""
     trees = []

@@ -159,6 +159,7 @@ def test_correlations_of_all_experiments(root):
     assert len(agreement) == 4 * 4 + 3
 
 
+@pytest.mark.slow
 def test_experiments_of_many_and_few_draws_are_compared_by_the_first_that_all_have(tmp_path):
     """The same scores: 37 seeds of them have smaller p-values than 12."""
     paths, rng = Paths(tmp_path), np.random.default_rng(0)

@@ -174,6 +174,7 @@ def test_base_are_the_losses_of_the_checkpoints(sampled: Path):
         assert relative_error(found, losses) < 1e-4
 
 
+@pytest.mark.slow
 def test_page_of_a_sample(sampled: Path, copy_of: Callable[[Path], Path]):
     root = copy_of(sampled)
     call_well(*command("run_pvalues", root, "--allow_missing"))

@@ -11,6 +11,7 @@ from torch import Tensor
 from src.errors import UserError
 from src.experiments import Task
 from src.experiments.definitions import said_by
+from src.messages import kind_of
 
 _KEYS = ({"train", "test"}, {"pool"})
 
@@ -52,8 +53,8 @@ def checked(found: object, where: str) -> dict[str, tuple[Tensor, np.ndarray]]:
             (wanted.shape[1:], wanted.dtype) != (targets.shape[1:], targets.dtype)
         ):
             raise UserError(
-                f"{where}: {split!r} holds {_kind(other)} with targets {_kind(wanted)}, "
-                f"{first!r} {_kind(inputs)} with {_kind(targets)}"
+                f"{where}: {split!r} holds {_of_one(other)} with targets {_of_one(wanted)}, "
+                f"{first!r} {_of_one(inputs)} with {_of_one(targets)}"
             )
     return splits
 
@@ -65,8 +66,6 @@ def _checked(inputs: object, targets: object, where: str) -> tuple[Tensor, np.nd
             f"{where}: inputs are {list(inputs.shape)} and targets {list(targets.shape)}, not "
             "samples first and as many of both, one at least"
         )
-    if not len(inputs):
-        raise UserError(f"{where}: there are no samples")
     if inputs.dtype != torch.uint8 or inputs.ndim != 4:  # which are images
         inputs = inputs.float() if inputs.is_floating_point() else inputs.long()
     targets = targets.float() if targets.is_floating_point() else targets.long()
@@ -89,6 +88,10 @@ def _checked(inputs: object, targets: object, where: str) -> tuple[Tensor, np.nd
     return inputs, targets.numpy()
 
 
+def _of_one(values: Tensor | np.ndarray) -> str:
+    return kind_of(values.dtype, values.shape[1:])
+
+
 def _tensor(values: object, where: str) -> Tensor:
     try:
         found = torch.as_tensor(values).detach().cpu()
@@ -99,7 +102,3 @@ def _tensor(values: object, where: str) -> Tensor:
     if found.is_complex():
         raise UserError(f"{where} are complex numbers")
     return found
-
-
-def _kind(values: Tensor | np.ndarray) -> str:
-    return f"{str(values.dtype).removeprefix('torch.')} {list(values.shape[1:])}"

@@ -78,6 +78,7 @@ class Checkpoints:
             UserError: A checkpoint cannot be written.
         """
         e, training = self.setup.experiment, digest(states[-1])
+        start = {} if settings.get("origin") == GIVEN else self._outputs_of_start(seed)
         save_together(
             {
                 self.paths.checkpoint(e, seed, epoch): {
@@ -85,7 +86,7 @@ class Checkpoints:
                     "model_state_dict": state,
                     **known,
                     **self.setup.fit(state),
-                    "outputs": self._outputs(seed, state, start=settings.get("origin") != GIVEN),
+                    "outputs": self._outputs(state) | start,
                     "settings": settings,
                     "training": training,
                 }
@@ -118,8 +119,13 @@ class Checkpoints:
         # Every one is checked, also behind one that is missing.
         return dict(zip(there, self._load(seed, there, settings, command), strict=True))
 
-    def load(self, seed: int, seed_id: int) -> list[State]:
+    def load(self, seed: int, seed_id: int, *, given: bool | None = None) -> list[State]:
         """Return the states of a seed's five checkpoints, in the order of epochs.
+
+        Args:
+            seed: The seed.
+            seed_id: Its number, for commands.
+            given: What `are_given` says of them; None: it is asked.
 
         Raises:
             UserError: A checkpoint is missing or damaged, is of another experiment, seed or epoch,
@@ -128,28 +134,29 @@ class Checkpoints:
                 are of more than one training.
         """
         e, settings = self.setup.experiment, self.setup.settings(seed)
-        if are_given(e, self.paths, seed, seed_id):
+        if are_given(e, self.paths, seed, seed_id) if given is None else given:
             settings["origin"] = GIVEN
             command = given_command(self.paths, e, seed_id)
         else:
             command = training_command(self.paths, e, seed_id)
         return self._load(seed, e.kept_epochs, settings, command)
 
-    def _outputs(self, seed: int, state: State, *, start: bool) -> dict[str, Tensor]:
-        """Return what the network puts out for a few samples, by what `check_same` tells apart.
-
-        Without `start` nothing is said of where a training would begin.
-        """
+    def _outputs(self, state: State) -> dict[str, Tensor]:
+        """Return what the network puts out for a few samples, by what `check_same` tells apart."""
         setup = self.setup
-        outputs = {
+        return {
             "eval": outputs_of(setup.loss, state, setup.train, train=False),
             "train": outputs_of(setup.loss, state, setup.train, train=True),
         }
-        if start and setup.backbone is None:
-            with without_drawing(setup.device):
-                state = setup.start(seed)
-            outputs["start"] = outputs_of(setup.loss, state, setup.train, train=False)
-        return outputs
+
+    def _outputs_of_start(self, seed: int) -> dict[str, Tensor]:
+        """Return the same of where a seed's training begins; of a ViT nothing."""
+        setup = self.setup
+        if setup.backbone is not None:
+            return {}
+        with without_drawing(setup.device):
+            state = setup.start(seed)
+        return {"start": outputs_of(setup.loss, state, setup.train, train=False)}
 
     def _load(self, seed: int, epochs: Sequence[int], settings: dict, command: str) -> list[State]:
         experiment, expected = self.setup.experiment, self.setup.layout
@@ -191,8 +198,11 @@ class Checkpoints:
                         state[name] = checkpoints[-1][name]
             checkpoints.append(state)
         if checkpoints:  # one of a training stands for all
-            same_draws = all(found.get(k) == self.setup.environment()[k] for k in DRAWING)
-            outputs = self._outputs(seed, checkpoints[-1], start=settings.get("origin") != GIVEN)
+            here = self.setup.environment()
+            same_draws = all(found.get(k) == here[k] for k in DRAWING)
+            outputs = self._outputs(checkpoints[-1])
+            if settings.get("origin") != GIVEN:
+                outputs |= self._outputs_of_start(seed)
             now = comparable(outputs, same_draws=same_draws)
             check_same(path, content.get("outputs", {}), now, experiment, command)
         if len(trainings) > 1:

@@ -16,7 +16,8 @@ from src.ensemble.members import State
 from src.ensemble.setup import Setup
 from src.errors import UserError
 from src.experiments import Experiment
-from src.storage.files import digest
+from src.messages import kind_of
+from src.storage.files import digest, read
 
 # Of each training its checkpoints, in order, each a state dict.
 States = Sequence[Sequence[Mapping[str, Tensor]]]
@@ -107,17 +108,12 @@ def take_trainings(setup: Setup, trainings: States) -> list[list[State]]:
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(file, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist") from None
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
-        raise UserError(
-            f"{file} is damaged, or holds more than tensors and plain values: give what torch.save "
-            "makes of a model's state_dict()"
-        ) from error
+    content = read(
+        file,
+        missing=f"{file} does not exist",
+        damaged=f"{file} is damaged, or holds more than tensors and plain values: give what "
+        "torch.save makes of a model's state_dict()",
+    )
     if isinstance(content, dict):
         content = next(
             (content[key] for key in KEYS if isinstance(content.get(key), dict)), content
@@ -143,8 +139,8 @@ def _check_state(called: str, state: Mapping[str, Tensor], setup: Setup) -> None
             raise UserError(f"{called}: {name} is no dense tensor")
         if values.shape != shape or values.dtype != dtype:
             raise UserError(
-                f"{called}: {name} is {_kind(values.shape, values.dtype)}, where {model} on "
-                f"{setup.experiment.task.name} has {_kind(shape, dtype)}"
+                f"{called}: {name} is {kind_of(values.dtype, values.shape)}, where {model} on "
+                f"{setup.experiment.task.name} has {kind_of(dtype, shape)}"
             )
         n_bad = values.numel() - int(values.isfinite().sum())
         if n_bad:
@@ -155,10 +151,6 @@ def _check_state(called: str, state: Mapping[str, Tensor], setup: Setup) -> None
 
 def _first(names: list) -> str:
     return f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
-
-
-def _kind(shape: torch.Size, dtype: torch.dtype) -> str:
-    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
 def give(

@@ -74,7 +74,7 @@ def require_independent_samples(loss: PerSampleLoss, state: State, samples: Samp
     """
     if "independent" not in loss.found:
         moved = {**state, **move(loss.parameters(state), torch.Generator().manual_seed(0))}
-        with _trial(loss, samples, training=False):
+        with trial(loss, samples, training=False):
             require_independence(loss, moved, *_two(samples))
         loss.found["independent"] = True
 
@@ -104,7 +104,7 @@ def look_at_training(loss: PerSampleLoss, state: State, samples: Samples) -> Tra
         samples: The training samples.
     """
     if "training" not in loss.found:
-        with _trial(loss, samples, training=True):
+        with trial(loss, samples, training=True):
             loss.found["training"] = _look_at_training(loss, state, samples)
     return loss.found["training"]
 
@@ -167,7 +167,7 @@ def require_batches(
     if left > 0:
         positions = torch.arange(left, device=samples.device)
         try:
-            with _trial(loss, samples, training=True):
+            with trial(loss, samples, training=True):
                 loss.forward(state, *samples[positions], training.changes)
         except (ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -194,7 +194,7 @@ def _two(samples: Samples) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def _trial(loss: PerSampleLoss, samples: Samples, *, training: bool) -> Iterator[None]:
+def trial(loss: PerSampleLoss, samples: Samples, *, training: bool) -> Iterator[None]:
     """Compute in a mode of the model, without gradients, and leave model and generators alone."""
     modes = [(module, module.training) for module in loss.model.modules()]
     loss.model.train(training)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from src.data.samples import Samples
-from src.ensemble.generators import without_drawing
-from src.ensemble.independence import few
+from src.ensemble.independence import few, trial
 from src.ensemble.members import PerSampleLoss, State
 from src.ensemble.memory import is_out_of_memory
 from src.errors import UserError
@@ -85,23 +83,17 @@ def values_of(
     return [float(f"{value:.5e}") for value in function(outputs, targets.cpu()).tolist()]
 
 
-@torch.no_grad()
 def outputs_of(loss: PerSampleLoss, state: State, samples: Samples, *, train: bool) -> Tensor:
     """Return one member's outputs (n, ...) on a few samples, in one mode, on the CPU.
 
     What is drawn is the same in every call. Buffers and torch's generators are left as they were.
     """
-    model, was_training = loss.model, loss.model.training
-    values = {**dict(model.named_buffers()), **state}
+    values = {**dict(loss.model.named_buffers()), **state}
     values = {n: t if n in loss.trainable else t.clone() for n, t in values.items()}
-    model.train(train)
-    try:
-        with without_drawing(samples.device):
-            torch.manual_seed(0)
-            inputs, _ = samples[few(len(samples), N_SAMPLES).to(samples.device)]
-            return functional_call(model, values, (inputs,)).cpu()
-    finally:
-        model.train(was_training)
+    with trial(loss, samples, training=train):
+        torch.manual_seed(0)
+        inputs, _ = samples[few(len(samples), N_SAMPLES).to(samples.device)]
+        return loss.outputs(values, inputs).cpu()
 
 
 def check_same(

@@ -42,16 +42,14 @@ def are_for(images: Tensor) -> bool:
     return images.device.type != "cpu"
 
 
-def padding(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the zeros before and behind the rows, and the columns, of a convolution's input."""
+def padding(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[tuple[int, int]]:
+    """Return how much is added before and behind each dimension of a convolution's input."""
     if layer.padding == "valid":
-        return (0, 0), (0, 0)
+        return [(0, 0)] * len(layer.kernel_size)
     if layer.padding == "same":
         totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        rows, columns = ((total // 2, total - total // 2) for total in totals)
-        return rows, columns
-    rows, columns = layer.padding
-    return (rows, rows), (columns, columns)
+        return [(total // 2, total - total // 2) for total in totals]
+    return [(added, added) for added in layer.padding]
 
 
 def convolve(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -124,6 +124,27 @@ def remove_leftovers(path: Path, age: float = 0) -> None:
                 leftover.unlink()
 
 
+def read(path: Path, *, missing: str, damaged: str) -> Any:
+    """Return what `torch.save` put into a file, tensors and plain values alone, on the CPU.
+
+    Args:
+        path: The file.
+        missing: What is said where it does not exist.
+        damaged: What is said where it is no such file.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is no such file.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise UserError(missing) from None
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
+        raise UserError(damaged) from error
+
+
 def load(
     path: Path, make: str, *, identity: dict[str, Any] | None = None, holds: Iterable[str] = ()
 ) -> dict:
@@ -141,14 +162,11 @@ def load(
             key, or says that it is another.
     """
     again = f"make it again with: {make} --overwrite"
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; make it with: {make}") from None
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # damaged bytes make the unpickler raise errors of many kinds
-        raise UserError(f"{path} is damaged; {again}") from error
+    content = read(
+        path,
+        missing=f"{path} does not exist; make it with: {make}",
+        damaged=f"{path} is damaged; {again}",
+    )
     if not isinstance(content, dict) or "checksum" not in content:
         raise UserError(f"{path} has no checksum, so is not this project's; {again}")
     if content.pop("checksum") != digest(content):

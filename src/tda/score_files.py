@@ -8,6 +8,7 @@ from torch import Tensor
 from src.ensemble.checkpoint_files import MACHINE
 from src.errors import UserError
 from src.experiments import Experiment, Paths, script_of
+from src.messages import kind_of
 from src.storage.files import check_finite, load
 
 # Of a score file's settings, those that say where it comes from, and those that are arguments of
@@ -105,7 +106,8 @@ def load_scores_of(
             refuse(f"{key} is no tensor")
         if found.dtype != dtype or found.shape != shape:
             refuse(
-                f"{key} is {_kind(found.dtype, found.shape)}, where {_kind(dtype, shape)} belongs"
+                f"{key} is {kind_of(found.dtype, found.shape)}, where {kind_of(dtype, shape)} "
+                "belongs"
             )
 
     indices = {}
@@ -128,7 +130,3 @@ def load_scores_of(
             check(key, torch.float32, (len(epochs), n_test))
             check_finite(path, f"numbers of the {key}", content[key], make, axes)
     return content
-
-
-def _kind(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
-    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"

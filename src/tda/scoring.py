@@ -64,7 +64,7 @@ class Scoring:
                     {"protocol": "continue", **self.setup.scored_settings()},
                 )
             )
-        self._checkpoints = trained.load(seed, seed_id)
+        self._checkpoints = trained.load(seed, seed_id, given=given)
         self._settings = score_settings(self.setup, estimator, self._checkpoints, given=given)
         self._paths = {method: at.scores(experiment, method, seed) for method in methods}
         self._partial = at.partial_scores(experiment, methods[0], seed)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.kernels.convolution import per_image_weight_gradients
+from src.kernels.patches import padding
 from src.tda.layers.parts import Formed
 from src.tda.layers.rules import rule
 
@@ -21,10 +22,10 @@ def convolution(
         return None  # one sample without a dimension for the batch
     formed = {}
     if "weight" in wanted:
-        padding = _padding(layer)
-        if any(padding):
+        sides = [side for pair in reversed(padding(layer)) for side in pair]
+        if any(sides):
             mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-            inputs = F.pad(inputs, padding, mode)
+            inputs = F.pad(inputs, sides, mode)
         by_kernel = _of_pooled_maps(layer, inputs, gradient)
         formed["weight"] = _by_patches(layer, inputs, gradient) if by_kernel is None else by_kernel
     if "bias" in wanted:
@@ -55,17 +56,3 @@ def _by_patches(layer: Convolution, padded: Tensor, gradient: Tensor) -> Tensor:
     a = patches.unflatten(1, (layer.groups, -1))  # (N, groups, C / groups * k..., positions)
     b = gradient.flatten(2).unflatten(1, (layer.groups, -1))  # (N, groups, O / groups, positions)
     return (b @ a.mT).reshape(len(padded), *layer.weight.shape)
-
-
-def _padding(layer: Convolution) -> list[int]:
-    """Return how much is added before and after each dimension, the last one first."""
-    padding = []
-    for d in reversed(range(len(layer.kernel_size))):
-        if layer.padding == "valid":
-            padding += [0, 0]
-        elif layer.padding == "same":
-            total = layer.dilation[d] * (layer.kernel_size[d] - 1)
-            padding += [total // 2, total - total // 2]
-        else:
-            padding += [layer.padding[d]] * 2
-    return padding

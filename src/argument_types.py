@@ -6,7 +6,16 @@ import argparse
 import re
 from collections.abc import Callable, Iterable
 
-from src.experiments import MOST_SEEDS
+from src.errors import UserError
+from src.experiments import MOST_SEEDS, Experiment, parse_experiment
+
+
+def experiment_name(name: str) -> Experiment:
+    """Parse the name of an experiment."""
+    try:
+        return parse_experiment(name)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def seed_ids(text: str) -> list[int]:

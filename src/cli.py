@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src import streams
-from src.argument_types import positive_int, seed_ids
+from src.argument_types import experiment_name, positive_int, seed_ids
 from src.errors import UserError
 from src.experiments import (
     DEFAULT_BACKBONE,
@@ -25,7 +25,6 @@ from src.experiments import (
     SOURCE_VARIABLE,
     TINY_BACKBONE,
     Experiment,
-    parse_experiment,
 )
 from src.experiments.definitions import VARIABLE as DEFINE_VARIABLE
 from src.experiments.definitions import files_of_environment, load_definitions
@@ -74,7 +73,7 @@ class ArgumentParser(argparse.ArgumentParser):
         """Add --experiment, which takes several."""
         self.add_argument(
             "--experiment",
-            type=_experiment,
+            type=experiment_name,
             nargs="+",
             required=required,
             metavar="E",
@@ -96,15 +95,18 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(f"{experiment.name} is trained by {experiment.training_script}")
         return args
 
-    def add_seeds(self, parse: Callable[[str], list[int]] = seed_ids) -> None:
-        """Add --seed_id, which takes several."""
+    def add_seeds(
+        self, parse: Callable[[str], list[int]] = seed_ids, *, none: str | None = None
+    ) -> None:
+        """Add --seed_id, which takes several: the ten by default, or what `none` says in words."""
         self.add_argument(
             "--seed_id",
             type=parse,
             metavar="K",
-            default=f"0-{N_SEEDS - 1}",
+            default=f"0-{N_SEEDS - 1}" if none is None else None,
             help="numbers of seeds, for example 3 or 0,2,5-9: those below 10 are in "
-            "random_seeds.pt, and others are drawn by a fixed generator (src/ensemble/draws.py)",
+            "random_seeds.pt, and others are drawn by a fixed generator (src/ensemble/draws.py)"
+            + (f"; none: {none}" if none else ""),
         )
 
     def add_computing(self) -> None:
@@ -216,13 +218,6 @@ class ArgumentParser(argparse.ArgumentParser):
             "by some 1e-6 of the largest), and with random crops the crops; none: chosen from the "
             "free memory",
         )
-
-
-def _experiment(name: str) -> Experiment:
-    try:
-        return parse_experiment(name)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(main: Callable[[], None]) -> None:

@@ -89,3 +89,7 @@ class Paths:
     def comparison(self) -> Path:
         """Folder of all comparisons of experiments, each in a folder of its own in it."""
         return self.root / "results" / "comparison"
+
+    def paper(self, scale: str) -> Path:
+        """Folder of the paper's tables and figures at a scale."""
+        return self.root / "results" / ("paper" if scale == "paper" else f"paper_{scale}")

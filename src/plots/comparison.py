@@ -1,4 +1,4 @@
-"""Figures that compare experiments by training set size and by model."""
+"""Figures that compare experiments: side by side, by training set size, and by model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,46 @@ _LABELS = {
     "mean_abs_mean": "mean of |mean τ|",
 }
 _BAND = f"{LEVEL:.0%} confidence interval"
+
+
+def by_experiment(summaries: dict[str, pd.DataFrame], of_noise: float) -> Figure:
+    """Draw the mean p-values of experiments, a row for each, all methods in it.
+
+    Args:
+        summaries: By the experiment's name: a row for each method, columns as `pvalue_summary`
+            returns them. The marks are means over pairs, the bars their confidence intervals.
+        of_noise: What scores of pure noise would have.
+    """
+    figure, axis = plt.subplots(figsize=(PAGE, 0.8 + 0.34 * len(summaries)))
+    axis.axvline(of_noise, color="0.6", linewidth=0.8, linestyle="--", label="pure noise")
+    methods = list(dict.fromkeys(m for table in summaries.values() for m in table.index))
+    for k, method in enumerate(methods):
+        rows = pd.DataFrame({n: t.loc[method] for n, t in summaries.items() if method in t.index}).T
+        places = [list(summaries).index(name) for name in rows.index]
+        axis.errorbar(
+            rows["mean_pvalue_ttest"],
+            np.array(places) + 0.13 * (k - (len(methods) - 1) / 2),
+            xerr=error_bars(rows, "mean_pvalue_ttest"),
+            fmt=MARKERS[method],
+            color=COLOURS[method],
+            markersize=3.5,
+            linewidth=1,
+            label=METHOD_LABELS[method],
+            clip_on=False,  # a mark on the axis
+        )
+    for between in np.arange(1, len(summaries)) - 0.5:
+        axis.axhline(between, color="0.9", linewidth=0.6, zorder=0)
+    axis.set(
+        xlabel="mean p-value",
+        xlim=(0, max(1.02 * of_noise, axis.get_xlim()[1])),
+        ylim=(len(summaries) - 0.5, -0.5),
+        yticks=range(len(summaries)),
+        yticklabels=list(summaries),
+    )
+    axis.tick_params(axis="y", length=0)
+    legend_above(figure, axis)
+    sns.despine(figure, left=True)
+    return figure
 
 
 def by_size(summary: pd.DataFrame, *, has_classes: bool = True) -> Figure:

@@ -28,6 +28,7 @@ def render(folder: Path, title: str, source: str) -> str:
             if item["kind"] == "figure":
                 item["image"] = _data_uri(folder / "figures" / f"{item['name']}.png")
         stale = content["source"] != source
+        script = content["script"] or script
         parts.append({**content, "key": part, "script": script, "stale": stale})
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),

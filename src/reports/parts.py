@@ -19,7 +19,7 @@ SCRIPTS = {
     "pvalues_snr": "run_pvalues.py --test snr",
     "correlations": "run_correlations.py",
 }
-_FORMAT = 2  # of the saved parts; parts of another format cannot be shown
+_FORMAT = 3  # of the saved parts; parts of another format cannot be shown
 
 
 def load_parts(folder: Path) -> dict[str, dict[str, Any] | None]:

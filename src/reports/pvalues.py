@@ -72,27 +72,7 @@ def report_pvalues(
             ]
         ).strip(),
     )
-    intervals = mean_pvalue_intervals(estimates)
-    report.table(
-        f"mean_pvalue_intervals{suffix}",
-        intervals,
-        f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
-        f"{words_of_intervals(scores.n_draws, [scores.rows])}, for the mean p-value that sets of "
-        f"{scores.n_draws} seeds have on average.",
-    )
-    changes = {m: estimates[last][m] - own for m, own in estimates[1].items()}
-    report.figure(
-        f"mean_pvalue_by_checkpoints{suffix}",
-        mean_pvalue_by_checkpoints(means, intervals),
-        "What averaging checkpoints does",
-        _reading_of_checkpoints(changes, last, scores.n_draws),
-    )
-    report.table(
-        f"mean_pvalue_changes{suffix}",
-        difference_table(changes, ["method"]),
-        f"Mean p-value over {counted(last, 'checkpoint')}, less that of the last one alone",
-        f"{words_of_intervals(scores.n_draws, [scores.rows])}.",
-    )
+    _report_by_checkpoints(report, scores, means, estimates, suffix)
     report.table(
         f"significant_fraction{suffix}",
         fractions,
@@ -126,6 +106,50 @@ def report_pvalues(
         "By method, train samples in rows and test samples in columns; torch.load reads it.",
     )
     return means, p
+
+
+def report_checkpoints(report: DrawsReport, scores: ExperimentScores) -> None:
+    """Write what averaging more checkpoints does to the mean p-value by the t-test.
+
+    Args:
+        report: Takes the tables and the figure.
+        scores: The scores.
+    """
+    estimates = mean_pvalue_estimates(scores, "ttest")
+    rows = [{m: own.value for m, own in of_methods.items()} for of_methods in estimates.values()]
+    means = pd.DataFrame(rows, pd.Index(estimates, name="checkpoints"))
+    _report_by_checkpoints(report, scores, means, estimates, "")
+
+
+def _report_by_checkpoints(
+    report: DrawsReport,
+    scores: ExperimentScores,
+    means: pd.DataFrame,
+    estimates: dict[int, dict[str, Estimate]],
+    suffix: str,
+) -> None:
+    last = means.index[-1]
+    intervals = mean_pvalue_intervals(estimates)
+    report.table(
+        f"mean_pvalue_intervals{suffix}",
+        intervals,
+        f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
+        f"{words_of_intervals(scores.n_draws, [scores.rows])}, for the mean p-value that sets of "
+        f"{scores.n_draws} seeds have on average.",
+    )
+    changes = {m: estimates[last][m] - own for m, own in estimates[1].items()}
+    report.figure(
+        f"mean_pvalue_by_checkpoints{suffix}",
+        mean_pvalue_by_checkpoints(means, intervals),
+        "What averaging checkpoints does",
+        _reading_of_checkpoints(changes, last, scores.n_draws),
+    )
+    report.table(
+        f"mean_pvalue_changes{suffix}",
+        difference_table(changes, ["method"]),
+        f"Mean p-value over {counted(last, 'checkpoint')}, less that of the last one alone",
+        f"{words_of_intervals(scores.n_draws, [scores.rows])}.",
+    )
 
 
 def _all_pairs(scores: ExperimentScores) -> str:

@@ -41,6 +41,7 @@ class Report:
         heading: str,
         settings: dict[str, object],
         source: str = "",
+        script: str = "",
     ) -> None:
         """Begin a part of the page.
 
@@ -52,6 +53,7 @@ class Report:
             settings: Shown at the end of the page, by name.
             source: Digest of the scores that the part is made from. Parts made from others than the
                 latest one say so on the page.
+            script: What is run to write it again; empty: known by the part's key.
         """
         self._folder = folder
         self._title = title
@@ -59,6 +61,7 @@ class Report:
         self._content = {
             "title": title,
             "source": source,
+            "script": script,
             "heading": heading,
             "settings": {name: setting_text(value) for name, value in settings.items()},
             "versions": library_versions(),

@@ -16,31 +16,20 @@ from src.analysis.bootstrap import Estimate, clearly_largest, difference_table
 from src.analysis.summary import identity
 from src.experiments import METHODS, Experiment
 from src.plots.comparison import by_model, by_size
+from src.reports.comparison.compared import Compared, Means
 from src.reports.draws import DrawsReport
 from src.reports.reading import labels, told
 
-# The means over pairs by name, by method, of each experiment.
-Means = dict[Experiment, dict[str, dict[str, Estimate]]]
 
-
-def report_families(
-    report: DrawsReport,
-    means: Means,
-    summaries: dict[Experiment, pd.DataFrame],
-    n_draws: int,
-    intervals: str,
-) -> None:
-    """Write what training set size and model do to the mean p-values.
+def report_sizes(report: DrawsReport, compared: Compared) -> None:
+    """Write what training set size does to the mean p-values, of each family that varies in it.
 
     Args:
         report: Takes the tables and figures.
-        means: The means over pairs of each experiment.
-        summaries: Their p-values in a few numbers, a row for each method, by experiment.
-        n_draws: T.
-        intervals: Where the confidence intervals come from, for people.
+        compared: The experiments.
     """
-    experiments = list(means)
-    for key, family in _families(experiments, "n_per_class"):
+    means = compared.means
+    for key, family in _families(compared.experiments, "n_per_class"):
         members = sorted(family, key=lambda e: e.n_per_class)
         steps = _differences(means, members, ((more, less) for less, more in pairwise(members)))
         _report(
@@ -48,21 +37,31 @@ def report_families(
             f"size_{'_'.join(key)}",
             f"Training set size: {_name(key)}",
             partial(by_size, has_classes=not members[0].task.has_values),
-            _rows(summaries, members, "n_per_class"),
+            _rows(compared.summaries, members, "n_per_class"),
             steps,
-            _reading_of_size(steps, members, n_draws),
-            intervals,
+            _reading_of_size(steps, members, compared.n_draws),
+            compared.intervals,
         )
-    for key, members in _families(experiments, "model"):
+
+
+def report_models(report: DrawsReport, compared: Compared) -> None:
+    """Write the mean p-values of different models on the same samples side by side.
+
+    Args:
+        report: Takes the tables and figures.
+        compared: The experiments.
+    """
+    means = compared.means
+    for key, members in _families(compared.experiments, "model"):
         _report(
             report,
             f"complexity_{'_'.join(key)}",
             f"Models side by side: {_name(key)}",
             by_model,
-            _rows(summaries, members, "model"),
+            _rows(compared.summaries, members, "model"),
             _differences(means, members, combinations(members, 2)),
-            _reading_of_models(means, members, n_draws),
-            intervals,
+            _reading_of_models(means, members, compared.n_draws),
+            compared.intervals,
         )
 
 

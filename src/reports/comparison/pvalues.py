@@ -6,18 +6,18 @@ from collections import Counter
 
 import pandas as pd
 
-from src.analysis.bootstrap import LEVEL, clearly_largest, pair_means
+from src.analysis.bootstrap import LEVEL, clearly_largest
 from src.analysis.significance import expected_under_noise
-from src.analysis.stats import TESTS
-from src.analysis.summary import pvalue_summary
-from src.analysis.variance import variance_components_table
+from src.analysis.stats import TESTS, mean_under_noise
 from src.experiments import Experiment
+from src.plots.comparison import by_experiment
 from src.plots.style import METHOD_LABELS
-from src.reports.comparison.experiments import FORMATS, Load, at_common_seeds, stacked
-from src.reports.comparison.families import Means, report_families
+from src.reports.comparison.compared import Compared, Means
+from src.reports.comparison.experiments import FORMATS, Load, stacked
+from src.reports.comparison.families import report_models, report_sizes
 from src.reports.comparison.sources import report_sources
 from src.reports.draws import DrawsReport
-from src.reports.reading import counted, listed, words_of_intervals
+from src.reports.reading import counted, listed
 from src.reports.report import Report
 from src.reports.variance import VARIANCE_TITLE, reading_of_variance
 
@@ -36,31 +36,50 @@ def report_pvalue_comparison(
     Raises:
         UserError: The experiments have fewer than two seeds in common.
     """
-    load, n_draws, remarks = at_common_seeds(load, experiments)
-    means: Means = {}
-    summaries, components, rows = {}, {}, []
-    for experiment in experiments:
-        scores = load(experiment)
-        samples = scores.samples()
-        rows.append(scores.rows)
-        means[experiment] = {
-            m: pair_means(values, TESTS, scores.rows) for m, values in samples.items()
-        }
-        summaries[experiment] = pvalue_summary(samples, means[experiment], alpha)
-        components[experiment] = variance_components_table(scores.scores)
-    summary = stacked(summaries)
-    report = DrawsReport(report, n_draws, rows)
-    intervals = words_of_intervals(n_draws, rows)
+    compared = Compared.of(load, experiments, alpha)
+    on_draws = compared.on(report)
+    report_mean_pvalues(on_draws, compared)
+    on_draws.table(
+        "variance_components",
+        stacked(compared.components),
+        VARIANCE_TITLE,
+        reading_of_variance(compared.n_draws),
+        formats=FORMATS,
+    )
+    report_sources(on_draws, compared.load, experiments)
+    report_sizes(on_draws, compared)
+    report_models(on_draws, compared)
+
+
+def report_mean_pvalues(report: DrawsReport, compared: Compared) -> None:
+    """Write the mean p-values of experiments side by side, and how many pairs are significant.
+
+    Args:
+        report: Takes the tables and the figure.
+        compared: The experiments.
+    """
+    alpha, n_draws = compared.alpha, compared.n_draws
+    summary = stacked(compared.summaries)
 
     def by_test(quantity: str, tests: tuple[str, ...] = TESTS) -> pd.DataFrame:
         columns = summary[[f"{quantity}_{test}" for test in tests]]
         return columns.set_axis(tests, axis="columns").unstack("method", sort=False)
 
+    report.figure(
+        "mean_pvalues",
+        by_experiment(
+            {e.name: table for e, table in compared.summaries.items()},
+            mean_under_noise("ttest", n_draws),
+        ),
+        "Mean p-values side by side",
+        f"By the t-test; pure noise would give {mean_under_noise('ttest', n_draws):.2f} (line). "
+        f"{_reading_of_noisiest(compared.means)} {compared.remarks}".strip(),
+    )
     report.table(
         "mean_pvalues",
         by_test("mean_pvalue"),
         "Mean p-value",
-        f"{_reading_of_noisiest(means)} {remarks}".strip(),
+        "By the t-test and by the published formula, over all pairs.",
         formats=FORMATS,
     )
     limits = summary[[f"mean_pvalue_{t}_{end}" for t in TESTS for end in ("low", "high")]]
@@ -68,7 +87,7 @@ def report_pvalue_comparison(
         "mean_pvalue_intervals",
         limits.rename(columns=lambda column: column.removeprefix("mean_pvalue_")),
         f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
-        f"{intervals}.",
+        f"{compared.intervals}.",
         formats=FORMATS,
     )
     noise = listed(
@@ -88,15 +107,6 @@ def report_pvalue_comparison(
         "By Benjamini and Hochberg's procedure over all pairs of an experiment and method.",
         formats=FORMATS,
     )
-    report.table(
-        "variance_components",
-        stacked(components),
-        VARIANCE_TITLE,
-        reading_of_variance(n_draws),
-        formats=FORMATS,
-    )
-    report_sources(report, load, experiments)
-    report_families(report, means, summaries, n_draws, intervals)
 
 
 def _reading_of_noisiest(means: Means) -> str:

@@ -1,0 +1,305 @@
+"""The tables of RESULTS.md, written from the numbers that docs/measured keeps.
+
+A table stands between two comments, of which the first says what it holds:
+
+    <!-- table: mean_pvalues cnn2_mnist3_10pc cnn2_mnist3_20pc -->
+    ...
+    <!-- end of table -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.errors import UserError
+from src.experiments import METHODS, REPOSITORY
+from src.paper.measured import FOLDER, Measured
+from src.plots.style import METHOD_LABELS
+from src.storage.files import write_atomically
+
+RESULTS = REPOSITORY / "RESULTS.md"
+_TABLE = re.compile(
+    r"(?P<first><!-- table: (?P<what>[^>]*?) -->\n)(?P<body>.*?)(?P<last><!-- end of table -->)",
+    re.DOTALL,
+)
+
+
+def write_results(path: Path = RESULTS, folder: Path = FOLDER) -> Path:
+    """Write a page's tables anew from what was measured, and return its path.
+
+    Raises:
+        UserError: A table is unknown, or of what was not measured.
+    """
+    text = rendered(path.read_text(encoding="utf-8"), folder)
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return path
+
+
+def rendered(text: str, folder: Path = FOLDER) -> str:
+    """Return a page with its tables written anew.
+
+    Raises:
+        UserError: A table is unknown, or of what was not measured.
+    """
+
+    def table(match: re.Match) -> str:
+        name, *experiments = match["what"].split()
+        if name not in TABLES:
+            raise UserError(f"unknown table {name!r}: choose from {', '.join(TABLES)}")
+        if not experiments:
+            raise UserError(f"table {name!r} names no experiment")
+        rows = TABLES[name]([Measured.of(one, folder) for one in experiments])
+        return f"{match['first']}\n{rows.to_markdown(index=False)}\n\n{match['last']}"
+
+    return _TABLE.sub(table, text)
+
+
+def _common_draws(measured: list[Measured]) -> int:
+    """Return the largest number of first draws whose p-values all experiments have.
+
+    Raises:
+        UserError: There is none.
+    """
+    common = set.intersection(
+        *(set(one.pvalues.index.get_level_values("draws")) for one in measured)
+    )
+    if not common:
+        names = ", ".join(f"{one.name} ({one.n_draws})" for one in measured)
+        raise UserError(f"no number of first draws was kept of all of {names}")
+    return max(common)
+
+
+def _by_method(
+    measured: list[Measured], cell: Callable[[Measured, str], str], first: dict[str, Callable]
+) -> pd.DataFrame:
+    """Return a row for each experiment: what it is, `first`, and a cell for each method."""
+    return pd.DataFrame(
+        [
+            {"experiment": f"`{one.name}`", **{k: of(one) for k, of in first.items()}}
+            | {METHOD_LABELS[m]: cell(one, m) for m in METHODS}
+            for one in measured
+        ]
+    )
+
+
+def _rows(one: Measured) -> str:
+    scored, n_train = one.about["train_samples_scored"], one.about["train_samples"]
+    return n_train if scored == n_train else f"{scored} of {n_train}"
+
+
+def _what(n_draws: int) -> dict[str, Callable[[Measured], object]]:
+    return {"T": lambda _: n_draws, "training samples scored": _rows}
+
+
+def mean_pvalues(measured: list[Measured]) -> pd.DataFrame:
+    """Return mean p-values with their intervals, at the draws that all experiments have."""
+    n = _common_draws(measured)
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.pvalues.loc[(n, method)]
+        low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
+        return f"{row['mean_pvalue_ttest']:.3f} {_interval(low, high)}"
+
+    return _by_method(measured, cell, _what(n))
+
+
+def published_pvalues(measured: list[Measured]) -> pd.DataFrame:
+    """Return mean p-values by the published formula."""
+    n = _common_draws(measured)
+
+    def cell(one: Measured, method: str) -> str:
+        return f"{one.pvalues.loc[(n, method), 'mean_pvalue_snr']:.3f}"
+
+    return _by_method(measured, cell, _what(n))
+
+
+def significant(measured: list[Measured]) -> pd.DataFrame:
+    """Return the share of pairs below alpha, and of discoveries."""
+    n = _common_draws(measured)
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.pvalues.loc[(n, method)]
+        return f"{_percent(row['below_alpha_ttest'])} → {_percent(row['discoveries_ttest'])} %"
+
+    return _by_method(measured, cell, _what(n))
+
+
+def steps(measured: list[Measured]) -> pd.DataFrame:
+    """Return by how much the mean p-value changes from each experiment to the next."""
+    n = _common_draws(measured)
+    rows = []
+    for less, more in pairwise(measured):
+        before, after = less.estimates(n), more.estimates(n)
+        cells = {}
+        for m in METHODS:
+            change = after[m] - before[m]
+            low, high = change.interval()
+            cells[METHOD_LABELS[m]] = f"{change.value:+.3f} ({low:+.3f} to {high:+.3f})"
+        rows.append({"from": f"`{less.name}`", "to": f"`{more.name}`", "T": n, **cells})
+    return pd.DataFrame(rows)
+
+
+def sources(measured: list[Measured]) -> pd.DataFrame:
+    """Return the variance by source, and which of the two gives more."""
+    rows = []
+    for one in measured:
+        for _, row in one.table("sources").iterrows():
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": int(row["draws"]),
+                    "method": METHOD_LABELS[row["method"]],
+                    **{
+                        f"{name} / {other}": f"{row[key]:.2f} "
+                        + _interval(row[f"{key}_low"], row[f"{key}_high"], ".2f")
+                        for name, other, key in (
+                            ("initialisation", "both", "init_to_both"),
+                            ("batch order", "both", "batch_to_both"),
+                            ("initialisation", "batch order", "init_to_batch"),
+                        )
+                        if key in row
+                    },
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def clusters(measured: list[Measured]) -> pd.DataFrame:
+    """Return how the mean scores correlate (Spearman, in size), and LOO with itself."""
+    rows = []
+    for one in measured:
+        table = one.table("correlations").query("statistic == 'mean' and coefficient == 'spearman'")
+        pairs = {
+            frozenset((row.method_a, row.method_b)): abs(row.value) for row in table.itertuples()
+        }
+
+        def between(group: tuple[str, ...], other: tuple[str, ...], found: dict = pairs) -> str:
+            values = [found[frozenset((a, b))] for a in group for b in other if a != b]
+            low, high = f"{np.nanmin(values):.2f}", f"{np.nanmax(values):.2f}"
+            return low if low == high else f"{low} to {high}"
+
+        rows.append(
+            {
+                "experiment": f"`{one.name}`",
+                "T": one.n_draws,
+                "GD with IF": between(("gd",), ("if",)),
+                "GC with GD, IF": between(("gc",), ("gd", "if")),
+                "ATS with IF, GD, GC": between(("ats",), ("if", "gd", "gc")),
+                "LOO with the others": between(("loo",), ("ats", "if", "gd", "gc")),
+                "two halves of LOO's seeds": _halves(one, "loo"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draws(measured: list[Measured]) -> pd.DataFrame:
+    """Return the seeds for 80 % power, the median over pairs, and the ranks of two halves."""
+
+    def cell(one: Measured, method: str) -> str:
+        needed = one.table("draws_needed").set_index("method")
+        return f"{needed.loc[method, 'draws_for_50%']:.0f}"
+
+    return _by_method(measured, cell, {"T": lambda one: one.n_draws}).assign(
+        **{"two halves of LOO's seeds": [_halves(one, "loo") for one in measured]}
+    )
+
+
+def variance(measured: list[Measured]) -> pd.DataFrame:
+    """Return the share of the random variance that lies between seeds."""
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.table("variance").set_index("method").loc[method]
+        low, high = row["share_between_low"], row["share_between_high"]
+        return f"{100 * row['share_between']:.0f} % {_interval(100 * low, 100 * high, '.0f')}"
+
+    return _by_method(measured, cell, {"T": lambda one: one.n_draws})
+
+
+def checkpoints(measured: list[Measured]) -> pd.DataFrame:
+    """Return the mean p-value of one checkpoint and of all, averaged."""
+
+    def cell(one: Measured, method: str) -> str:
+        values = one.table("checkpoints").query("method == @method")["mean_pvalue"]
+        return f"{values.iloc[0]:.3f} → {values.iloc[-1]:.3f}"
+
+    return _by_method(measured, cell, {"T": lambda one: one.n_draws})
+
+
+def accuracy(measured: list[Measured]) -> pd.DataFrame:
+    """Return accuracies and losses after the last epoch, mean ± standard deviation over seeds."""
+    rows = []
+    for one in measured:
+        fit = one.table("fit").set_index("seed")
+        cells = {
+            name.replace("_", " "): f"{fit[name].mean():.3f} ± {fit[name].std():.3f}"
+            for name in fit
+        }
+        rows.append({"experiment": f"`{one.name}`", "T": len(fit), **cells})
+    return pd.DataFrame(rows)
+
+
+def few_against_many(measured: list[Measured]) -> pd.DataFrame:
+    """Return what ten seeds say, on average over groups of ten, beside what all say."""
+    rows = []
+    for one in measured:
+        table = one.table("few_against_many")
+        for method in METHODS:
+            own = table[table["method"] == method]
+            groups, whole = own[own["group"] != "all"], own[own["group"] == "all"].iloc[0]
+
+            def both(name: str, form: str, few: pd.DataFrame = groups, all_: pd.Series = whole):
+                return f"{few[name].mean():{form}} → {all_[name]:{form}}"
+
+            rows.append(
+                {
+                    "method": METHOD_LABELS[method],
+                    "T": f"{groups['draws'].iloc[0]} → {whole['draws']}",
+                    "mean p-value": both("mean_pvalue", ".3f"),
+                    "p < 0.05": both("significant", ".1%"),
+                    "FDR 5 %": both("discoveries", ".1%"),
+                    "seeds for 80 % power": both("draws_needed", ".0f"),
+                    "ranks, few with the rest": f"{groups['rank_correlation'].mean():.2f}",
+                    "keep their sign: p < 0.05": f"{groups['sign_kept'].mean():.1%}",
+                    "FDR": f"{groups['sign_kept_discoveries'].mean():.1%}",
+                    "other pairs": f"{groups['sign_kept_rest'].mean():.1%}",
+                    "p < 0.05 again": f"{groups['significant_again'].mean():.1%}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _halves(one: Measured, method: str) -> str:
+    table = one.table("stability").query("method == @method")
+    return f"{table['rank_correlation'].iloc[-1]:.2f}"
+
+
+def _interval(low: float, high: float, form: str = ".3f") -> str:
+    return "" if np.isnan(low) else f"({low:{form}}–{high:{form}})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
+    table.__name__: table
+    for table in (
+        mean_pvalues,
+        published_pvalues,
+        significant,
+        steps,
+        sources,
+        clusters,
+        draws,
+        variance,
+        checkpoints,
+        accuracy,
+        few_against_many,
+    )
+}

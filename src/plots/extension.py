@@ -1,0 +1,58 @@
+"""Figure of what few draws say beside what many do."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from src.plots.style import COLOURS, MARKERS, METHOD_LABELS, PAGE
+
+_PANELS = {
+    "mean_pvalue": "mean p-value",
+    "significant": "share of significant pairs",
+    "sign_kept": "share of these that keep their sign",
+}
+
+
+def few_against_many(by_method: dict[str, pd.DataFrame]) -> Figure:
+    """Draw what each group of a few seeds says, beside what all of them say.
+
+    Args:
+        by_method: Rows by group and `all`, as `compare_few_with_many` returns them.
+    """
+    figure, axes = plt.subplots(1, len(_PANELS), figsize=(PAGE, 2.3))
+    first = next(iter(by_method.values()))
+    few, many = int(first["draws"].iloc[0]), int(first["draws"].iloc[-1])
+    for axis, (name, label) in zip(axes, _PANELS.items(), strict=True):
+        for k, (method, rows) in enumerate(by_method.items()):
+            groups = rows.drop(index="all")
+            spread = np.linspace(-0.22, 0.22, len(groups))
+            axis.plot(
+                k + spread,
+                groups[name],
+                linestyle="none",
+                marker=MARKERS[method],
+                color=COLOURS[method],
+                markersize=3,
+                clip_on=False,  # a mark on the axis
+                label=f"marks: groups of {few} seeds",
+            )
+            if name != "sign_kept":
+                value = rows.loc["all", name]
+                axis.hlines(value, k - 0.32, k + 0.32, color="black", label=f"line: all {many}")
+        axis.set(
+            ylabel=label,
+            ylim=(0, None if name == "mean_pvalue" else 1),
+            xlim=(-0.6, len(by_method) - 0.4),
+            xticks=range(len(by_method)),
+            xticklabels=[METHOD_LABELS[m] for m in by_method],
+        )
+    axes[2].axhline(0.5, color="0.6", linestyle="--", linewidth=0.8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(once.values(), once.keys(), frameon=False, loc="outside upper right", ncols=2)
+    sns.despine(figure)
+    return figure

@@ -1,0 +1,248 @@
+"""The paper's tables and figures: what is listed, drawn, recorded and written into RESULTS.md."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from src.ensemble.draws import load_seeds
+from src.errors import UserError
+from src.experiments import METHODS, REPOSITORY, Paths, parse_experiment
+from src.paper import measured as measured_module
+from src.paper.exhibits import EXHIBITS, SCALES, exhibits_of, scored_of
+from src.paper.measured import Measured, record
+from src.paper.needed import Asked, commands, merged, needs_of
+from src.paper.results import RESULTS, TABLES, rendered
+from src.storage.files import save
+from tests.tools import call, call_well, save_images, score_content
+
+N_TEST = 20
+# Sheets of pairs take long to draw; tests/reports has them.
+DRAWN = [name for name in EXHIBITS if name not in ("pairs", "full")]
+QUICK = Asked("quick", None, None, [])
+
+
+def plant(root, names, n_seeds, n_train=12, shift=0.4):
+    """Save scores of noise with a common mean, of all methods."""
+    paths, rng = Paths(root), np.random.default_rng(0)
+    for name in names:
+        effect = shift * rng.normal(size=(1, n_train, N_TEST))
+        for method in METHODS:
+            for seed in load_seeds(n_seeds):
+                scores = effect + rng.normal(size=(5, n_train, N_TEST))
+                content = score_content(name, method, seed, torch.from_numpy(scores).float())
+                save(paths.scores(parse_experiment(name), method, seed), content)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A root with scores of noise at the scale quick, and the page of most exhibits."""
+    root = tmp_path_factory.mktemp("paper")
+    names = {e.name for name in DRAWN for e in EXHIBITS[name].needs("quick")}
+    plant(root, sorted(names), n_seeds=6)
+    said = call_well("run_paper", "--root", root, "--scale", "quick", "--only", *DRAWN)
+    root.joinpath("said.txt").write_text(said)
+    return root
+
+
+def folder(root):
+    return Paths(root).paper("quick")
+
+
+def test_exhibits_are_drawn_into_one_page(root):
+    said = root.joinpath("said.txt").read_text().splitlines()
+    assert said == [*(f"{name}: drawn" for name in DRAWN), str(folder(root) / "index.html")]
+    page = (folder(root) / "index.html").read_text()
+    for name in DRAWN:
+        assert f">{EXHIBITS[name].title}</h2>" in page
+    figures = {path.stem for path in (folder(root) / "figures").glob("*.png")}
+    assert figures == {
+        "mean_pvalues",
+        *(f"mean_pvalue_by_checkpoints_{m}_digits3_10pc" for m in ("cnn2", "cnn3", "vit")),
+        "sources_cnn2_digits3_20pc",
+        "complexity_digits3_10pc_both",
+        "size_digits3_cnn2_both",
+        *(f"correlations_{m}_digits3_10pc" for m in ("cnn2", "cnn3", "vit")),
+        "few_against_many_cnn2_digits3_10pc",
+    }
+
+
+def test_parts_say_their_seeds_and_do_not_lose_each_others_files(root):
+    parts = [json.loads(p.read_text()) for p in folder(root).glob(".report/*.json")]
+    assert len(parts) == len(DRAWN) + 1
+    for part in parts:
+        assert all((folder(root) / file).exists() for file in part["files"])
+    titles = [item["title"] for part in parts for item in part["items"]]
+    assert sum("(3 seeds)" in title for title in titles) > 10
+    assert any("(6 seeds)" in title for title in titles)  # of what more draws show
+
+
+def test_what_is_missing_is_said_and_the_rest_is_drawn(tmp_path):
+    plant(tmp_path, EXHIBITS["size"].experiments["quick"], n_seeds=3)
+    save_images(Paths(tmp_path), "train_10pc", 12)
+    arguments = ("--root", tmp_path, "--scale", "quick", "--only", "draws", "size", "complexity")
+    said = call_well("run_paper", *arguments).splitlines()
+    assert said[0].startswith("complexity: not drawn, scores are missing of cnn3_digits3_10pc and")
+    assert said[1] == "size: drawn"
+    assert said[2].startswith("draws: not drawn, scores are missing of cnn2_digits3_10pc")
+    assert [line.split()[1] for line in said[4:-1]] == ["run_subset_generation.py"] + [
+        "run_parallel.py"
+    ] * 3
+    made_by = "\n".join(said[4:])
+    assert "--experiment cnn2_digits3_10pc --seed_id 0-5 --train_samples 10" in made_by
+    vit = "--experiment vit_digits3_10pc --seed_id 0-2 --train_samples 10 --backbone tiny"
+    assert vit in made_by
+    empty = call("run_paper", "--root", tmp_path / "new", "--scale", "quick", "--only", "size")
+    empty.check_refused("nothing is drawn")
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_that_are_there_need_no_checkpoints_and_others_do(tmp_path):
+    plant(tmp_path, ["cnn2_digits3_10pc"], n_seeds=3)
+    paths = Paths(tmp_path)
+    [need] = needs_of(EXHIBITS["pairs"], QUICK, paths)
+    assert need.is_there
+    assert not any(need.missing.values())
+    paths.scores(need.experiment, "gc", load_seeds()[1]).unlink()
+    [need] = needs_of(EXHIBITS["pairs"], QUICK, paths)
+    assert need.n_complete == 2
+    assert need.missing == {"loo": [], "if": [], "ats": [], "gd_and_gc": [1], "training": [1]}
+    [more] = needs_of(EXHIBITS["draws"], QUICK, paths)
+    [both] = merged([need, more])
+    assert both.seed_ids == [0, 1, 2, 3, 4, 5]
+    assert both.missing["loo"] == [3, 4, 5]
+    assert both.missing["gd_and_gc"] == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_exhibit_names_known_experiments(scale):
+    for exhibit in EXHIBITS.values():
+        assert exhibit.needs(scale)
+    paths = Paths(REPOSITORY / "nowhere")
+    needs = merged(
+        [n for e in EXHIBITS.values() for n in needs_of(e, Asked(scale, None, None, []), paths)]
+    )
+    assert len({need.experiment.name for need in needs}) == len(needs)
+    assert [*commands(needs, Asked(scale, None, None, []), paths)]
+
+
+def test_how_many_rows_are_scored():
+    small, large = (parse_experiment(f"cnn2_cifar10_{n}pc") for n in (10, 50))
+    assert scored_of("paper", large, None) is None
+    assert scored_of("paper", large, 200) == 200
+    assert scored_of("paper", small, 200) is None
+    assert scored_of("quick", parse_experiment("cnn2_digits3_10pc"), None) == 10
+    assert scored_of("paper", parse_experiment("cnn2_mnist_all"), None) is None
+    assert scored_of("paper", parse_experiment("cnn2_mnist_all"), 20) == 20
+
+
+def test_wrong_names_and_options_are_told():
+    with pytest.raises(UserError, match="unknown exhibit 'sizes': choose from reliability"):
+        exhibits_of(["sizes"])
+    call("run_paper", "--only", "sizes").check_refused("unknown exhibit 'sizes'")
+    call("run_paper", "--list", "--run").check_refused("not allowed with argument")
+    call("run_paper", "--record", "cnn9_digits3_10pc").check_refused("unknown model 'cnn9'")
+    call("run_paper", "--partition", "gpu").check_refused("no effect without --slurm")
+    call("run_paper", "--only", "size", "--random_crop").check_refused(
+        "no effect without an experiment of a ViT"
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A folder of what was measured of experiments of 12, 6 and 3 draws."""
+    monkeypatch.setattr(measured_module, "FOLDER", tmp_path / "measured")
+    root = tmp_path / "root"
+    plant(root, ["cnn2_digits3_10pc", "cnn2_digits3_10pc_init"], n_seeds=20)
+    plant(root, ["cnn2_digits3_20pc"], n_seeds=6)
+    plant(root, ["cnn2_digits3_50pc"], n_seeds=3)
+    for name, seed_ids in (
+        ("cnn2_digits3_10pc", None),
+        ("cnn2_digits3_10pc", [*range(20)]),
+        ("cnn2_digits3_20pc", [*range(6)]),
+        ("cnn2_digits3_50pc", [0, 1, 2]),
+    ):
+        record(parse_experiment(name), Paths(root), seed_ids, 0.05)
+    return tmp_path / "measured"
+
+
+def test_what_is_recorded_is_what_the_scores_give(recorded):
+    one = Measured.of("cnn2_digits3_10pc", recorded)
+    files = {path.stem for path in (recorded / one.name).iterdir()}
+    assert {"about", "pvalues", "sources", "correlations", "variance", "fit"} <= files
+    assert one.n_draws == 10
+    assert one.about["seed_id"] == "0-9"
+    assert list(one.pvalues.index.unique("draws")) == [3, 5, 10]
+    paths, experiment = Paths(recorded.parent / "root"), parse_experiment(one.name)
+    scores = np.stack(
+        [
+            torch.load(paths.scores(experiment, "if", seed), weights_only=True)["scores"]
+            for seed in load_seeds(5)
+        ]
+    ).mean(axis=1, dtype=np.float64)
+    expected = scores.std(axis=0, ddof=1).mean()
+    assert one.pvalues.loc[(5, "if"), "mean_std"] == pytest.approx(expected, rel=1e-5)
+    more = Measured.of("cnn2_digits3_10pc_20draws", recorded)
+    assert more.n_draws == 20
+    assert "few_against_many" in {path.stem for path in (recorded / more.name).iterdir()}
+
+
+def test_fewer_draws_do_not_replace_more(recorded):
+    paths = Paths(recorded.parent / "root")
+    with pytest.raises(UserError, match="has 10 draws, and these scores are of 3"):
+        record(parse_experiment("cnn2_digits3_10pc"), paths, [0, 1, 2], 0.05)
+
+
+def test_experiments_are_compared_at_draws_that_all_have(recorded):
+    of = [Measured.of(f"cnn2_digits3_{n}pc", recorded) for n in (10, 20, 50)]
+    table = TABLES["mean_pvalues"](of)
+    assert (table["T"] == 3).all()
+    first = of[0].pvalues.loc[(3, "loo"), "mean_pvalue_ttest"]
+    assert table["LOO"][0].startswith(f"{first:.3f} (")
+    assert (TABLES["mean_pvalues"](of[:2])["T"] == 5).all()
+    steps = TABLES["steps"](of)
+    change = (
+        of[1].pvalues.loc[(3, "gc"), "mean_pvalue_ttest"]
+        - of[0].pvalues.loc[(3, "gc"), "mean_pvalue_ttest"]
+    )
+    assert steps["GC"][0].startswith(f"{change:+.3f} (")
+
+
+def test_tables_are_written_between_their_comments(recorded):
+    page = "before\n<!-- table: {} -->\nold\n<!-- end of table -->\nafter\n"
+    of = {
+        "sources": "cnn2_digits3_10pc",
+        "few_against_many": "cnn2_digits3_10pc_20draws",
+        "steps": "cnn2_digits3_10pc cnn2_digits3_20pc",
+    }
+    for name in TABLES:
+        if name == "accuracy":  # of noise there are no checkpoints
+            continue
+        text = rendered(page.format(f"{name} {of.get(name, 'cnn2_digits3_10pc')}"), recorded)
+        assert text.startswith("before\n")
+        assert text.endswith("\n<!-- end of table -->\nafter\n")
+        assert "old" not in text
+        assert text.count("|") > 10
+        assert rendered(text, recorded) == text
+    with pytest.raises(UserError, match="unknown table 'means'"):
+        rendered(page.format("means cnn2_digits3_10pc"), recorded)
+    with pytest.raises(UserError, match="names no experiment"):
+        rendered(page.format("mean_pvalues"), recorded)
+    with pytest.raises(UserError, match="nothing was measured of cnn3_digits3_10pc yet"):
+        rendered(page.format("mean_pvalues cnn3_digits3_10pc"), recorded)
+
+
+def test_the_tables_of_results_are_those_of_what_was_measured():
+    text = RESULTS.read_text(encoding="utf-8")
+    assert rendered(text) == text
+
+
+def test_what_was_measured_says_what_it_is():
+    for about in sorted(measured_module.FOLDER.glob("*/about.csv")):
+        one = Measured.of(about.parent.name)
+        assert one.name.startswith(one.about["experiment"])
+        assert int(one.about["draws"]) == one.n_draws >= 2
+        assert {"date", "torch", "seed_id", "train_samples_scored"} <= one.about.keys()
+        assert pd.to_numeric(one.table("pvalues")["mean_pvalue_ttest"]).between(0, 1).all()

@@ -133,6 +133,7 @@ def test_figures_of_size_complexity_sources_and_correlations(root):
         "size_digits3_cnn2_both",
         "complexity_digits3_10pc_both",
         "correlations",
+        "mean_pvalues",
     }
 
 

@@ -1,11 +1,12 @@
-# make demo: the whole pipeline on bundled digits. make test: the tests. Each makes .venv itself.
+# make demo: the whole pipeline on bundled digits. make paper: the paper's tables and figures on
+# them. make test: the tests. Each makes .venv itself.
 
 PYTHON ?= python3
 EXPERIMENT := cnn2_digits3_10pc
 python := .venv/bin/python
 
 .DELETE_ON_ERROR:
-.PHONY: demo demo-pvalues demo-correlations test test-all lint bench
+.PHONY: demo demo-pvalues demo-correlations paper test test-all lint bench
 
 .venv/installed: req.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +27,10 @@ demo-pvalues:
 
 demo-correlations:
 	$(python) run_correlations.py --experiment $(EXPERIMENT)
+
+paper: .venv/installed
+	$(python) run_subset_generation.py --task digits3
+	$(python) run_paper.py --run --scale quick
 
 test: .venv/installed_for_tests lint
 	$(python) -m pytest -n 2 --dist loadfile

@@ -49,7 +49,7 @@ def by_experiment(summaries: dict[str, pd.DataFrame], of_noise: float) -> Figure
     for between in np.arange(1, len(summaries)) - 0.5:
         axis.axhline(between, color="0.9", linewidth=0.6, zorder=0)
     axis.set(
-        xlabel="mean p-value",
+        xlabel=f"mean p-value (bars: {_BAND})",
         xlim=(0, max(1.02 * of_noise, axis.get_xlim()[1])),
         ylim=(len(summaries) - 0.5, -0.5),
         yticks=range(len(summaries)),

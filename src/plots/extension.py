@@ -7,14 +7,16 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from src.plots.style import COLOURS, MARKERS, METHOD_LABELS, PAGE
 
 _PANELS = {
     "mean_pvalue": "mean p-value",
     "significant": "share of significant pairs",
-    "sign_kept": "share of these that keep their sign",
+    "sign_kept": "of these, sign kept",
 }
+_OF_ALL = ("mean_pvalue", "significant")  # what all seeds together say, too
 
 
 def few_against_many(by_method: dict[str, pd.DataFrame]) -> Figure:
@@ -29,20 +31,17 @@ def few_against_many(by_method: dict[str, pd.DataFrame]) -> Figure:
     for axis, (name, label) in zip(axes, _PANELS.items(), strict=True):
         for k, (method, rows) in enumerate(by_method.items()):
             groups = rows.drop(index="all")
-            spread = np.linspace(-0.22, 0.22, len(groups))
             axis.plot(
-                k + spread,
+                k + np.linspace(-0.22, 0.22, len(groups)),
                 groups[name],
                 linestyle="none",
                 marker=MARKERS[method],
                 color=COLOURS[method],
                 markersize=3,
                 clip_on=False,  # a mark on the axis
-                label=f"marks: groups of {few} seeds",
             )
-            if name != "sign_kept":
-                value = rows.loc["all", name]
-                axis.hlines(value, k - 0.32, k + 0.32, color="black", label=f"line: all {many}")
+            if name in _OF_ALL:
+                axis.hlines(rows.loc["all", name], k - 0.32, k + 0.32, color="black")
         axis.set(
             ylabel=label,
             ylim=(0, None if name == "mean_pvalue" else 1),
@@ -50,9 +49,17 @@ def few_against_many(by_method: dict[str, pd.DataFrame]) -> Figure:
             xticks=range(len(by_method)),
             xticklabels=[METHOD_LABELS[m] for m in by_method],
         )
-    axes[2].axhline(0.5, color="0.6", linestyle="--", linewidth=0.8)
-    handles, labels = axes[0].get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    figure.legend(once.values(), once.keys(), frameon=False, loc="outside upper right", ncols=2)
+    axes[-1].axhline(0.5, color="0.6", linestyle="--", linewidth=0.8)
+    figure.legend(
+        handles=[
+            Line2D([], [], linestyle="none", marker="o", color="0.4", markersize=3),
+            Line2D([], [], color="black"),
+            Line2D([], [], color="0.6", linestyle="--", linewidth=0.8),
+        ],
+        labels=[f"a group of {few} seeds", f"all {many}", "by chance"],
+        frameon=False,
+        loc="outside upper right",
+        ncols=3,
+    )
     sns.despine(figure)
     return figure

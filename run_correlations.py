@@ -22,6 +22,7 @@ def main() -> None:
         help="significance level of the t-tests whose answers are compared",
     )
     parser.add_seeds(several_seed_ids)
+    parser.add_methods()
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
@@ -38,10 +39,22 @@ def main() -> None:
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(paths, experiment, args.seed_id, allow_missing=args.allow_missing)
+        return load_scores(
+            paths,
+            experiment,
+            args.seed_id,
+            allow_missing=args.allow_missing,
+            methods=args.methods,
+        )
 
     check_page(args.output, experiments)
-    check_scores(paths, experiments, args.seed_id, allow_missing=args.allow_missing)
+    check_scores(
+        paths,
+        experiments,
+        args.seed_id,
+        allow_missing=args.allow_missing,
+        methods=args.methods,
+    )
     if compares:  # first, since experiments without common seeds cannot be
         page = Page.of_comparison(paths, load, experiments, args.output)
         report = page.part("correlations", AGREEMENT, {"alpha": args.alpha})

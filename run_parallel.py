@@ -5,7 +5,7 @@ files are there are left out, so the same command goes on after an interruption.
 """
 
 from src.cli import ArgumentParser, run
-from src.experiments import STEPS
+from src.experiments import PAPER_STEPS, STEPS
 from src.launch.arguments import add_launching, check_launching, run_jobs, vit_options
 from src.launch.jobs import plan
 from src.launch.processes import fork_server
@@ -16,7 +16,11 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_experiments()
     parser.add_argument(
-        "--methods", nargs="*", choices=STEPS, default=list(STEPS), help="none: training only"
+        "--methods",
+        nargs="*",
+        choices=STEPS,
+        default=list(PAPER_STEPS),
+        help="none: training only",
     )
     parser.add_seeds()
     parser.add_train_samples()

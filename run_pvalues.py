@@ -35,6 +35,7 @@ def main() -> None:
         "whose proponents and opponents are drawn",
     )
     parser.add_seeds(several_seed_ids)
+    parser.add_methods()
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
@@ -54,7 +55,13 @@ def main() -> None:
     compares = len(experiments) > 1
 
     def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(paths, experiment, args.seed_id, allow_missing=args.allow_missing)
+        return load_scores(
+            paths,
+            experiment,
+            args.seed_id,
+            allow_missing=args.allow_missing,
+            methods=args.methods,
+        )
 
     check_page(args.output, experiments)
     check_scores(
@@ -62,6 +69,7 @@ def main() -> None:
         experiments,
         args.seed_id,
         allow_missing=args.allow_missing,
+        methods=args.methods,
         test_index=args.test_index,
         images=args.single_pages or not compares,
     )

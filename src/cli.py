@@ -20,7 +20,9 @@ from src.argument_types import experiment_name, positive_int, seed_ids
 from src.errors import UserError
 from src.experiments import (
     DEFAULT_BACKBONE,
+    METHODS,
     N_SEEDS,
+    PAPER_METHODS,
     REPOSITORY,
     SOURCE_VARIABLE,
     TINY_BACKBONE,
@@ -128,6 +130,17 @@ class ArgumentParser(argparse.ArgumentParser):
             help="score a random sample of K training samples, as balanced over classes as K "
             "allows, the same for all methods and seeds; training is on all. None: all, or of an "
             "experiment on all samples of a source those of its index file",
+        )
+
+    def add_methods(self) -> None:
+        """Add --methods."""
+        self.add_argument(
+            "--methods",
+            nargs="+",
+            choices=METHODS,
+            metavar="M",
+            help=f"of {', '.join(METHODS)}; none: {', '.join(PAPER_METHODS)}, and of the others "
+            "those that have score files",
         )
 
     def add_allow_missing(self) -> None:

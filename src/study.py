@@ -24,7 +24,7 @@ from src.ensemble.members import State
 from src.ensemble.own import Pair, own_setup
 from src.ensemble.predictions import predictions
 from src.errors import DivergedError, UserError
-from src.experiments import METHODS, MOST_SEEDS, N_SEEDS
+from src.experiments import MOST_SEEDS, N_SEEDS, PAPER_METHODS
 from src.progress import progress
 from src.steps import choose_device
 from src.tda.estimator import Draws, Estimator, compute
@@ -124,7 +124,7 @@ class Study:
         self._contents: dict[tuple[Estimator, int], dict[str, dict]] = {}
 
     def scores(
-        self, methods: Methods = METHODS, n_seeds: int | None = None
+        self, methods: Methods = PAPER_METHODS, n_seeds: int | None = None
     ) -> dict[str, np.ndarray]:
         """Return the scores of all pairs by method, (T, C, n_train, n_test), float32.
 
@@ -145,7 +145,7 @@ class Study:
     def report(
         self,
         folder: str | Path,
-        methods: Methods = METHODS,
+        methods: Methods = PAPER_METHODS,
         n_seeds: int | None = None,
         *,
         test: str = "ttest",

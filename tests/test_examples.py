@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.experiments import METHODS, REPOSITORY
+from src.experiments import PAPER_METHODS, REPOSITORY
 from src.storage.files import load
 from tests.tools import call, call_well
 
@@ -33,7 +33,7 @@ def run_all(root: Path, example: Path, task: str, experiment: str, test_index: b
     call_well("run_pvalues", *named, "--allow_missing", *one)
     call_well("run_correlations", *named, "--allow_missing")
     results = root / "results" / experiment
-    for method in METHODS:
+    for method in PAPER_METHODS:
         assert (results / "figures" / f"{method}_pairs.png").stat().st_size > 10_000
     pairs = pd.read_csv(results / "pairs.csv")
     assert len(pairs) == load_scores(root, experiment, "loo").shape[1:].numel()

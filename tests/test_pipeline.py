@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss, trainable
 from src.ensemble.optimizer import OptimizerSettings
-from src.experiments import METHODS, Experiment, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, Experiment, Paths, parse_experiment
 from src.models import build
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
@@ -81,7 +81,7 @@ def real(request: pytest.FixtureRequest) -> Reality:
     return Reality(request.getfixturevalue(root), request.param)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_format_of_score_files(real: Reality, method: str):
     file = real.file(method)
     (_, train_labels), (_, test_labels) = real.data()
@@ -142,7 +142,7 @@ def test_signs_of_a_sample_that_helps(real: Reality):
     """Loo, gd and gc are positive where z_j helps z, ats and if negative: pairs of one class."""
     (_, train_labels), (_, test_labels) = real.data()
     alike = train_labels[:, None] == test_labels
-    for method in METHODS:
+    for method in PAPER_METHODS:
         helps = -1 if method in ("ats", "if") else 1
         scores = helps * real.file(method)["scores"].mean(0)
         assert scores[alike].mean() > 0

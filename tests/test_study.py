@@ -18,11 +18,11 @@ from src.data.scored import scored_positions
 from src.ensemble.draws import load_seeds
 from src.ensemble.setup import Setup
 from src.errors import UserError
-from src.experiments import METHODS, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, Paths, parse_experiment
 from src.models.cnn import CNN2
 from src.storage.files import digest
 from src.study import Study
-from src.tda.estimators import ESTIMATORS
+from src.tda.estimators import estimator_classes
 from src.tda.gradient_similarity import GradientSimilarity
 from src.tda.influence import InfluenceFunction
 from src.tda.loo import LeaveOneOut
@@ -73,8 +73,8 @@ def test_scores_are_those_of_the_scripts(digits_root: Path):
     own = Study(
         lambda task: CNN2(task.input_shape, task.n_classes), *pairs, n_classes=10, epochs=15
     )
-    found = own.scores(METHODS, n_seeds=1)
-    for method in METHODS:
+    found = own.scores(PAPER_METHODS, n_seeds=1)
+    for method in PAPER_METHODS:
         file = torch.load(paths.scores(experiment, method, seed), weights_only=True)
         assert digest(own._checkpoints(seed)) == file["settings"]["checkpoints"]
         # Chunks are as large as fits at the time, which changes rounding.
@@ -89,7 +89,7 @@ def test_nothing_is_computed_twice_or_written(
     own, state = study(), torch.get_rng_state()
     first = own.scores(n_seeds=2)
     assert first["loo"].shape == (2, 2, 11, 5)
-    assert list(first) == list(METHODS)
+    assert list(first) == list(PAPER_METHODS)
     monkeypatch.setattr(LeaveOneOut, "__call__", None)
     more = own.scores(["gc", "loo"], n_seeds=2)
     assert list(more) == ["gc", "loo"]
@@ -104,8 +104,9 @@ def test_nothing_is_computed_twice_or_written(
 
 
 def test_every_method_has_its_estimator():
-    assert sorted(METHODS) == sorted(method for e in ESTIMATORS for method in e.methods)
-    assert [e().retrains for e in ESTIMATORS] == [e is LeaveOneOut for e in ESTIMATORS]
+    classes = estimator_classes()
+    assert all(method in cls.methods for method, cls in classes.items())
+    assert {m for m, cls in classes.items() if cls().retrains} == {"loo"}
     assert not LeaveOneOut("continue").retrains
 
 
@@ -161,7 +162,7 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "per class" not in text  # of 11 samples in three classes
     assert "one batch" not in text
     assert (tmp_path / "out/figures/influences_4.png").exists()
-    assert set(METHODS) < set(pd.read_csv("out/mean_pvalues.csv").columns)
+    assert set(PAPER_METHODS) < set(pd.read_csv("out/mean_pvalues.csv").columns)
     assert matplotlib.rcParams["lines.linewidth"] == 7
     assert plt.get_backend() == backend
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.stats import COEFFICIENTS, correlation, kappa, pvalues
-from src.experiments import HELPFUL_SIGN
+from src.experiments import METHODS
 
 ANSWERS = ("harmful", "not significant", "helpful")
 
@@ -20,7 +20,7 @@ ANSWERS = ("harmful", "not significant", "helpful")
 def standardised(samples: np.ndarray, method: str) -> np.ndarray:
     """Return samples (T, ...) with the sign 'positive helps' and a root mean square of 1."""
     size = np.sqrt(np.mean(samples**2))
-    return HELPFUL_SIGN[method] * samples / (size if size > 0 else 1.0)
+    return METHODS[method].helpful_sign * samples / (size if size > 0 else 1.0)
 
 
 def wasserstein(a: np.ndarray, b: np.ndarray) -> np.ndarray:

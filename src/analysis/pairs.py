@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from src.analysis.stats import moments, pvalues
-from src.experiments import HELPFUL_SIGN
+from src.experiments import METHODS
 
 
 def distinct_pairs(order: np.ndarray, shape: tuple[int, ...], n_pairs: int) -> list[tuple]:
@@ -62,7 +62,7 @@ def influences(samples: np.ndarray, method: str, n_each: int, alpha: float) -> I
         n_each: The most proponents, and the most opponents.
         alpha: One minus the level of the confidence intervals.
     """
-    helpful = HELPFUL_SIGN[method] * samples
+    helpful = METHODS[method].helpful_sign * samples
     mean, std = moments(helpful)
     order = np.argsort(-mean, kind="stable")
     proponents = order[mean[order] > 0][:n_each]

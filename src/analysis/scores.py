@@ -40,6 +40,7 @@ class ExperimentScores:
         n_scored_of: Number of training samples of the models, of which the scored ones are a random
             sample; None: they are all.
         unused: Seeds that there are scores of, but not of all that is compared, by method.
+        missing: Methods that were asked for and have no scores, or too few.
     """
 
     experiment: Experiment
@@ -54,6 +55,7 @@ class ExperimentScores:
     floors: dict[int, np.ndarray]
     n_scored_of: int | None = None
     unused: dict[str, list[int]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
 
     @cached_property
     def digest(self) -> str:

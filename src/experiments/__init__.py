@@ -16,7 +16,15 @@ from src.experiments.experiment import (
     parse_experiment,
 )
 from src.experiments.hyperparameters import Hyperparameters
-from src.experiments.methods import HELPFUL_SIGN, METHODS, STEPS, script_of
+from src.experiments.methods import (
+    METHODS,
+    PAPER_METHODS,
+    PAPER_STEPS,
+    STEPS,
+    Method,
+    call_of,
+    in_order,
+)
 from src.experiments.models import (
     DEFAULT_BACKBONE,
     MODELS,
@@ -33,11 +41,12 @@ SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source
 
 __all__ = [
     "DEFAULT_BACKBONE",
-    "HELPFUL_SIGN",
     "METHODS",
     "MODELS",
     "MOST_SEEDS",
     "N_SEEDS",
+    "PAPER_METHODS",
+    "PAPER_STEPS",
     "RANDOMNESS",
     "REPOSITORY",
     "SOURCE_VARIABLE",
@@ -46,14 +55,16 @@ __all__ = [
     "TINY_BACKBONE",
     "Experiment",
     "Hyperparameters",
+    "Method",
     "Model",
     "Paths",
     "Task",
+    "call_of",
     "compared_name",
+    "in_order",
     "paper_cnn_experiments",
     "paper_vit_experiments",
     "parse_experiment",
     "register_model",
     "register_task",
-    "script_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.experiments import STEPS, Experiment, Paths, script_of
+from src.experiments import STEPS, Experiment, Paths, call_of
 from src.storage.locks import Holder, Unreadable, holder
 
 
@@ -76,7 +76,7 @@ def plan(
             "training",
             seed_id,
             (
-                *_call(paths, experiment.training_script, experiment, seed_id),
+                *_call(paths, (experiment.training_script,), experiment, seed_id),
                 *(vit_options if experiment.has_backbone else ()),
             ),
             tuple(paths.checkpoint(experiment, seed, e) for e in experiment.kept_epochs),
@@ -92,7 +92,7 @@ def plan(
             experiment.name,
             step,
             seed_id,
-            (*_call(paths, script_of(STEPS[step][0]), experiment, seed_id), *scoring_options),
+            (*_call(paths, call_of(STEPS[step][0]), experiment, seed_id), *scoring_options),
             tuple(paths.scores(experiment, method, seed) for method in STEPS[step]),
             paths.scores_lock(experiment, STEPS[step][0], seed),
             paths.log(experiment, step, seed),
@@ -106,5 +106,7 @@ def plan(
     return [*trainings.values(), *scores]
 
 
-def _call(paths: Paths, script: str, experiment: Experiment, seed_id: int) -> tuple[str, ...]:
-    return paths.call(script, "--experiment", experiment.name, "--seed_id", seed_id)
+def _call(
+    paths: Paths, script: tuple[str, ...], experiment: Experiment, seed_id: int
+) -> tuple[str, ...]:
+    return paths.call(*script, "--experiment", experiment.name, "--seed_id", seed_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.argument_types import seed_ids_text
 from src.ensemble.draws import load_seeds
-from src.experiments import N_SEEDS, STEPS, Experiment, Paths
+from src.experiments import N_SEEDS, PAPER_STEPS, STEPS, Experiment, Paths
 from src.launch.jobs import Job, plan
 from src.paper.exhibits import Exhibit, scored_of
 from src.steps import check_samples, seeds
@@ -39,7 +39,7 @@ class Need:
     Attributes:
         experiment: The experiment.
         seed_ids: Numbers of the seeds that are asked for.
-        missing: Numbers of the seeds that lack files, by step of STEPS and "training".
+        missing: Numbers of the seeds that lack files, by step of PAPER_STEPS and "training".
         n_scored: How many training samples are scored; None: all.
     """
 
@@ -51,7 +51,7 @@ class Need:
     @property
     def n_complete(self) -> int:
         """Number of the seeds that have the scores of all methods."""
-        lacking = {seed_id for step in STEPS for seed_id in self.missing[step]}
+        lacking = {seed_id for step in PAPER_STEPS for seed_id in self.missing[step]}
         return len(self.seed_ids) - len(lacking)
 
     @property
@@ -71,6 +71,7 @@ def needs_of(exhibit: Exhibit, asked: Asked, paths: Paths) -> list[Need]:
                 paths.scores(experiment, method, seed) for method in methods
             ]
             for step, methods in STEPS.items()
+            if step in PAPER_STEPS
         }
         files["training"] = lambda seed: [
             paths.checkpoint(experiment, seed, epoch) for epoch in experiment.kept_epochs
@@ -80,7 +81,7 @@ def needs_of(exhibit: Exhibit, asked: Asked, paths: Paths) -> list[Need]:
             for step, of_seed in files.items()
         }
         # Scores that are all there need no checkpoints.
-        wanted = {k for step in STEPS for k in lacking[step]}
+        wanted = {k for step in PAPER_STEPS for k in lacking[step]}
         return lacking | {"training": [k for k in lacking["training"] if k in wanted]}
 
     return [
@@ -141,5 +142,5 @@ def jobs_of(exhibits: list[Exhibit], asked: Asked, root: Path) -> list[Job]:
         check_samples([need.experiment], root, need.n_scored)
         numbered = seeds(need.seed_ids)
         options = asked.vit_options
-        jobs += plan([need.experiment], [*STEPS], numbered, root, options, need.n_scored)
+        jobs += plan([need.experiment], [*PAPER_STEPS], numbered, root, options, need.n_scored)
     return sorted(jobs, key=lambda job: job.training is not None)

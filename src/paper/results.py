@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from src.errors import UserError
-from src.experiments import METHODS, REPOSITORY
+from src.experiments import PAPER_METHODS, REPOSITORY
 from src.paper.measured import FOLDER, Measured
 from src.plots.style import METHOD_LABELS
 from src.storage.files import write_atomically
@@ -82,7 +82,7 @@ def _by_method(
     return pd.DataFrame(
         [
             {"experiment": f"`{one.name}`", **{k: of(one) for k, of in first.items()}}
-            | {METHOD_LABELS[m]: cell(one, m) for m in METHODS}
+            | {METHOD_LABELS[m]: cell(one, m) for m in PAPER_METHODS}
             for one in measured
         ]
     )
@@ -137,7 +137,7 @@ def steps(measured: list[Measured]) -> pd.DataFrame:
     for less, more in pairwise(measured):
         before, after = less.estimates(n), more.estimates(n)
         cells = {}
-        for m in METHODS:
+        for m in PAPER_METHODS:
             change = after[m] - before[m]
             low, high = change.interval()
             cells[METHOD_LABELS[m]] = f"{change.value:+.3f} ({low:+.3f} to {high:+.3f})"
@@ -249,7 +249,7 @@ def few_against_many(measured: list[Measured]) -> pd.DataFrame:
     rows = []
     for one in measured:
         table = one.table("few_against_many")
-        for method in METHODS:
+        for method in PAPER_METHODS:
             own = table[table["method"] == method]
             groups, whole = own[own["group"] != "all"], own[own["group"] == "all"].iloc[0]
 

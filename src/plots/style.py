@@ -24,12 +24,15 @@ from src.storage.files import write_atomically
 COLUMN, PAGE = 3.25, 6.75  # widths in inches
 _SUBJECT_SIZE = 6  # points
 
-METHOD_LABELS = {"loo": "LOO", "ats": "ATS", "if": "IF", "gd": "GD", "gc": "GC"}
+METHOD_LABELS = {name: method.label for name, method in METHODS.items()}
 STATISTIC_LABELS = {"mean": "mean of τ", "std": "standard deviation of τ", "pvalue": "p-value"}
-COLOURS = dict(zip(METHODS, sns.color_palette("colorblind", len(METHODS)), strict=True))
-# So that colour is never the only key; IF and GD often lie on each other, hence the dashes.
-MARKERS = dict(zip(METHODS, "osD^v", strict=True))
-LINES = dict(zip(METHODS, ("-", "-", "-", "--", "-"), strict=True))
+# The five of the paper have the first five colours; from the eleventh on colours come again, with
+# other markers and dashes, so that colour is never the only key. IF and GD often lie on each other,
+# hence the dashes of the latter.
+_PALETTE = sns.color_palette("colorblind", 10)
+COLOURS = {name: _PALETTE[k % 10] for k, name in enumerate(METHODS)}
+MARKERS = dict(zip(METHODS, "osD^vPX<>phd*H8", strict=False))
+LINES = {name: "--" if name == "gd" else ("-", "-.", ":")[k // 5] for k, name in enumerate(METHODS)}
 
 
 def apply() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.analysis.pair_table import pair_table, write_pairs
 from src.analysis.scores import ExperimentScores
-from src.experiments import HELPFUL_SIGN
+from src.experiments import METHODS
 from src.plots.score_matrix import ScoreMatrix, score_matrix
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
@@ -37,7 +37,7 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
         "are in each method's own sign.",
     )
     for method, samples in scores.samples().items():
-        matrix = ScoreMatrix.of(HELPFUL_SIGN[method] * samples.mean(axis=0), *labels)
+        matrix = ScoreMatrix.of(METHODS[method].helpful_sign * samples.mean(axis=0), *labels)
         report.figure(
             f"{method}_matrix",
             score_matrix(matrix, method, None if task.has_values else task.name_of),

@@ -7,7 +7,7 @@ from functools import partial
 from src.argument_types import seed_ids_text
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.errors import UserError
-from src.experiments import METHODS, N_SEEDS, Experiment, Paths
+from src.experiments import N_SEEDS, Experiment, Paths
 from src.tda.score_files import ROWS, load_scores_of, score_command
 
 # Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
@@ -35,9 +35,9 @@ def missing_message(
         have: The seeds that there are files of, by method.
     """
     parts, commands = [], []
-    there = ((m, seed) for m in METHODS for seed in have[m])
+    there = ((m, seed) for m, own in have.items() for seed in own)
     sample = next((_sample_of(paths, experiment, *file, ids[file[1]]) for file in there), {})
-    for method in METHODS:
+    for method in have:
         missing = seed_ids_text(ids[seed] for seed in ids.keys() - have[method])
         if not missing:
             continue

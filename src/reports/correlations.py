@@ -15,7 +15,7 @@ from src.analysis.agreement import (
 from src.analysis.bootstrap import correlation_intervals
 from src.analysis.scores import ExperimentScores
 from src.analysis.stats import correlation_matrices, moments, pvalues
-from src.experiments import HELPFUL_SIGN
+from src.experiments import METHODS
 from src.plots.agreement import confusions, distances, seeds_against_means
 from src.plots.correlations import correlation_heatmaps
 from src.plots.style import METHOD_LABELS
@@ -111,7 +111,8 @@ def _reading_of_correlations(table: pd.DataFrame) -> str:
     means = means.dropna(subset="value")
     if means.empty:
         return "No two methods have scores that vary over pairs."
-    signs = means["method_a"].map(HELPFUL_SIGN) * means["method_b"].map(HELPFUL_SIGN)
+    helpful = {name: method.helpful_sign for name, method in METHODS.items()}
+    signs = means["method_a"].map(helpful) * means["method_b"].map(helpful)
     alike = means["value"] * signs
     pairs = pd.Series(
         [

@@ -12,7 +12,15 @@ import pandas as pd
 from src.analysis.fit import Fit
 from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import numbers_of_seeds, seed_ids_of
-from src.experiments import METHODS, RANDOMNESS, Experiment, Paths, Task, compared_name
+from src.experiments import (
+    METHODS,
+    PAPER_METHODS,
+    RANDOMNESS,
+    Experiment,
+    Paths,
+    Task,
+    compared_name,
+)
 from src.plots.style import METHOD_LABELS
 from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
@@ -144,7 +152,7 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         "test samples": len(scores.test_idx),
         "seeds": _seeds(scores.common_seeds),
     }
-    missing = [METHOD_LABELS[m] for m in METHODS if m not in scores.seeds]
+    missing = [METHOD_LABELS[m] for m in scores.missing]
     if e.task.measure is not None:
         facts["what is attributed"] = (
             "not the loss of a test sample but the task's own measure: helping is lowering it"
@@ -273,9 +281,13 @@ def report_compared(report: Report, compared: dict[Experiment, _Compared]) -> No
         compared: What is said of each.
     """
     rows = {experiment.name: one.row for experiment, one in compared.items()}
+    further = [f"seeds_{m}" for m in METHODS if m not in PAPER_METHODS]
+    nowhere = [column for column in further if not any(row[column] for row in rows.values())]
     report.table(
         "experiments",
-        pd.DataFrame.from_dict(rows, orient="index").rename_axis("experiment"),
+        pd.DataFrame.from_dict(rows, orient="index")
+        .drop(columns=nowhere)
+        .rename_axis("experiment"),
         "Experiments",
         "Samples, seeds that all methods which are there have, and accuracy (a share) and mean "
         "loss after the last epoch: mean and standard deviation over the models whose checkpoints "

@@ -13,7 +13,7 @@ from src.data.samples import inputs_key, load_tensors, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
-from src.experiments import METHODS, Experiment, Paths
+from src.experiments import METHODS, PAPER_METHODS, Experiment, Paths, in_order
 from src.reports.checks import TEN, check_alike, missing_message, unless_ten
 from src.tda.score_files import ORIGIN, load_scores_of, score_command
 
@@ -24,14 +24,16 @@ def load_scores(
     seed_ids: Sequence[int] = TEN,
     *,
     allow_missing: bool,
+    methods: Sequence[str] | None = None,
 ) -> ExperimentScores:
-    """Load the scores of all methods of an experiment, of the seeds that all of them have.
+    """Load the scores of methods of an experiment, of the seeds that all of them have.
 
     Args:
         paths: Every path below the root.
         experiment: The experiment.
         seed_ids: Numbers of the seeds, in ascending order.
         allow_missing: Go on without missing files, with the methods that share two seeds at least.
+        methods: The methods; None: the paper's, and others that there are files of.
 
     Raises:
         UserError: Scores are missing, a file is not sound, or they were not computed alike; the
@@ -40,7 +42,9 @@ def load_scores(
     known = load_seeds(max(seed_ids) + 1)
     ids = {known[seed_id]: seed_id for seed_id in seed_ids}
     have = {m: [s for s in ids if paths.scores(experiment, m, s).exists()] for m in METHODS}
-    if any(have[m] != [*ids] for m in METHODS) and not allow_missing:
+    wanted = [m for m in METHODS if have[m] or m in PAPER_METHODS]
+    have = {m: have[m] for m in (wanted if methods is None else in_order(methods))}
+    if any(own != [*ids] for own in have.values()) and not allow_missing:
         raise UserError(missing_message(paths, experiment, ids, have))
     compared = _that_share_seeds({m: own for m, own in have.items() if len(own) >= 2})
     if not compared:
@@ -59,7 +63,9 @@ def load_scores(
         scores[method] = np.stack([f.pop("scores").numpy() for f in files[method].values()])
     unused = {m: [s for s in own if m not in compared or s not in seeds] for m, own in have.items()}
     return replace(
-        gathered(experiment, scores, files), unused={m: own for m, own in unused.items() if own}
+        gathered(experiment, scores, files),
+        unused={m: own for m, own in unused.items() if own},
+        missing=[m for m in have if m not in compared],
     )
 
 
@@ -117,6 +123,7 @@ def check_scores(
     seed_ids: Sequence[int] = TEN,
     *,
     allow_missing: bool,
+    methods: Sequence[str] | None = None,
     test_index: int | None = None,
     images: bool = False,
 ) -> None:
@@ -127,6 +134,7 @@ def check_scores(
         experiments: The experiments, which will be compared with each other.
         seed_ids: As for `load_scores`.
         allow_missing: As for `load_scores`.
+        methods: As for `load_scores`.
         test_index: A test sample that all experiments must have; None: any will do.
         images: Whether the images of the samples will be wanted.
 
@@ -136,7 +144,9 @@ def check_scores(
     """
     seen: dict[tuple, tuple[str, object]] = {}
     for experiment in experiments:
-        scores = load_scores(paths, experiment, seed_ids, allow_missing=allow_missing)
+        scores = load_scores(
+            paths, experiment, seed_ids, allow_missing=allow_missing, methods=methods
+        )
         if test_index is not None:
             scores.test_position(test_index)
         if images:

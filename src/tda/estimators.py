@@ -1,25 +1,24 @@
-"""The estimators by the methods that they compute; a further one is a module, and an entry here."""
+"""The estimators, by the methods that they compute, as the registry of methods names them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 
 from src.errors import UserError
-from src.tda.ats import AdditionalStep
+from src.experiments import METHODS
 from src.tda.estimator import Estimator
-from src.tda.gradient_similarity import GradientSimilarity
-from src.tda.influence import InfluenceFunction
-from src.tda.loo import LeaveOneOut
-
-ESTIMATORS: tuple[type[Estimator], ...] = (
-    LeaveOneOut,
-    AdditionalStep,
-    InfluenceFunction,
-    GradientSimilarity,
-)
 
 
-_BY_METHOD = {method: estimator for estimator in ESTIMATORS for method in estimator.methods}
+@cache
+def estimator_classes() -> dict[str, type[Estimator]]:
+    """Return the class that computes each method, by the method's name."""
+    return {
+        name: getattr(import_module(module), cls)
+        for name, method in METHODS.items()
+        for module, _, cls in [method.estimator.partition(":")]
+    }
 
 
 def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
@@ -31,16 +30,16 @@ def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
     Raises:
         UserError: There is no such method, none at all, or one twice with different options.
     """
-    found: dict[str, Estimator] = {}
+    classes, found = estimator_classes(), {}
     for one in [given] if isinstance(given, str) else given:
         if isinstance(one, str):
-            if one not in _BY_METHOD:
-                raise UserError(f"unknown method {one!r}: choose from {', '.join(_BY_METHOD)}")
-            asked = {one: _BY_METHOD[one]()}
-        elif isinstance(one, ESTIMATORS):
+            if one not in classes:
+                raise UserError(f"unknown method {one!r}: choose from {', '.join(classes)}")
+            asked = {one: classes[one]()}
+        elif isinstance(one, tuple(classes.values())):
             asked = dict.fromkeys(one.methods, one)
         else:
-            names = ", ".join(estimator.__name__ for estimator in ESTIMATORS)
+            names = ", ".join(estimator.__name__ for estimator in dict.fromkeys(classes.values()))
             raise UserError(
                 f"{one!r} is neither the name of a method nor an estimator with its options, an "
                 f"object of {names}"
@@ -49,5 +48,5 @@ def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
             if found.setdefault(method, estimator) != estimator:
                 raise UserError(f"{method} is asked for twice, with different options")
     if not found:
-        raise UserError(f"no method is asked for: choose from {', '.join(_BY_METHOD)}")
+        raise UserError(f"no method is asked for: choose from {', '.join(classes)}")
     return found

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src.ensemble.checkpoint_files import MACHINE
 from src.errors import UserError
-from src.experiments import Experiment, Paths, script_of
+from src.experiments import Experiment, Paths, call_of
 from src.messages import kind_of
 from src.storage.files import check_finite, load
 
@@ -56,7 +56,7 @@ def score_command(
         if value is not None and name in _ARGUMENTS:
             # Of the settings `train_samples` is the digest of all of them.
             arguments += [f"--{name.removesuffix('_scored')}", value]
-    return paths.command(script_of(method), *arguments)
+    return paths.command(*call_of(method), *arguments)
 
 
 def load_scores_of(

@@ -16,7 +16,7 @@ from src.analysis.agreement import (
     standardised,
     wasserstein,
 )
-from src.experiments import METHODS
+from src.experiments import PAPER_METHODS
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_standardised_scores_are_positive_where_the_sample_helps(rng, method):
     """ATS and IF are losses after less leaving out, LOO and the similarities the other way."""
     samples = 1e-4 * rng.normal(size=(5, 3, 4)) + 1e-3
@@ -36,7 +36,7 @@ def test_standardised_scores_are_positive_where_the_sample_helps(rng, method):
 
 
 def test_zero_stays_zero_when_standardised():
-    for method in METHODS:
+    for method in PAPER_METHODS:
         assert (standardised(np.zeros((3, 2, 2)), method) == 0).all()
     assert standardised(np.array([[0.0, 3.0]]), "ats")[0, 0] == 0
 
@@ -285,10 +285,10 @@ def test_nothing_without_leave_one_out(rng):
 
 
 def test_tables_have_a_row_per_estimator(rng):
-    samples = {m: rng.normal(size=(4, 3, 5)) for m in METHODS}
+    samples = {m: rng.normal(size=(4, 3, 5)) for m in PAPER_METHODS}
     result = agreements(samples, 0.05)
     table = agreement_table(result)
     assert table.index.name == "method"
-    assert list(table.index) == [m for m in METHODS if m != "loo"]
+    assert list(table.index) == [m for m in PAPER_METHODS if m != "loo"]
     assert len(confusion_table(result)) == 3 * 4
     np.testing.assert_allclose(confusion_table(result).groupby(level="method").sum().sum(axis=1), 1)

@@ -9,7 +9,7 @@ import torch
 
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
-from src.experiments import METHODS, REPOSITORY, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, REPOSITORY, Paths, parse_experiment
 from src.paper import measured as measured_module
 from src.paper.exhibits import EXHIBITS, SCALES, exhibits_of, scored_of
 from src.paper.measured import Measured, record
@@ -29,7 +29,7 @@ def plant(root, names, n_seeds, n_train=12, shift=0.4):
     paths, rng = Paths(root), np.random.default_rng(0)
     for name in names:
         effect = shift * rng.normal(size=(1, n_train, N_TEST))
-        for method in METHODS:
+        for method in PAPER_METHODS:
             for seed in load_seeds(n_seeds):
                 scores = effect + rng.normal(size=(5, n_train, N_TEST))
                 content = score_content(name, method, seed, torch.from_numpy(scores).float())

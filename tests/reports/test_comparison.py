@@ -7,7 +7,7 @@ import torch
 
 from src.analysis.stats import pvalues
 from src.ensemble.draws import load_seeds
-from src.experiments import METHODS, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, Paths, parse_experiment
 from src.reports.comparison.correlations import report_correlation_comparison
 from src.reports.comparison.pvalues import report_pvalue_comparison
 from src.reports.report import Report
@@ -34,7 +34,7 @@ def root(tmp_path_factory):
     rng = np.random.default_rng(0)
     for name, noise in NOISE.items():
         experiment = parse_experiment(name)
-        for method in METHODS:
+        for method in PAPER_METHODS:
             if (name, method) == ("cnn3_digits3_10pc", "ats"):
                 continue  # a method that one experiment does not have
             for seed in load_seeds():
@@ -76,7 +76,7 @@ def test_a_row_for_each_experiment_with_both_tests(root):
     means = table(root, "mean_pvalues", 4)
     fractions = table(root, "significant_fraction", 4)
     assert list(means.index) == [key(name) for name in NOISE]
-    columns = [f"{t}, {m}" for t in ("ttest", "snr") for m in METHODS]
+    columns = [f"{t}, {m}" for t in ("ttest", "snr") for m in PAPER_METHODS]
     assert list(means.columns) == ["draws", *columns]
     assert (means["draws"] == 10).all()
     for name in ("cnn2_digits3_10pc", "cnn2_digits3_20pc"):
@@ -109,7 +109,7 @@ def test_markdown_and_latex_come_from_the_same_frame(root):
 
 def test_variance_by_source_finds_what_was_planted(root):
     sources = table(root, "sources_of_randomness", 4)
-    assert list(sources.index.unique("method")) == list(METHODS)
+    assert list(sources.index.unique("method")) == list(PAPER_METHODS)
     for _, row in sources.iterrows():
         # 2,000 independent pairs of ten seeds: a standard error of 1 % for each variance.
         assert row["variance_both"] == pytest.approx(1, rel=0.05)
@@ -169,7 +169,7 @@ def test_experiments_of_many_and_few_draws_are_compared_by_the_first_that_all_ha
     for name, n_draws in zip(names, (37, 12), strict=True):
         experiment = parse_experiment(name)
         for seed, scores in zip(seeds[:n_draws], values, strict=False):
-            for method in METHODS:
+            for method in PAPER_METHODS:
                 content = score_content(name, method, seed, scores)
                 save(paths.scores(experiment, method, seed), content)
         save_images(paths, f"train_{experiment.n_per_class}pc", 6)

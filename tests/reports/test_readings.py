@@ -10,7 +10,7 @@ import pytest
 from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
-from src.experiments import HELPFUL_SIGN, METHODS, Paths, parse_experiment
+from src.experiments import METHODS, PAPER_METHODS, Paths, parse_experiment
 from src.plots.style import METHOD_LABELS, pvalue_text
 from src.reports import pairs as sheets
 from src.reports.comparison.correlations import report_correlation_comparison
@@ -143,7 +143,7 @@ def check_differences(reading, table, words, n_draws):
 @pytest.mark.parametrize(("n_draws", "n_methods", "kind", "shape"), CASES)
 @pytest.mark.parametrize("test", ["ttest", "snr"])
 def test_readings_of_pvalues(tmp_path, n_draws, n_methods, kind, shape, test):
-    scores = made(kind, n_draws, METHODS[:n_methods], shape)
+    scores = made(kind, n_draws, PAPER_METHODS[:n_methods], shape)
     report = Collected()
     means, _ = report_pvalues(report, scores, test, 0.05)
     report.check_words(n_draws)
@@ -182,7 +182,7 @@ def test_readings_of_pvalues(tmp_path, n_draws, n_methods, kind, shape, test):
 
 @pytest.mark.parametrize(("n_draws", "n_methods", "kind", "shape"), CASES)
 def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, kind, shape):
-    scores = made(kind, n_draws, METHODS[:n_methods], shape)
+    scores = made(kind, n_draws, PAPER_METHODS[:n_methods], shape)
     paths, report = Paths(tmp_path), Collected()
     save_images(paths, "train_10pc", shape[0])
     save_images(paths, "test", shape[1])
@@ -219,7 +219,7 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
 
 @pytest.mark.parametrize(("n_draws", "n_methods", "kind", "shape"), CASES)
 def test_readings_of_correlations_and_agreement(n_draws, n_methods, kind, shape):
-    scores = made(kind, n_draws, METHODS[:n_methods], shape)
+    scores = made(kind, n_draws, PAPER_METHODS[:n_methods], shape)
     report = Collected()
     report_correlations(report, scores)
     report_agreement(report, scores, 0.05)
@@ -230,7 +230,8 @@ def test_readings_of_correlations_and_agreement(n_draws, n_methods, kind, shape)
     if table.empty:
         assert reading == "No two methods have scores that vary over pairs."
     else:
-        alike = table.value * table.method_a.map(HELPFUL_SIGN) * table.method_b.map(HELPFUL_SIGN)
+        signs = [table[f"method_{k}"].map(lambda m: METHODS[m].helpful_sign) for k in "ab"]
+        alike = table.value * signs[0] * signs[1]
         for bound in (alike.max(), alike.min()):
             assert f"({decimals(bound)})" in reading
             for row in table[alike == bound].itertuples():
@@ -257,11 +258,14 @@ FAMILY = ("cnn2_digits3_10pc", "cnn2_digits3_20pc", "cnn3_digits3_10pc")
 SOURCES = ("cnn2_digits3_10pc_init", "cnn2_digits3_10pc_batch")
 COMPARED = [
     *(
-        (numbers, (METHODS, ("gd", "gc")), kind)
+        (numbers, (PAPER_METHODS, ("gd", "gc")), kind)
         for numbers in ((10, 3, 10), (2, 3, 2), (3, 3, 3))
         for kind in KINDS
     ),
-    *(((10, 10, 3), own, "noise") for own in ((METHODS, METHODS), (("loo",), ("loo",)))),
+    *(
+        ((10, 10, 3), own, "noise")
+        for own in ((PAPER_METHODS, PAPER_METHODS), (("loo",), ("loo",)))
+    ),
 ]
 
 
@@ -291,7 +295,7 @@ def test_readings_of_comparisons(numbers, methods, kind):
     assert (report.tables["variance_components"]["draws"] == n_draws).all()
     remarks = report.reading("table", "mean_pvalues")
     assert ("seeds that all have" in remarks) == (max(numbers) > n_draws)
-    lacks = [METHOD_LABELS[m] for m in METHODS if m not in methods[1]]
+    lacks = [METHOD_LABELS[m] for m in methods[0] if m not in methods[1]]
     assert all(f"{FAMILY[2]} lacks" in remarks and label in remarks for label in lacks)
     check_differences(
         report.reading("figure", "size_digits3_cnn2_both"),
@@ -382,7 +386,7 @@ def test_a_share_is_none_or_all_only_if_it_is(share, text):
 def test_of_a_sample_of_the_training_samples_all_say_so(n_scored, n_draws):
     report, n_train = Collected(), 60_000
     n_rows = min(n_scored, 6)
-    scores = made("noise", n_draws, METHODS, (n_rows, 5))
+    scores = made("noise", n_draws, PAPER_METHODS, (n_rows, 5))
     if n_scored < n_train:
         scores = replace(scores, n_scored_of=n_train)
     report_pvalues(report, scores, "ttest", 0.05)

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr, ttest_1samp
 from src.analysis.stats import pvalues
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
-from src.experiments import METHODS, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, Paths, parse_experiment
 from src.reports.pvalues import pvalue_tables
 from src.reports.scores import load_scores
 from src.storage.files import load, save
@@ -24,7 +24,7 @@ N_TRAIN, N_TEST = 6, 8
 
 
 def score_file(method, seed, **changes):
-    generator = torch.Generator().manual_seed(seed * 10 + METHODS.index(method))
+    generator = torch.Generator().manual_seed(seed * 10 + PAPER_METHODS.index(method))
     pair = torch.arange(N_TRAIN * N_TEST).reshape(N_TRAIN, N_TEST) / 10
     noise = torch.randn(5, N_TRAIN, N_TEST, generator=generator)
     return score_content(EXPERIMENT.name, method, seed, pair + noise) | changes
@@ -34,7 +34,7 @@ def new_root(folder, n_draws=10):
     """A root folder with scores of all methods and seeds, and images of the pairs."""
     paths = Paths(folder)
     for seed in load_seeds(n_draws):
-        for method in METHODS:
+        for method in PAPER_METHODS:
             save(paths.scores(EXPERIMENT, method, seed), score_file(method, seed))
     save_images(paths, "train_10pc", N_TRAIN)
     save_images(paths, "test", N_TEST)
@@ -65,8 +65,8 @@ def scores_path(root, method, seed_id):
 
 def test_load_scores_stacks_seeds_in_order(root):
     scores = load_scores(Paths(root), EXPERIMENT, allow_missing=False)
-    assert list(scores.scores) == list(METHODS)
-    for method in METHODS:
+    assert list(scores.scores) == list(PAPER_METHODS)
+    for method in PAPER_METHODS:
         assert scores.seeds[method] == load_seeds()
         for t, seed in enumerate(load_seeds()):
             expected = score_file(method, seed)["scores"].numpy()
@@ -85,12 +85,12 @@ def test_scripts_take_any_number_of_draws(tmp_path, n_draws):
     folder = Paths(root).results(EXPERIMENT)
     samples = {
         m: torch.stack([score_file(m, seed)["scores"].double().mean(0) for seed in seeds]).numpy()
-        for m in METHODS
+        for m in PAPER_METHODS
     }
     p = {m: ttest_1samp(own, 0).pvalue for m, own in samples.items()}
     means = pd.read_csv(folder / "mean_pvalues.csv", index_col=0)
     assert (means["draws"] == n_draws).all()
-    for method in METHODS:
+    for method in PAPER_METHODS:
         assert means.loc[5, method] == pytest.approx(p[method].mean(), rel=1e-9)
     labels = ["statistic", "coefficient", "method_a", "method_b"]
     correlations = pd.read_csv(folder / "correlations.csv", index_col=labels)["value"]
@@ -127,7 +127,7 @@ def test_no_more_is_held_than_what_is_compared(root, monkeypatch):
     assert len(loaded) == 5 * 7
     assert [own for own in loaded if own() is not None] == []
     assert scores.common_seeds == load_seeds()[3:]
-    assert scores.unused == {m: load_seeds()[:3] for m in METHODS if m != "gd"}
+    assert scores.unused == {m: load_seeds()[:3] for m in PAPER_METHODS if m != "gd"}
 
 
 def test_missing_scores_of_many_seeds_are_listed_as_ranges(root):
@@ -225,7 +225,7 @@ def test_pvalue_tables_have_a_row_per_number_of_checkpoints(root):
     means, fractions, p = pvalue_tables(scores, "ttest", 0.05)
     assert list(means.index) == [1, 2, 3, 4, 5]
     for k in means.index:
-        for method in METHODS:
+        for method in PAPER_METHODS:
             expected = pvalues(scores.scores[method][:, -k:].mean(1, dtype=np.float64))
             assert means.loc[k, method] == pytest.approx(expected.mean())
             assert fractions.loc[k, method] == pytest.approx((expected < 0.05).mean())
@@ -241,11 +241,11 @@ def test_run_pvalues_writes_tables_and_figures(page, test):
     folder, printed = page
     suffix = "" if test == "ttest" else "_snr"
     table = pd.read_csv(folder / f"mean_pvalues{suffix}.csv", index_col="checkpoints")
-    assert list(table.columns) == ["draws", *METHODS]
+    assert list(table.columns) == ["draws", *PAPER_METHODS]
     assert (table["draws"] == 10).all()
     assert list(table.index) == [1, 2, 3, 4, 5]
     content = load(folder / f"pvalues{suffix}.pt", make="")
-    for method in METHODS:
+    for method in PAPER_METHODS:
         assert content[method].shape == content["mean"][method].shape == (N_TRAIN, N_TEST)
         assert content[method].mean().item() == pytest.approx(table.loc[5, method])
         scores = torch.stack([score_file(method, seed)["scores"] for seed in load_seeds()])
@@ -254,7 +254,7 @@ def test_run_pvalues_writes_tables_and_figures(page, test):
         "pvalue_histograms",
         "mean_pvalue_by_checkpoints",
         "mean_against_std",
-        *(f"{method}_pairs" for method in METHODS),
+        *(f"{method}_pairs" for method in PAPER_METHODS),
     ):
         for ending in ("pdf", "png"):
             assert (folder / "figures" / f"{name}{suffix}.{ending}").stat().st_size > 1000

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from src.ensemble.draws import load_seeds
-from src.experiments import METHODS, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, Paths, parse_experiment
 from src.storage import files
 from src.storage.files import load, save
 from tests.conftest import DIGITS
@@ -54,7 +54,7 @@ class FailingDisk:
 def root_of_scores(root: Path) -> Path:
     """Return a root with few scores of all methods by two seeds, and images of their samples."""
     paths = Paths(root)
-    for method in METHODS:
+    for method in PAPER_METHODS:
         for seed in load_seeds()[:2]:
             scores = torch.randn(5, N_TRAIN, N_TEST)
             save(

@@ -13,7 +13,7 @@ import torch
 
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
-from src.experiments import METHODS, REPOSITORY, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, REPOSITORY, Paths, parse_experiment
 from src.reports.scores import check_scores, load_images, load_scores
 from src.storage.files import load, save
 from tests.conftest import DIGITS
@@ -26,7 +26,7 @@ N_TRAIN, N_TEST = 4, 6
 
 
 def file(experiment: str, method: str, seed: int) -> dict:
-    generator = torch.Generator().manual_seed(seed + METHODS.index(method))
+    generator = torch.Generator().manual_seed(seed + PAPER_METHODS.index(method))
     scores = torch.randn(5, N_TRAIN, N_TEST, generator=generator)
     return score_content(experiment, method, seed, scores)
 
@@ -36,7 +36,7 @@ def scored(tmp_path: Path) -> Paths:
     """A root with scores of two experiments by two seeds, and images of the samples."""
     paths = Paths(tmp_path / "root")
     for experiment in (EXPERIMENT, OTHER):
-        for method in METHODS:
+        for method in PAPER_METHODS:
             for seed in SEEDS:
                 content = file(experiment.name, method, seed)
                 save(paths.scores(experiment, method, seed), content)
@@ -124,7 +124,7 @@ def test_scores(
 def test_experiments_that_are_compared_have_the_same_samples(
     scored: Paths, split: str, what: str
 ) -> None:
-    for method in METHODS:
+    for method in PAPER_METHODS:
         for seed in SEEDS:
             path = scored.scores(OTHER, method, seed)
             content = load(path, "")
@@ -196,7 +196,7 @@ class TestImages:
         """Of another index file: at the position of the old sample there is another one now."""
         root = copy_of(digits_root)
         paths = Paths(root)
-        for method in METHODS:
+        for method in PAPER_METHODS:
             content = load(paths.scores(EXPERIMENT, method, SEEDS[0]), "")
             save(paths.scores(EXPERIMENT, method, SEEDS[1]), content | {"seed": SEEDS[1]})
         path = paths.indices("digits3", "test")

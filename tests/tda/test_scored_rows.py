@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from src.data.scored import scored_positions
-from src.experiments import METHODS, Paths, parse_experiment
+from src.experiments import PAPER_METHODS, Paths, parse_experiment
 from src.launch.jobs import plan
 from src.storage.files import load, save
 from src.tda.influence import influence
@@ -45,7 +45,7 @@ def sampled(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return root
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_rows_are_those_of_all(digits_root: Path, sampled: Path, method: str):
     found, every = scores_file(sampled, method), scores_file(digits_root, method)
     train = torch.load(Paths(sampled).tensors("digits3", "train_10pc"), weights_only=True)
@@ -129,7 +129,7 @@ def test_methods_of_different_rows_are_not_compared(
     sampled: Path, digits_root: Path, copy_of: Callable[[Path], Path]
 ):
     root = copy_of(sampled)
-    files = {m: [Paths(root).scores(EXPERIMENT, m, s) for s in (446, 724)] for m in METHODS}
+    files = {m: [Paths(root).scores(EXPERIMENT, m, s) for s in (446, 724)] for m in PAPER_METHODS}
     for path in files["ats"]:
         content = load(path, "")
         content["scores"] = content["scores"][:, :5].clone()

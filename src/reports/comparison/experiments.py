@@ -13,7 +13,7 @@ from src.analysis.scores import ExperimentScores, shared
 from src.analysis.summary import identity
 from src.ensemble.draws import seed_ids_of
 from src.errors import UserError
-from src.experiments import METHODS, Experiment
+from src.experiments import Experiment, in_order
 from src.reports.reading import labels, listed
 
 FORMATS = ("csv", "md", "tex")
@@ -40,12 +40,16 @@ def at_common_seeds(load: Load, experiments: list[Experiment]) -> tuple[Load, in
     Raises:
         UserError: The experiments have fewer than two seeds in common.
     """
-    have, missing = {}, []
+    have, methods, wanted = {}, {}, set()
     for experiment in experiments:
         scores = load(experiment)
-        have[experiment] = scores.common_seeds
-        if lacks := [m for m in METHODS if m not in scores.scores]:
-            missing.append(f"{experiment.name} lacks {labels(lacks)}")
+        have[experiment], methods[experiment] = scores.common_seeds, set(scores.scores)
+        wanted |= {*scores.scores, *scores.missing}
+    missing = [
+        f"{experiment.name} lacks {labels(in_order(wanted - own))}"
+        for experiment, own in methods.items()
+        if wanted - own
+    ]
     common = shared(have.values())
     if len(common) < 2:
         parts = "; ".join(f"{e.name}: seed_id {seed_ids_of(own)}" for e, own in have.items())

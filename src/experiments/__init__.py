@@ -17,7 +17,9 @@ from src.experiments.experiment import (
 )
 from src.experiments.hyperparameters import Hyperparameters
 from src.experiments.methods import (
+    FURTHER_METHODS,
     METHODS,
+    OPTIONS,
     PAPER_METHODS,
     PAPER_STEPS,
     STEPS,
@@ -41,10 +43,12 @@ SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source
 
 __all__ = [
     "DEFAULT_BACKBONE",
+    "FURTHER_METHODS",
     "METHODS",
     "MODELS",
     "MOST_SEEDS",
     "N_SEEDS",
+    "OPTIONS",
     "PAPER_METHODS",
     "PAPER_STEPS",
     "RANDOMNESS",

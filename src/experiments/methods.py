@@ -7,7 +7,26 @@ heavy is imported.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of an estimator: an argument of the script, and a field of the estimator's class.
+
+    Attributes:
+        field: Name of the field. The argument, and the setting in score files, is
+            `<method>_<field>`.
+        default: Its default: a text of `choices`, or a number, which is above 0 and whole if the
+            default is.
+        help: What it is, for people.
+        choices: What a text may be.
+    """
+
+    field: str
+    default: str | int | float
+    help: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,6 +41,7 @@ class Method:
         estimator: What computes it, `module:class`. Methods of one class share their computation.
         script: The script that computes it.
         arguments: Further arguments of the script that name it.
+        options: Options of an estimator that `run_estimators.py` computes.
     """
 
     name: str
@@ -29,7 +49,8 @@ class Method:
     helpful_sign: int
     estimator: str
     script: str
-    arguments: tuple[str, ...] = field(default=())
+    arguments: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
 
     @property
     def step(self) -> str:
@@ -41,6 +62,11 @@ def _of_paper(name: str, label: str, sign: int, estimator: str, script: str) -> 
     return Method(name, label, sign, f"src.tda.{estimator}", script)
 
 
+def _further(name: str, label: str, sign: int, estimator: str, *options: Option) -> Method:
+    call = ("run_estimators.py", ("--method", name))
+    return Method(name, label, sign, f"src.tda.{estimator}", *call, options)
+
+
 # Those of the paper stand first, everywhere.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -50,15 +76,20 @@ METHODS: dict[str, Method] = {
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
+        # Controls: what reliability alone can and cannot tell.
+        _further("inputs", "inputs", 1, "controls:InputSimilarity"),
+        _further("noise", "noise", 1, "controls:Noise"),
     )
 }
-PAPER_METHODS = tuple(METHODS)
-# The methods of each step of the launcher; the steps that take longest stand first.
+PAPER_METHODS = ("loo", "ats", "if", "gd", "gc")
+FURTHER_METHODS = tuple(name for name in METHODS if name not in PAPER_METHODS)
+PAPER_STEPS = ("loo", "if", "ats", "gd_and_gc")  # those that take longest first
+# The methods of each step of the launcher.
 STEPS: dict[str, tuple[str, ...]] = {
     step: tuple(m.name for m in METHODS.values() if m.step == step)
-    for step in ("loo", "if", "ats", "gd_and_gc")
+    for step in (*PAPER_STEPS, *FURTHER_METHODS)
 }
-PAPER_STEPS = tuple(STEPS)
+OPTIONS = {f"{m.name}_{option.field}": option for m in METHODS.values() for option in m.options}
 
 
 def call_of(method: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src.ensemble.checkpoint_files import MACHINE
 from src.errors import UserError
-from src.experiments import Experiment, Paths, call_of
+from src.experiments import OPTIONS, Experiment, Paths, call_of
 from src.messages import kind_of
 from src.storage.files import check_finite, load
 
@@ -24,7 +24,7 @@ OF_LOO = ("floor", "base")
 ROWS = ("train_samples_scored", "train_samples_all")
 _ARGUMENTS = {
     *("protocol", "solver", "damp", "scale", "tolerance", "max_iterations"),
-    *("chunk_size", "device", "train_samples_scored"),
+    *("chunk_size", "device", "train_samples_scored", *OPTIONS),
 }
 
 

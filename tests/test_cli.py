@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import src.cli
+import src.argument_types
 import src.storage.files
 from src.experiments import REPOSITORY, Experiment, Paths, parse_experiment
 from tests.conftest import DIGITS
@@ -274,7 +274,7 @@ def test_a_loss_that_is_not_finite_saves_nothing(root: Path, monkeypatch: pytest
         task = replace(experiment.task, hyperparameters={"epochs": 15, "learning_rate": 1e30})
         return replace(experiment, task=task)
 
-    monkeypatch.setattr(src.cli, "parse_experiment", diverging)
+    monkeypatch.setattr(src.argument_types, "parse_experiment", diverging)
     result = call("run_cnn_training", "--root", root, "--experiment", DIGITS, "--seed_id", 0)
     result.check_refused("not finite; nothing was saved")
     assert tree(root) == before

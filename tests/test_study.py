@@ -195,6 +195,7 @@ def given_states(own: Study, n: int) -> list[list[dict]]:
     return [own._checkpoints(seed) for seed in own._seeds[:n]]
 
 
+@pytest.mark.slow
 def test_given_checkpoints(n_trained: list[int], tmp_path: Path):
     own = study()
     states = given_states(own, 3)
@@ -323,7 +324,9 @@ def test_wrong_arguments(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("n_scored", [1, 5, 11])
+@pytest.mark.parametrize(
+    "n_scored", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 11))]
+)
 def test_a_sample_of_the_training_samples(n_scored: int, tmp_path: Path):
     """Rows are those of all, of models that are trained on all; the page says how many they are."""
     rows = scored_positions(TRAIN[1], n_scored, "").numpy()

@@ -29,7 +29,7 @@ _MOST_ROWS = 64
 
 
 def seconds_of_steps(setup: Setup) -> dict[str, float]:
-    """Return how long one seed of an experiment takes, by "training" and step of STEPS.
+    """Return how long one seed of an experiment takes, by "training" and step of PAPER_STEPS.
 
     Processes start beside that, which takes seconds; what an earlier run left is not counted.
 

@@ -100,7 +100,13 @@ class Measured:
         }
 
 
-def record(experiment: Experiment, paths: Paths, seed_ids: list[int] | None, alpha: float) -> Path:
+def record(
+    experiment: Experiment,
+    paths: Paths,
+    seed_ids: list[int] | None,
+    alpha: float,
+    folder: Path = FOLDER,
+) -> Path:
     """Write what an experiment's scores come down to, and return the folder.
 
     Args:
@@ -108,16 +114,17 @@ def record(experiment: Experiment, paths: Paths, seed_ids: list[int] | None, alp
         paths: Every path below the root.
         seed_ids: Numbers of the seeds; None: the ten.
         alpha: Significance level, and false discovery rate.
+        folder: Where the experiments' folders are.
 
     Raises:
         UserError: Scores are missing or not sound, or more draws were recorded before.
     """
     scores = load_scores(paths, experiment, seed_ids or TEN, allow_missing=False)
     name = _name(scores)
-    known = (FOLDER / name / "about.csv").exists()
-    if known and (had := Measured(name, FOLDER / name).n_draws) > scores.n_draws:
+    known = (folder / name / "about.csv").exists()
+    if known and (had := Measured(name, folder / name).n_draws) > scores.n_draws:
         raise UserError(
-            f"{FOLDER / name} has {had} draws, and these scores are of {scores.n_draws}: remove "
+            f"{folder / name} has {had} draws, and these scores are of {scores.n_draws}: remove "
             "that folder first"
         )
     tables = {
@@ -130,10 +137,10 @@ def record(experiment: Experiment, paths: Paths, seed_ids: list[int] | None, alp
         text = io.StringIO()
         frame.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
         write_atomically(
-            FOLDER / name / f"{table}.csv",
+            folder / name / f"{table}.csv",
             lambda file, t=text: file.write_text(t.getvalue(), encoding="utf-8"),
         )
-    return FOLDER / name
+    return folder / name
 
 
 def _name(scores: ExperimentScores) -> str:

@@ -277,6 +277,7 @@ def test_a_changed_criterion_or_measure_is_noticed(script: Callable):
     script("run_gd_and_gc", own("1", ""), *name).check_refused("other settings (measure is [")
 
 
+@pytest.mark.slow
 def test_values_of_one_s_own(script: Callable, tmp_path: Path):
     """Squared error: counts are of samples in all, and nothing speaks of classes."""
     text = definition(

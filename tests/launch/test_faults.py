@@ -157,6 +157,7 @@ def test_twenty_kills_of_ten_seeds(tmp_path: Path):
     check_killed_runs(tmp_path, 20)
 
 
+@pytest.mark.slow
 def test_two_launchers_at_once(tmp_path: Path):
     root = new_root(tmp_path)
     arguments = ("--seed_id", "0-1", "--methods", "gd_and_gc")

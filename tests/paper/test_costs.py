@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.ensemble.setup import Setup
-from src.experiments import STEPS, Paths, parse_experiment
+from src.experiments import PAPER_STEPS, Paths, parse_experiment
 from src.paper import costs
 from src.paper.exhibits import EXHIBITS
 from src.paper.listing import Costs, duration, listing
@@ -44,7 +44,7 @@ def test_stages_are_multiplied_up(setup, monkeypatch):
     assert found["ats"] == pytest.approx(10 / 8 * n_checkpoints)
     assert found["gd_and_gc"] == n_checkpoints
     assert found["if"] == n_checkpoints  # half as many take as long, so a vector more takes nothing
-    assert found.keys() == {"training", *STEPS}
+    assert found.keys() == {"training", *PAPER_STEPS}
 
 
 def test_measuring_leaves_generators_and_mode_alone(setup):

@@ -265,6 +265,7 @@ def test_other_methods(name: str):
         check(scores, naive)
 
 
+@pytest.mark.slow
 def test_resnet18():
     """Torchvision's, on 12 images of 32x32: training, LOO of two samples, GD, GC and ATS."""
     from torchvision.models import resnet18

@@ -15,9 +15,10 @@ from src.plots.style import (
     COLUMN,
     MARKERS,
     METHOD_LABELS,
-    PAGE,
     dot_opacity,
+    label_methods,
     legend_above,
+    small_multiples,
 )
 
 
@@ -26,9 +27,7 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
 
     In grey what the same pairs show after the scores of both methods were dealt out at random.
     """
-    figure, axes = plt.subplots(
-        2, len(by_method), figsize=(PAGE, 3.2), sharex="row", sharey="row", squeeze=False
-    )
+    figure, axes, first = small_multiples(len(by_method), 3.2, 2, sharex="row", sharey="row")
     reach = max(np.quantile(a.wasserstein, 0.98) for a in by_method.values()) or 1.0
     n_draws = len(next(iter(by_method.values())).of_seeds[COEFFICIENTS[0]])
     # Overlap takes the values 0, 1/T, ..., 1: one bin for each.
@@ -49,7 +48,7 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
                 axis.hist(values.ravel(), bins=bins, weights=weights, **look)
         column[0].set(title=f"LOO and {METHOD_LABELS[method]}", xlabel="Wasserstein distance")
         column[1].set(xlabel="overlap", xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
-    for axis in axes[:, 0]:
+    for axis in axes[:, first].flat:
         axis.set_ylabel("% of pairs")
     legend_above(figure, axes[0, 0])
     sns.despine(figure)
@@ -58,15 +57,16 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
 
 def confusions(by_method: dict[str, Agreement]) -> Figure:
     """Draw what the tests of both methods say, as percentages of pairs."""
-    figure, axes = plt.subplots(1, len(by_method), figsize=(PAGE, 1.9), squeeze=False)
+    figure, axes, first = small_multiples(len(by_method), 1.9)
     labels = [answer.replace(" ", "\n") for answer in ANSWERS]
-    for axis, (method, a) in zip(axes[0], by_method.items(), strict=True):
-        rows = labels if axis is axes[0, 0] else []
+    for k, (axis, (method, a)) in enumerate(zip(axes[0], by_method.items(), strict=True)):
+        rows = labels if k in first else []
         heat_map(axis, 100 * a.confusion, (0, 60), "Blues", ".0f", 7, rows, labels)
         axis.tick_params(labelsize=6)
         axis.set_title("% of pairs" + ("" if np.isnan(a.kappa) else f" (kappa {a.kappa:.2f})"))
         axis.set_xlabel(f"by {METHOD_LABELS[method]}")
-    axes[0, 0].set_ylabel("by LOO")
+    for axis in axes[0, first]:
+        axis.set_ylabel("by LOO")
     make_room(figure)
     return figure
 
@@ -93,10 +93,9 @@ def seeds_against_means(by_method: dict[str, Agreement]) -> Figure:
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         axis.set(
             title=coefficient.capitalize(),
-            xticks=range(len(by_method)),
-            xticklabels=[METHOD_LABELS[m] for m in by_method],
             xlim=(-0.5, len(by_method) - 0.5),
         )
+        label_methods(axis, by_method)
     axes[0].set_ylabel("correlation with LOO\n(dot: of a seed, bar: of the means)")
     sns.despine(figure)
     return figure

@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from src.analysis.bootstrap import LEVEL
-from src.plots.style import COLOURS, MARKERS, METHOD_LABELS, PAGE, error_bars, legend_above
+from src.plots.style import (
+    COLOURS,
+    MARKERS,
+    METHOD_LABELS,
+    PAGE,
+    error_bars,
+    label_methods,
+    legend_above,
+    small_multiples,
+)
 
 # Of the columns of `pvalue_summary`.
 _LABELS = {
@@ -70,9 +79,7 @@ def by_size(summary: pd.DataFrame, *, has_classes: bool = True) -> Figure:
         has_classes: Whether sizes are samples per class, rather than training samples.
     """
     methods = list(summary.index.unique("method"))
-    figure, axes = plt.subplots(
-        len(_LABELS), len(methods), figsize=(PAGE, 4.2), sharex=True, squeeze=False
-    )
+    figure, axes, first = small_multiples(len(methods), 4.2, len(_LABELS), sharex=True)
     for column, method in zip(axes.T, methods, strict=True):
         rows = summary.xs(method, level="method").sort_index()
         for axis, name in zip(column, _LABELS, strict=True):
@@ -99,8 +106,9 @@ def by_size(summary: pd.DataFrame, *, has_classes: bool = True) -> Figure:
         column[-1].set_xlabel("n per class" if has_classes else "n")
         column[-1].xaxis.set_major_locator(FixedLocator(list(rows.index)))
         column[-1].xaxis.set_minor_locator(NullLocator())
-    for axis, label in zip(axes[:, 0], _LABELS.values(), strict=True):
-        axis.set_ylabel(label)
+    for column in axes.T[first]:
+        for axis, label in zip(column, _LABELS.values(), strict=True):
+            axis.set_ylabel(label)
     legend_above(figure, axes[0, 0])
     sns.despine(figure)
     return figure
@@ -147,11 +155,8 @@ def by_model(summary: pd.DataFrame) -> Figure:
             )
             marks.set_clip_on(False)  # a mark on the axis; a bar down to 0 ends there
         _scale(axis, name, summary)
-        axis.set(
-            ylabel=label,
-            xticks=range(len(methods)),
-            xticklabels=[METHOD_LABELS[m] for m in methods],
-        )
+        axis.set_ylabel(label)
+        label_methods(axis, methods)
     legend_above(figure, axes[0])
     figure.legends[0].set_title(f"bars: {_BAND}", {"size": 7})
     sns.despine(figure)

@@ -9,17 +9,29 @@ from matplotlib.figure import Figure
 from src.plots.heat_map import heat_map, make_room
 from src.plots.style import METHOD_LABELS, PAGE, STATISTIC_LABELS
 
+_MOST_IN_A_THIRD = 7  # methods whose numbers can be read in a third of a page's width
+
 
 def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Draw the heat maps of correlations: a column for each statistic, a row per coefficient."""
+    """Draw the heat maps of correlations: a column for each statistic, a row per coefficient.
+
+    Of many methods it is the other way round, with wider maps.
+    """
     statistics = list(dict.fromkeys(s for s, _ in matrices))
     coefficients = list(dict.fromkeys(c for _, c in matrices))
+    many = len(next(iter(matrices.values()))) > _MOST_IN_A_THIRD
+    shape = (len(coefficients), len(statistics))
     figure, axes = plt.subplots(
-        len(coefficients), len(statistics), figsize=(PAGE, 4.4), squeeze=False
+        *(shape[::-1] if many else shape), figsize=(PAGE, 10.2 if many else 4.4), squeeze=False
     )
+    if many:
+        axes = axes.T
     for (statistic, coefficient), matrix in matrices.items():
         axis = axes[coefficients.index(coefficient), statistics.index(statistic)]
-        _draw(axis, matrix, letters=7, colour_bar=statistic == statistics[-1])
+        last = coefficient == coefficients[-1] if many else statistic == statistics[-1]
+        _draw(axis, matrix, letters=4.5 if many else 7, colour_bar=last)
+        if many:
+            axis.tick_params(axis="x", labelrotation=90)
         axis.set_title(f"{STATISTIC_LABELS[statistic]}, {coefficient.capitalize()}")
     make_room(figure)
     return figure

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src.plots.style import METHOD_LABELS, PAGE
+from src.plots.style import METHOD_LABELS, small_multiples
 
 
 def stability_by_draws(stability: dict[str, pd.DataFrame]) -> Figure:
@@ -17,9 +16,7 @@ def stability_by_draws(stability: dict[str, pd.DataFrame]) -> Figure:
     Args:
         stability: What `src.analysis.draws_needed.stability` returns, by method.
     """
-    figure, axes = plt.subplots(
-        2, len(stability), figsize=(PAGE, 3.0), sharex=True, sharey="row", squeeze=False
-    )
+    figure, axes, first = small_multiples(len(stability), 3.0, 2, sharex=True, sharey="row")
     for column, (method, frame) in zip(axes.T, stability.items(), strict=True):
         shades = sns.color_palette("viridis_r", frame["checkpoints"].nunique())
         for shade, (n_checkpoints, rows) in zip(shades, frame.groupby("checkpoints"), strict=True):
@@ -36,8 +33,9 @@ def stability_by_draws(stability: dict[str, pd.DataFrame]) -> Figure:
         column[0].set_title(METHOD_LABELS[method])
         column[1].set_xlabel("seeds")
         column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    axes[0, 0].set(ylabel="mean p-value", ylim=(0, None))
-    axes[1, 0].set(ylabel="rank correlation of\ntwo halves of the seeds", ylim=(None, 1))
+    for above, below in axes.T[first]:
+        above.set(ylabel="mean p-value", ylim=(0, None))
+        below.set(ylabel="rank correlation of\ntwo halves of the seeds", ylim=(None, 1))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles,

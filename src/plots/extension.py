@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from src.plots.style import COLOURS, MARKERS, METHOD_LABELS, PAGE
+from src.plots.style import COLOURS, MARKERS, PAGE, label_methods
 
 _PANELS = {
     "mean_pvalue": "mean p-value",
@@ -46,9 +46,8 @@ def few_against_many(by_method: dict[str, pd.DataFrame]) -> Figure:
             ylabel=label,
             ylim=(0, None if name == "mean_pvalue" else 1),
             xlim=(-0.6, len(by_method) - 0.4),
-            xticks=range(len(by_method)),
-            xticklabels=[METHOD_LABELS[m] for m in by_method],
         )
+        label_methods(axis, by_method)
     axes[-1].axhline(0.5, color="0.6", linestyle="--", linewidth=0.8)
     figure.legend(
         handles=[

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from src.analysis.pairs import Influences
 from src.plots.exhibits import Pictures
 from src.plots.style import (
+    ACROSS,
     COLOURS,
     METHOD_LABELS,
     PAGE,
@@ -92,15 +93,16 @@ def influence_sheet(
         alpha: A star marks p-values below it; the error bars have level 1 − alpha.
     """
     n_rows = max(len(found.train) for found in by_method.values())
-    heights = 0.65, 0.42 * n_rows + 0.5
+    n_across = min(ACROSS, len(by_method))
+    n_bands = -(-len(by_method) // n_across)
+    heights = 0.65, n_bands * (0.42 * n_rows + 0.5)
     figure = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
     pictures.show(top.subplots(), "test", test_position)
     key = f"*: p < {alpha:g}\nlines: {100 * (1 - alpha):g}% confidence intervals"
     top.text(0.995, 0.98, key, ha="right", va="top", fontsize=7)
-    for column, (method, found) in zip(
-        bottom.subfigures(1, len(by_method), squeeze=False)[0], by_method.items(), strict=True
-    ):
+    columns = bottom.subfigures(n_bands, n_across, squeeze=False).flat
+    for column, (method, found) in zip(columns, by_method.items(), strict=False):
         axes = column.subplots(
             n_rows, 2, width_ratios=(pictures.width, 1.7), sharex="col", squeeze=False
         )

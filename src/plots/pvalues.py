@@ -18,19 +18,17 @@ from src.plots.style import (
     LINES,
     MARKERS,
     METHOD_LABELS,
-    PAGE,
     legend_above,
     nice_tick,
     scale_ticks,
+    small_multiples,
 )
 
 
 def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
     """Draw a histogram of p-values for each method, with the significance level."""
-    figure, axes = plt.subplots(
-        1, len(p), figsize=(PAGE, 2.2), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, (method, values) in zip(axes[0], p.items(), strict=True):
+    figure, axes, first = small_multiples(len(p), 2.2, sharex=True, sharey=True)
+    for k, (axis, (method, values)) in enumerate(zip(axes[0], p.items(), strict=True)):
         sns.histplot(
             x=values.ravel(),
             bins=np.linspace(0, 1, 21),
@@ -45,7 +43,7 @@ def pvalue_histograms(p: dict[str, np.ndarray], alpha: float) -> Figure:
         axis.set(
             title=f"{METHOD_LABELS[method]}\n{(values < alpha).mean():.1%} below {alpha:g}",
             xlabel="p-value",
-            ylabel="% of pairs",
+            ylabel="% of pairs" if k in first else "",
             xlim=(0, 1),
             xticks=[0, 0.5, 1],
             xticklabels=["0", "0.5", "1"],
@@ -109,10 +107,10 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
 
     A panel ends at quantiles of its pairs; its title says how many are outside.
     """
-    figure, axes = plt.subplots(1, len(samples), figsize=(PAGE, 2.2), squeeze=False)
+    figure, axes, first = small_multiples(len(samples), 2.2)
     n_pairs = next(iter(samples.values()))[0].size
     norm = LogNorm(1, max(10.0, 10 ** np.ceil(np.log10(n_pairs / 10))))
-    for axis, (method, values) in zip(axes[0], samples.items(), strict=True):
+    for k, (axis, (method, values)) in enumerate(zip(axes[0], samples.items(), strict=True)):
         mean, std = (moment.ravel() for moment in moments(values))
         # The few largest of many pairs would leave the rest a dot in the corner.
         limit_x, limit_y = (np.quantile(np.abs(v), 0.995) or 1.0 for v in (mean, std))
@@ -146,9 +144,7 @@ def mean_against_std(samples: dict[str, np.ndarray], alpha: float) -> Figure:
             ylim=(0, limit_y),
         )
         axis.set_xlabel("mean of τ" + scale_ticks(axis.xaxis, limit_x))
-        axis.set_ylabel(
-            ("std of τ" if axis is axes[0, 0] else "") + scale_ticks(axis.yaxis, limit_y)
-        )
+        axis.set_ylabel(("std of τ" if k in first else "") + scale_ticks(axis.yaxis, limit_y))
     figure.colorbar(density, ax=axes, label="pairs", aspect=30)
     legend_above(figure, axes[0, 0])
     sns.despine(figure)

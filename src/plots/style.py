@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import wrap
 
@@ -22,6 +23,7 @@ from src.experiments import METHODS
 from src.storage.files import write_atomically
 
 COLUMN, PAGE = 3.25, 6.75  # widths in inches
+ACROSS = 5  # panels beside each other at most
 _SUBJECT_SIZE = 6  # points
 
 METHOD_LABELS = {name: method.label for name, method in METHODS.items()}
@@ -132,10 +134,43 @@ def nice_tick(limit: float) -> float:
     return decade * max(step for step in (1, 2, 5) if step * decade <= limit)
 
 
+def small_multiples(
+    n_panels: int, height: float, n_rows: int = 1, **shared: object
+) -> tuple[Figure, np.ndarray, list[int]]:
+    """Return a figure of panels beside each other, which goes on below after ACROSS of them.
+
+    Args:
+        n_panels: Number of panels.
+        height: Of a band of panels, in inches.
+        n_rows: Axes below each other in a panel.
+        **shared: sharex and sharey of `plt.subplots`.
+
+    Returns:
+        The figure, its axes (n_rows, n_panels), and which panels begin a band.
+    """
+    n_across = min(ACROSS, n_panels)
+    n_bands = -(-n_panels // n_across)
+    figure, axes = plt.subplots(
+        n_bands * n_rows, n_across, figsize=(PAGE, height * n_bands), squeeze=False, **shared
+    )
+    panels = axes.reshape(n_bands, n_rows, n_across).transpose(1, 0, 2).reshape(n_rows, -1)
+    for axis in panels[:, n_panels:].flat:
+        axis.remove()
+    return figure, panels[:, :n_panels], list(range(0, n_panels, n_across))
+
+
+def label_methods(axis: plt.Axes, methods: Iterable[str]) -> None:
+    """Label the places 0, 1, ... of a horizontal axis with methods; many stand upright."""
+    labels = [METHOD_LABELS[m] for m in methods]
+    axis.set_xticks(range(len(labels)), labels, rotation=90 if len(labels) > ACROSS else 0)
+
+
 def legend_above(figure: Figure, axis: plt.Axes) -> None:
     """Put the legend of an axis, whose looks all axes share, above all of them."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside upper right", ncols=len(labels))
+    figure.legend(
+        handles, labels, frameon=False, loc="outside upper right", ncols=min(len(labels), 8)
+    )
 
 
 def error_bars(frame: pd.DataFrame, column: str) -> np.ndarray:

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.bootstrap import LEVEL
-from src.plots.style import COLOURS, COLUMN, METHOD_LABELS, error_bars
+from src.plots.style import COLOURS, COLUMN, error_bars, label_methods
 
 
 def share_between_seeds(components: pd.DataFrame) -> Figure:
@@ -30,11 +30,10 @@ def share_between_seeds(components: pd.DataFrame) -> Figure:
         width=0.6,
     )
     axis.set(
-        xticks=positions,
-        xticklabels=[METHOD_LABELS[m] for m in components.index],
         ylabel=f"share between seeds\n({LEVEL:.0%} intervals)",
         ylim=(0, 1),
     )
+    label_methods(axis, components.index)
     sns.despine(figure)
     return figure
 
@@ -64,11 +63,10 @@ def variance_ratio(sources: pd.DataFrame) -> Figure:
         )
     axis.axhline(1, color="0.6", linewidth=0.8, zorder=0)
     axis.set(
-        xticks=positions,
-        xticklabels=[METHOD_LABELS[m] for m in sources.index],
         ylabel=f"variance of τ, ratio to\nboth ({LEVEL:.0%} intervals)",
         yscale="log",
     )
+    label_methods(axis, sources.index)
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     sns.despine(figure)
     return figure

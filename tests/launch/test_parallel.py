@@ -21,7 +21,7 @@ import pytest
 from src.argument_types import seed_ids, seed_ids_text
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
-from src.experiments import STEPS, Paths, parse_experiment
+from src.experiments import PAPER_STEPS, Paths, parse_experiment
 from src.launch.jobs import plan
 from src.launch.parallel import all_gpus, make_slots
 from src.steps import seeds
@@ -307,7 +307,7 @@ class TestTwoOnOneJob:
 class TestPlan:
     def test_every_job_stands_behind_its_training(self, root: Path):
         experiments = [parse_experiment(n) for n in (DIGITS, "cnn3_digits3_20pc")]
-        jobs = plan(experiments, list(STEPS), [(0, 446), (5, 968)], root, [])
+        jobs = plan(experiments, list(PAPER_STEPS), [(0, 446), (5, 968)], root, [])
         assert len(jobs) == 2 * 2 * 5
         for i, job in enumerate(jobs):
             assert (job.step == "training") == (job.training is None)
@@ -315,7 +315,7 @@ class TestPlan:
             assert str(job.seed_id) in job.arguments
 
     def test_what_is_run_makes_what_is_waited_for(self, digits_root: Path):
-        for job in plan([EXPERIMENT], list(STEPS), [(0, 446)], digits_root, []):
+        for job in plan([EXPERIMENT], list(PAPER_STEPS), [(0, 446)], digits_root, []):
             assert job.is_done(), job
 
     def test_seeds_beyond_the_ten(self, tmp_path: Path):

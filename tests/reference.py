@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
@@ -421,3 +422,31 @@ def tracin(
         if epoch in kept_epochs:
             kept.append(sums.clone())
     return torch.stack(kept)
+
+
+def jacobian(model: nn.Module, inputs: Tensor, i: int) -> Tensor:
+    """Return the Jacobian (d, P) of the outputs of sample i, by one backward pass for each."""
+    model.eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rows = [
+        torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
+        for output in model(inputs[i : i + 1]).flatten()
+    ]
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+def similarity(
+    model: nn.Module, train_data: Data, test_data: Data, pairs: list[tuple[int, int]]
+) -> Tensor:
+    """Return trace(K(z,z)^-1/2 K(z,z_j) K(z_j,z_j)^-1/2) / d of pairs (j, z), (n_pairs,).
+
+    By scipy's matrix powers; no K(z,z) may be singular.
+    """
+    power = scipy.linalg.fractional_matrix_power
+    scores = []
+    for j, z in pairs:
+        of_z = jacobian(model, test_data[0], z).double().numpy()
+        of_j = jacobian(model, train_data[0], j).double().numpy()
+        left, right = power(of_z @ of_z.T, -0.5), power(of_j @ of_j.T, -0.5)
+        scores.append(np.trace(left @ of_z @ of_j.T @ right) / len(of_z))
+    return torch.from_numpy(np.array(scores))

@@ -83,6 +83,7 @@ METHODS: dict[str, Method] = {
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
+        _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

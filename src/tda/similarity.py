@@ -29,8 +29,7 @@ from src.ensemble.members import Params, PerSampleLoss, State
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.errors import DivergedError
 from src.tda.estimator import Draws, Scores, each_checkpoint
-from src.tda.gradients import per_sample_gradients
-from src.tda.hessian import flatten
+from src.tda.gradients import PerSampleGradients, per_sample_gradients
 
 # Of the largest eigenvalue: what float32 leaves of K has errors of about as much.
 RANK_TOLERANCE = 1e-6
@@ -122,13 +121,13 @@ def input_similarity(
     outputs, params = outputs.at(checkpoint)
     batch_size = max(1, min(chunk_size, _rows_at_once(outputs, params, train) // d))
 
-    def normalised(samples: Samples, batch: range) -> tuple[Tensor, Tensor]:
-        """Return Ĵ (B, d·P) and trace K (B,)."""
+    def normalised(samples: Samples, batch: range) -> tuple[PerSampleGradients, Tensor]:
+        """Return Ĵ of a batch, one vector a sample, and trace K (B,)."""
         inputs, _ = samples[batch.start : batch.stop]
-        jacobians = jacobians_of(outputs, params, inputs, d)
-        kernels = jacobians @ jacobians.mT
-        roots = inverse_square_roots(kernels)
-        return (roots @ jacobians).flatten(1), kernels.diagonal(dim1=1, dim2=2).sum(1)
+        jacobians = output_gradients(outputs, params, inputs, d)
+        kernels = jacobians.within(d)
+        directions = jacobians.mixed(inverse_square_roots(kernels))
+        return directions, kernels.diagonal(dim1=1, dim2=2).sum(1)
 
     def rows(chunk: range) -> tuple[Tensor, Tensor, Tensor]:
         held = [*in_chunks(chunk, batch_size, lambda batch: normalised(train, batch))]
@@ -136,7 +135,7 @@ def input_similarity(
 
         def block(batch: range) -> tuple[Tensor, Tensor]:
             directions, traces = normalised(test, batch)
-            return torch.cat([train @ directions.T for train, _ in held]) / d, traces
+            return torch.cat([train.inner(directions) for train, _ in held]) / d, traces
 
         blocks = [*in_chunks(range(len(test)), batch_size, block)]
         scores, of_test = (torch.cat(parts, -1) for parts in zip(*blocks, strict=True))
@@ -162,10 +161,10 @@ def _rows_at_once(outputs: PerSampleLoss, params: Params, samples: Samples) -> i
     return min(gradient_batch(outputs, params, first), vectors_at_once(outputs, params, first))
 
 
-def jacobians_of(outputs: PerSampleLoss, params: Params, inputs: Tensor, d: int) -> Tensor:
-    """Return the Jacobians (N, d, P) of a batch's outputs, in eval mode.
-
-    Every output of every sample is a row of one batch of per-sample gradients.
+def output_gradients(
+    outputs: PerSampleLoss, params: Params, inputs: Tensor, d: int
+) -> PerSampleGradients:
+    """Return the gradients of a batch's outputs: of N·d rows, d consecutive ones of each sample.
 
     Args:
         outputs: The network's outputs, by `single_outputs`.
@@ -174,8 +173,7 @@ def jacobians_of(outputs: PerSampleLoss, params: Params, inputs: Tensor, d: int)
         d: Number of outputs.
     """
     which = torch.arange(d, device=inputs.device).repeat(len(inputs))
-    rows = per_sample_gradients(outputs, params, inputs.repeat_interleave(d, 0), which)
-    return flatten(rows.stack()).unflatten(0, (len(inputs), d))
+    return per_sample_gradients(outputs, params, inputs.repeat_interleave(d, 0), which)
 
 
 def inverse_square_roots(kernels: Tensor) -> Tensor:

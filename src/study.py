@@ -231,9 +231,10 @@ class Study:
         for method, estimator in wanted.items():
             if self._is_given and estimator.retrains:
                 raise UserError(
-                    f"{method} repeats each training without a sample, and how the given "
-                    "checkpoints were trained is not known: leave it out, ask for "
-                    "LeaveOneOut('continue') of src.tda.loo, or have the study train"
+                    f"{method} repeats each training from its start, and how the given "
+                    "checkpoints were trained is not known: leave it out, "
+                    + ("ask for LeaveOneOut('continue') of src.tda.loo, " * (method == "loo"))
+                    + "or have the study train"
                 )
         return wanted
 

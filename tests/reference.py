@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
@@ -359,4 +360,93 @@ def influence_cg(
         )
         assert not failed
         scores.append(-gradient(model, test_data, z).numpy() @ solution)
+    return torch.from_numpy(np.array(scores))
+
+
+def tracin(
+    build: Build,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    seed: int,
+    n_epochs: int,
+    kept_epochs: list[int],
+    batch_size: int = 32,
+    *,
+    by_epochs: bool = False,
+    decay: bool = False,
+) -> Tensor:
+    """Return the sums of TracIn up to every kept epoch of pairs (j, z), (C, n_pairs).
+
+    A training whose steps that hold j each add (learning rate / size of the batch) g(z)ᵀ g(j), or
+    whose epochs each add the mean of their learning rates times it.
+
+    Args:
+        build: Returns a freshly initialised model.
+        train_data: The training samples.
+        test_data: The test samples.
+        pairs: Pairs (j, z).
+        seed: Of torch's global generator, set before the model is built.
+        n_epochs: Number of epochs.
+        kept_epochs: Up to which sums are returned.
+        batch_size: Samples in a batch.
+        by_epochs: Whether gradients are those after epochs.
+        decay: Whether the learning rate decays linearly to 0.
+    """
+    torch.manual_seed(seed)
+    model = build()
+    optimizer = adam(model)
+    data = TensorDataset(*train_data, torch.arange(len(train_data[1])))
+    loader = DataLoader(data, batch_size=batch_size, shuffle=True)
+    n_steps, step = n_epochs * len(loader), 0
+    sums, kept = torch.zeros(len(pairs), dtype=torch.float64), []
+    for epoch in range(n_epochs):
+        rates = []
+        for inputs, labels, positions in loader:
+            if decay:
+                optimizer.param_groups[0]["lr"] = LEARNING_RATE * (n_steps - step) / n_steps
+            rates.append(optimizer.param_groups[0]["lr"])
+            for i, (j, z) in enumerate(pairs if not by_epochs else []):
+                if j in positions:
+                    product = gradient(model, test_data, z) @ gradient(model, train_data, j)
+                    sums[i] += rates[-1] / len(positions) * product
+            model.train()
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            step += 1
+        if by_epochs:
+            for i, (j, z) in enumerate(pairs):
+                product = gradient(model, test_data, z) @ gradient(model, train_data, j)
+                sums[i] += np.mean(rates) * product
+        if epoch in kept_epochs:
+            kept.append(sums.clone())
+    return torch.stack(kept)
+
+
+def jacobian(model: nn.Module, inputs: Tensor, i: int) -> Tensor:
+    """Return the Jacobian (d, P) of the outputs of sample i, by one backward pass for each."""
+    model.eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rows = [
+        torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
+        for output in model(inputs[i : i + 1]).flatten()
+    ]
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+def similarity(
+    model: nn.Module, train_data: Data, test_data: Data, pairs: list[tuple[int, int]]
+) -> Tensor:
+    """Return trace(K(z,z)^-1/2 K(z,z_j) K(z_j,z_j)^-1/2) / d of pairs (j, z), (n_pairs,).
+
+    By scipy's matrix powers; no K(z,z) may be singular.
+    """
+    power = scipy.linalg.fractional_matrix_power
+    scores = []
+    for j, z in pairs:
+        of_z = jacobian(model, test_data[0], z).double().numpy()
+        of_j = jacobian(model, train_data[0], j).double().numpy()
+        left, right = power(of_z @ of_z.T, -0.5), power(of_j @ of_j.T, -0.5)
+        scores.append(np.trace(left @ of_z @ of_j.T @ right) / len(of_z))
     return torch.from_numpy(np.array(scores))

@@ -67,6 +67,12 @@ def _further(name: str, label: str, sign: int, estimator: str, *options: Option)
     return Method(name, label, sign, f"src.tda.{estimator}", *call, options)
 
 
+_TRACIN_AT = Option(
+    "at",
+    "steps",
+    "tracin: gradients before each step of the training, or after each of its epochs",
+    ("steps", "epochs"),
+)
 # Those of the paper stand first, everywhere.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -76,6 +82,8 @@ METHODS: dict[str, Method] = {
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
+        _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
+        _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

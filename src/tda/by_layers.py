@@ -54,7 +54,7 @@ def by_layers(
 
         return record
 
-    def backward() -> tuple[Tensor | None, ...]:
+    def backward() -> dict[str, Part]:
         handles = [
             module.register_forward_hook(recorder(name), with_kwargs=True)
             for name, module in modules.items()
@@ -67,15 +67,20 @@ def by_layers(
         for name in {name for name, n in n_calls.items() if n > 1} & calls.keys():
             del calls[name]
         edges = [edge for _, edge in calls.values()]
-        return torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
+        gradients = torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
+        # Here, where the model has the loss's buffers: a rule may rest on running statistics.
+        with torch.no_grad():
+            return by_rules(gradients)
+
+    def by_rules(output_gradients: tuple[Tensor | None, ...]) -> dict[str, Part]:
+        parts = {}
+        for (name, (x, _)), gradient in zip(calls.items(), output_gradients, strict=True):
+            if gradient is not None:
+                part = rule_of(modules[name])(modules[name], layers[name], x, gradient)
+                if part is not None:
+                    parts[prefix_of(name)] = part
+        return parts
 
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-        output_gradients = within(loss, leaves, backward)
-    parts = {}
-    for (name, (x, _)), gradient in zip(calls.items(), output_gradients, strict=True):
-        if gradient is not None:
-            part = rule_of(modules[name])(modules[name], layers[name], x, gradient)
-            if part is not None:
-                parts[prefix_of(name)] = part
-    return parts
+        return within(loss, leaves, backward)

@@ -1,7 +1,7 @@
 """What an estimator of attribution is: given one seed's checkpoints, it returns scores.
 
 Estimators are small objects that hold their options, one in each module of `src.tda` that defines a
-method. What takes long they compute in pieces, by `collect` or `each_checkpoint`.
+method. What takes long they compute in pieces, by `collect`, `each_checkpoint` or `each_epoch`.
 """
 
 from __future__ import annotations
@@ -153,6 +153,33 @@ def each_checkpoint(
     with progress(description, "checkpoints", len(draws.checkpoints), n_done) as advance:
         for _ in _kept(draws, results()):
             advance(1)
+    return draws.pieces.done
+
+
+def each_epoch(
+    draws: Draws, compute: Callable[[int], Iterator[Piece]], description: str
+) -> list[Piece]:
+    """Return, on the CPU, what is computed of each epoch of a training that is repeated.
+
+    Args:
+        draws: What the scores are computed from; its pieces are epochs.
+        compute: Yields the pieces of one epoch after another from the given one (0-based) on: a
+            tensor of scores and, in a dictionary, what is known beside them.
+        description: What is computed, for people.
+    """
+    n_done, n_epochs = len(draws.pieces.done), draws.setup.experiment.epochs
+
+    def results() -> Iterator[Piece]:
+        with naming(description):
+            for epoch, piece in enumerate(compute(n_done), n_done):
+                with naming(f"epoch {epoch}"):
+                    require_finite(piece[0])
+                yield piece
+
+    with progress(description, "epochs", n_epochs, n_done) as advance:
+        if n_done < n_epochs:
+            for _ in _kept(draws, results()):
+                advance(1)
     return draws.pieces.done
 
 

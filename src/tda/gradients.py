@@ -58,6 +58,19 @@ class PerSampleGradients:
             for prefix, part in self.parts.items()
         )
 
+    def within(self, d: int) -> Tensor:
+        """Return the inner products (N / d, d, d) among each d consecutive samples."""
+        return sum(part.within(d) for part in self.parts.values())
+
+    def mixed(self, matrices: Tensor) -> PerSampleGradients:
+        """Return R G as one vector a group: of d consecutive samples G, whose inputs are equal.
+
+        Args:
+            matrices: R of each group, (N / d, d, d).
+        """
+        parts = {prefix: part.mixed(matrices) for prefix, part in self.parts.items()}
+        return PerSampleGradients(parts, self.names)
+
     def _kinds(self) -> dict[str, tuple]:
         return {prefix: (type(part), part.names) for prefix, part in self.parts.items()}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from src.ensemble.members import PerSampleLoss, repeat, trainable
+from src.ensemble.members import PerSampleLoss, repeat, state_of, trainable
 from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import flatten, unflatten
 from tests import reference
@@ -80,6 +82,19 @@ def test_layers_over_positions_frozen_layers_and_dilated_convolutions():
     assert relative_error(flatten(found.stack()), expected) < 1e-9
     assert relative_error(found.inner(found), expected @ expected.T) < 1e-9
     assert relative_error(found.contract(unflatten(expected, params)), expected @ expected.T) < 1e-9
+
+
+def test_states_with_other_running_statistics():
+    """Of which the first are the model's own: what is found out there has to hold elsewhere."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    loss, data = PerSampleLoss(model), (torch.randn(5, 3).double(), torch.arange(5) % 2)
+    for step in range(3):
+        plain = copy.deepcopy(model)
+        for moved in (plain[1].running_mean, plain[1].running_var):
+            moved.add_(step * torch.rand(4))
+        bound, params = loss.at(state_of(plain))
+        found = per_sample_gradients(bound, params, *data)
+        assert relative_error(flatten(found.stack()), reference.gradients(plain, data)) < 1e-9
 
 
 def test_flatten_and_unflatten_are_inverse():

@@ -26,6 +26,16 @@ class Part(Protocol):
     def contract(self, vectors: dict[str, Tensor]) -> Tensor:
         """Return the inner products (K, N) with vectors, (K, ...) by name."""
 
+    def within(self, d: int) -> Tensor:
+        """Return the inner products (N / d, d, d) among each d consecutive samples."""
+
+    def mixed(self, matrices: Tensor) -> Part:
+        """Return R G as one gradient a group: of d consecutive samples G, whose inputs are equal.
+
+        Args:
+            matrices: R of each group, (N / d, d, d).
+        """
+
 
 @dataclass(frozen=True)
 class Formed:
@@ -58,6 +68,20 @@ class Formed:
         return sum(
             _rows(vectors[name], tensor) @ _rows(tensor, tensor).T
             for name, tensor in self.tensors.items()
+        )
+
+    def within(self, d: int) -> Tensor:
+        """Return the inner products (N / d, d, d) among each d consecutive samples."""
+        groups = [_rows(tensor, tensor).unflatten(0, (-1, d)) for tensor in self.tensors.values()]
+        return sum(group @ group.mT for group in groups)
+
+    def mixed(self, matrices: Tensor) -> Formed:
+        """Return R G of each d consecutive samples G as one gradient."""
+        return Formed(
+            {
+                name: (matrices @ tensor.reshape(*matrices.shape[:2], -1)).flatten(1)
+                for name, tensor in self.tensors.items()
+            }
         )
 
 
@@ -109,3 +133,15 @@ class OuterProducts:
         if self.bias:
             products += vectors["bias"][:, None]
         return torch.einsum("no,kno->kn", self.outputs, products)
+
+    def within(self, d: int) -> Tensor:
+        """Return the inner products (N / d, d, d) among each d consecutive samples."""
+        outputs, inputs = (t.unflatten(0, (-1, d)) for t in (self.outputs, self.inputs))
+        of_inputs = inputs @ inputs.mT
+        return outputs @ outputs.mT * (of_inputs + 1 if self.bias else of_inputs)
+
+    def mixed(self, matrices: Tensor) -> OuterProducts:
+        """Return R G of each d consecutive samples G as one gradient, by mixing the b of one a."""
+        n, d, _ = matrices.shape
+        outputs = (matrices @ self.outputs.unflatten(0, (n, d))).flatten(1)
+        return OuterProducts(outputs, self.inputs[::d], self.bias)

@@ -360,3 +360,46 @@ def influence_cg(
         assert not failed
         scores.append(-gradient(model, test_data, z).numpy() @ solution)
     return torch.from_numpy(np.array(scores))
+
+
+def jacobian(model: nn.Module, data: Data, i: int) -> Tensor:
+    """Return the Jacobian (K, P) of sample i's K outputs, a backward pass each."""
+    model.eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    outputs = model(data[0][i : i + 1])[0]
+    rows = [
+        torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
+        for output in outputs
+    ]
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+def gauss_newton(model: nn.Module, data: Data) -> Tensor:
+    """Return the Gauss–Newton matrix (P, P) of the mean cross-entropy, Σ Jᵀ (diag p − p pᵀ) J / n.
+
+    The factor in the middle is the cross-entropy's Hessian by the logits.
+    """
+    total = 0.0
+    for i in range(len(data[1])):
+        rows = jacobian(model, data, i)
+        p = torch.softmax(model(data[0][i : i + 1])[0].detach(), 0)
+        total = total + rows.T @ (torch.diag(p) - torch.outer(p, p)) @ rows
+    return total / len(data[1])
+
+
+def influence_gauss_newton(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    damp: float = 5e-3,
+) -> Tensor:
+    """Return −g(z)ᵀ (G + damp I)⁻¹ g(z_j) of pairs (j, z), by numpy's dense solve, (n_pairs,)."""
+    matrix = gauss_newton(model, train_data).numpy()
+    matrix = matrix + damp * np.eye(len(matrix), dtype=matrix.dtype)
+    scores = [
+        -gradient(model, test_data, z).numpy()
+        @ np.linalg.solve(matrix, gradient(model, train_data, j).numpy())
+        for j, z in pairs
+    ]
+    return torch.from_numpy(np.array(scores))

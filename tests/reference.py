@@ -403,3 +403,116 @@ def influence_gauss_newton(
         for j, z in pairs
     ]
     return torch.from_numpy(np.array(scores))
+
+
+def rows_of_layers(
+    model: nn.Module, inputs: Tensor, label: Tensor, criterion: Callable = F.cross_entropy
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return what trainable linear layers and convolutions see of one sample, by their names.
+
+    That is inputs a (T, I), with a 1 at their end if there is a bias, and output gradients b (T, O)
+    at each position; a convolution's inputs are patches.
+    """
+    kinds = nn.Linear, nn.Conv2d
+    layers = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, kinds) and m.weight.requires_grad
+    }
+    seen = {}
+
+    def keep(name: str) -> Callable:
+        def hook(layer: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+            output.retain_grad()
+            seen[name] = given[0].detach(), output
+
+        return hook
+
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    model.eval()
+    criterion(model(inputs), label).backward()
+    for handle in handles:
+        handle.remove()
+    rows = {}
+    for name, (x, output) in seen.items():
+        layer, gradient = layers[name], output.grad
+        if isinstance(layer, nn.Conv2d):
+            a = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0].T
+            b = gradient.flatten(2)[0].T
+        else:
+            a, b = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        if layer.bias is not None:
+            a = torch.cat([a, torch.ones(len(a), 1, dtype=a.dtype)], 1)
+        rows[name] = a, b
+    return rows
+
+
+def inverse_ekfac(
+    model: nn.Module, drawn: Data, damp: float, criterion: Callable = F.cross_entropy
+) -> Tensor:
+    """Return (G + λ I)⁻¹ (P, P), G by EK-FAC from samples with targets that the model gives.
+
+    A layer's gradient is a matrix (O, I). With U the Kronecker product of the eigenvectors of
+    Σ b bᵀ and Σ a aᵀ, its block is U diag(mean (Uᵀ g)²) Uᵀ. Of parameters of other layers the block
+    is diag(mean g²). λ is `damp` times the mean eigenvalue of the layer.
+    """
+    inputs, targets = drawn
+    samples = [
+        rows_of_layers(model, inputs[i : i + 1], targets[i : i + 1], criterion)
+        for i in range(len(targets))
+    ]
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    shapes = {name: model.get_parameter(name).shape for name in names}
+    first, n = {}, 0
+    for name in names:
+        first[name] = n
+        n += shapes[name].numel()
+    inverse = torch.zeros(n, n, dtype=next(model.parameters()).dtype)
+    left = dict.fromkeys(names)
+    for layer in samples[0]:
+        weight, bias = f"{layer}.weight", f"{layer}.bias"
+        a = np.linalg.eigh(sum(s[layer][0].T @ s[layer][0] for s in samples).numpy())[1]
+        b = np.linalg.eigh(sum(s[layer][1].T @ s[layer][1] for s in samples).numpy())[1]
+        basis = torch.from_numpy(np.kron(b, a))
+        squares = [(basis.T @ (s[layer][1].T @ s[layer][0]).flatten()).square() for s in samples]
+        values = sum(squares) / len(squares)
+        block = basis @ torch.diag(1 / (values + damp * values.mean())) @ basis.T
+        # Where each entry of the layer's matrix (O, I) stands among all parameters.
+        at = first[weight] + torch.arange(shapes[weight].numel()).reshape(len(b), -1)
+        del left[weight]
+        if bias in first:
+            at = torch.cat([at, (first[bias] + torch.arange(len(b)))[:, None]], 1)
+            del left[bias]
+        inverse[at.flatten()[:, None], at.flatten()] = block
+    modules = {name: name.rpartition(".")[0] or name for name in left}
+    for module in set(modules.values()):
+        at = torch.cat(
+            [first[m] + torch.arange(shapes[m].numel()) for m in left if modules[m] == module]
+        )
+        squares = []
+        for i in range(len(targets)):
+            model.zero_grad()
+            criterion(model(inputs[i : i + 1]), targets[i : i + 1]).backward()
+            g = torch.cat([model.get_parameter(name).grad.flatten() for name in names])
+            squares.append(g[at].square())
+        values = sum(squares) / len(squares)
+        inverse[at, at] = 1 / (values + damp * values.mean())
+    return inverse
+
+
+def influence_ekfac(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    drawn: Data,
+    damp: float = 0.1,
+) -> Tensor:
+    """Return −g(z)ᵀ (G + λ I)⁻¹ g(z_j) of pairs (j, z), (n_pairs,)."""
+    inverse = inverse_ekfac(model, drawn, damp)
+    return torch.stack(
+        [
+            -(gradient(model, test_data, z) @ inverse @ gradient(model, train_data, j))
+            for j, z in pairs
+        ]
+    )

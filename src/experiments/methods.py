@@ -76,6 +76,14 @@ METHODS: dict[str, Method] = {
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
+        _further(
+            "ekfac",
+            "EK-FAC",
+            -1,
+            "ekfac:EkfacInfluence",
+            Option("damp", 0.1, "damping of a layer, relative to its mean eigenvalue"),
+            Option("draws", 1, "labels drawn from the model of each training sample"),
+        ),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -38,6 +39,26 @@ def by_layers(
     labels: Tensor,
 ) -> dict[str, Part]:
     """Return the gradients of layers by their rules, without those that were not called once."""
+    parts = {}
+    for name, observed in observe(loss, params, layers, inputs, labels).items():
+        module = loss.model.get_submodule(name)
+        part = rule_of(module)(module, layers[name], *observed)
+        if part is not None:
+            parts[prefix_of(name)] = part
+    return parts
+
+
+def observe(
+    loss: PerSampleLoss,
+    params: Params,
+    layers: Collection[str],
+    inputs: Tensor,
+    labels: Tensor,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return what each layer was given, (N, ...), and the gradient of what it returned, (N, ...).
+
+    Layers that were not called once, or that the loss does not reach, are left out.
+    """
     if not layers:
         return {}
     modules = {name: loss.model.get_submodule(name) for name in layers}
@@ -72,10 +93,8 @@ def by_layers(
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         output_gradients = within(loss, leaves, backward)
-    parts = {}
-    for (name, (x, _)), gradient in zip(calls.items(), output_gradients, strict=True):
-        if gradient is not None:
-            part = rule_of(modules[name])(modules[name], layers[name], x, gradient)
-            if part is not None:
-                parts[prefix_of(name)] = part
-    return parts
+    return {
+        name: (x, gradient)
+        for (name, (x, _)), gradient in zip(calls.items(), output_gradients, strict=True)
+        if gradient is not None
+    }

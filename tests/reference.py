@@ -516,3 +516,38 @@ def influence_ekfac(
             for j, z in pairs
         ]
     )
+
+
+def trak(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    projection: Tensor,
+    damp: float,
+) -> Tensor:
+    """Return φ(z)ᵀ (ΦᵀΦ + λ I)⁻¹ φ(z_j) (1 − p_j) of pairs (j, z), (n_pairs,).
+
+    φ = P ∇ log(p_y / (1 − p_y)) with P (k, P), and λ is `damp` times the mean eigenvalue of ΦᵀΦ.
+    """
+    model.eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def probability(data: Data, i: int) -> Tensor:
+        return torch.softmax(model(data[0][i : i + 1])[0], 0)[data[1][i]]
+
+    def feature(data: Data, i: int) -> Tensor:
+        p = probability(data, i)
+        found = torch.autograd.grad((p / (1 - p)).log(), parameters, materialize_grads=True)
+        return projection.to(p) @ torch.cat([g.flatten() for g in found])
+
+    features = torch.stack([feature(train_data, i) for i in range(len(train_data[1]))]).numpy()
+    gram = features.T @ features
+    gram = gram + damp * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=gram.dtype)
+    scores = [
+        feature(test_data, z).numpy()
+        @ np.linalg.solve(gram, features[j])
+        * (1 - probability(train_data, j).item())
+        for j, z in pairs
+    ]
+    return torch.from_numpy(np.array(scores))

@@ -19,6 +19,13 @@ def main() -> None:
         "conjugate gradient, or a dense factorisation for small models",
     )
     parser.add_argument(
+        "--curvature",
+        choices=("hessian", "ggn"),
+        default="hessian",
+        help="the Hessian of the mean training loss, or its Gauss-Newton matrix, which has no "
+        "negative eigenvalues, so that cg converges",
+    )
+    parser.add_argument(
         "--damp",
         type=number(at_least=0),
         default=5e-3,
@@ -50,7 +57,7 @@ def main() -> None:
 
     options = {option: getattr(args, option) for option in used}
     solver = SOLVERS[args.solver](damp=args.damp, **options)
-    score_seeds(args, InfluenceFunction(solver, args.chunk_size))
+    score_seeds(args, InfluenceFunction(solver, args.chunk_size, args.curvature))
 
 
 if __name__ == "__main__":

@@ -431,6 +431,16 @@ def jacobian(model: nn.Module, inputs: Tensor, i: int) -> Tensor:
     rows = [
         torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
         for output in model(inputs[i : i + 1]).flatten()
+
+
+def jacobian(model: nn.Module, data: Data, i: int) -> Tensor:
+    """Return the Jacobian (K, P) of sample i's K outputs, a backward pass each."""
+    model.eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    outputs = model(data[0][i : i + 1])[0]
+    rows = [
+        torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
+        for output in outputs
     ]
     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
 
@@ -449,4 +459,182 @@ def similarity(
         of_j = jacobian(model, train_data[0], j).double().numpy()
         left, right = power(of_z @ of_z.T, -0.5), power(of_j @ of_j.T, -0.5)
         scores.append(np.trace(left @ of_z @ of_j.T @ right) / len(of_z))
+
+
+def gauss_newton(model: nn.Module, data: Data) -> Tensor:
+    """Return the Gauss–Newton matrix (P, P) of the mean cross-entropy, Σ Jᵀ (diag p − p pᵀ) J / n.
+
+    The factor in the middle is the cross-entropy's Hessian by the logits.
+    """
+    total = 0.0
+    for i in range(len(data[1])):
+        rows = jacobian(model, data, i)
+        p = torch.softmax(model(data[0][i : i + 1])[0].detach(), 0)
+        total = total + rows.T @ (torch.diag(p) - torch.outer(p, p)) @ rows
+    return total / len(data[1])
+
+
+def influence_gauss_newton(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    damp: float = 5e-3,
+) -> Tensor:
+    """Return −g(z)ᵀ (G + damp I)⁻¹ g(z_j) of pairs (j, z), by numpy's dense solve, (n_pairs,)."""
+    matrix = gauss_newton(model, train_data).numpy()
+    matrix = matrix + damp * np.eye(len(matrix), dtype=matrix.dtype)
+    scores = [
+        -gradient(model, test_data, z).numpy()
+        @ np.linalg.solve(matrix, gradient(model, train_data, j).numpy())
+        for j, z in pairs
+    ]
+    return torch.from_numpy(np.array(scores))
+
+
+def rows_of_layers(
+    model: nn.Module, inputs: Tensor, label: Tensor, criterion: Callable = F.cross_entropy
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return what trainable linear layers and convolutions see of one sample, by their names.
+
+    That is inputs a (T, I), with a 1 at their end if there is a bias, and output gradients b (T, O)
+    at each position; a convolution's inputs are patches.
+    """
+    kinds = nn.Linear, nn.Conv2d
+    layers = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, kinds) and m.weight.requires_grad
+    }
+    seen = {}
+
+    def keep(name: str) -> Callable:
+        def hook(layer: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+            output.retain_grad()
+            seen[name] = given[0].detach(), output
+
+        return hook
+
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    model.eval()
+    criterion(model(inputs), label).backward()
+    for handle in handles:
+        handle.remove()
+    rows = {}
+    for name, (x, output) in seen.items():
+        layer, gradient = layers[name], output.grad
+        if isinstance(layer, nn.Conv2d):
+            a = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0].T
+            b = gradient.flatten(2)[0].T
+        else:
+            a, b = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        if layer.bias is not None:
+            a = torch.cat([a, torch.ones(len(a), 1, dtype=a.dtype)], 1)
+        rows[name] = a, b
+    return rows
+
+
+def inverse_ekfac(
+    model: nn.Module, drawn: Data, damp: float, criterion: Callable = F.cross_entropy
+) -> Tensor:
+    """Return (G + λ I)⁻¹ (P, P), G by EK-FAC from samples with targets that the model gives.
+
+    A layer's gradient is a matrix (O, I). With U the Kronecker product of the eigenvectors of
+    Σ b bᵀ and Σ a aᵀ, its block is U diag(mean (Uᵀ g)²) Uᵀ. Of parameters of other layers the block
+    is diag(mean g²). λ is `damp` times the mean eigenvalue of the layer.
+    """
+    inputs, targets = drawn
+    samples = [
+        rows_of_layers(model, inputs[i : i + 1], targets[i : i + 1], criterion)
+        for i in range(len(targets))
+    ]
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    shapes = {name: model.get_parameter(name).shape for name in names}
+    first, n = {}, 0
+    for name in names:
+        first[name] = n
+        n += shapes[name].numel()
+    inverse = torch.zeros(n, n, dtype=next(model.parameters()).dtype)
+    left = dict.fromkeys(names)
+    for layer in samples[0]:
+        weight, bias = f"{layer}.weight", f"{layer}.bias"
+        a = np.linalg.eigh(sum(s[layer][0].T @ s[layer][0] for s in samples).numpy())[1]
+        b = np.linalg.eigh(sum(s[layer][1].T @ s[layer][1] for s in samples).numpy())[1]
+        basis = torch.from_numpy(np.kron(b, a))
+        squares = [(basis.T @ (s[layer][1].T @ s[layer][0]).flatten()).square() for s in samples]
+        values = sum(squares) / len(squares)
+        block = basis @ torch.diag(1 / (values + damp * values.mean())) @ basis.T
+        # Where each entry of the layer's matrix (O, I) stands among all parameters.
+        at = first[weight] + torch.arange(shapes[weight].numel()).reshape(len(b), -1)
+        del left[weight]
+        if bias in first:
+            at = torch.cat([at, (first[bias] + torch.arange(len(b)))[:, None]], 1)
+            del left[bias]
+        inverse[at.flatten()[:, None], at.flatten()] = block
+    modules = {name: name.rpartition(".")[0] or name for name in left}
+    for module in set(modules.values()):
+        at = torch.cat(
+            [first[m] + torch.arange(shapes[m].numel()) for m in left if modules[m] == module]
+        )
+        squares = []
+        for i in range(len(targets)):
+            model.zero_grad()
+            criterion(model(inputs[i : i + 1]), targets[i : i + 1]).backward()
+            g = torch.cat([model.get_parameter(name).grad.flatten() for name in names])
+            squares.append(g[at].square())
+        values = sum(squares) / len(squares)
+        inverse[at, at] = 1 / (values + damp * values.mean())
+    return inverse
+
+
+def influence_ekfac(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    drawn: Data,
+    damp: float = 0.1,
+) -> Tensor:
+    """Return −g(z)ᵀ (G + λ I)⁻¹ g(z_j) of pairs (j, z), (n_pairs,)."""
+    inverse = inverse_ekfac(model, drawn, damp)
+    return torch.stack(
+        [
+            -(gradient(model, test_data, z) @ inverse @ gradient(model, train_data, j))
+            for j, z in pairs
+        ]
+    )
+
+
+def trak(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    projection: Tensor,
+    damp: float,
+) -> Tensor:
+    """Return φ(z)ᵀ (ΦᵀΦ + λ I)⁻¹ φ(z_j) (1 − p_j) of pairs (j, z), (n_pairs,).
+
+    φ = P ∇ log(p_y / (1 − p_y)) with P (k, P), and λ is `damp` times the mean eigenvalue of ΦᵀΦ.
+    """
+    model.eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def probability(data: Data, i: int) -> Tensor:
+        return torch.softmax(model(data[0][i : i + 1])[0], 0)[data[1][i]]
+
+    def feature(data: Data, i: int) -> Tensor:
+        p = probability(data, i)
+        found = torch.autograd.grad((p / (1 - p)).log(), parameters, materialize_grads=True)
+        return projection.to(p) @ torch.cat([g.flatten() for g in found])
+
+    features = torch.stack([feature(train_data, i) for i in range(len(train_data[1]))]).numpy()
+    gram = features.T @ features
+    gram = gram + damp * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=gram.dtype)
+    scores = [
+        feature(test_data, z).numpy()
+        @ np.linalg.solve(gram, features[j])
+        * (1 - probability(train_data, j).item())
+        for j, z in pairs
+    ]
     return torch.from_numpy(np.array(scores))

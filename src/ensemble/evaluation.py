@@ -39,7 +39,7 @@ def evaluate(loss: PerSampleLoss, members: Stack, samples: Samples) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
+def outputs_on(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
     """Return one member's outputs (n_samples, K) on every sample, in eval mode."""
     loss.model.eval()
 
@@ -56,7 +56,7 @@ def predict(loss: PerSampleLoss, state: State, samples: Samples) -> Tensor:
 
     Of classes the label, int64 (n_samples,), else the outputs (n_samples, K).
     """
-    outputs = _outputs(loss, state, samples)
+    outputs = outputs_on(loss, state, samples)
     return outputs if samples.labels.is_floating_point() else outputs.argmax(1)
 
 
@@ -71,7 +71,7 @@ def fit_of(loss: PerSampleLoss, state: State, samples: Samples) -> dict[str, flo
     """
     with without_drawing(samples.device):
         torch.default_generator.manual_seed(0)
-        outputs = _outputs(loss, state, samples)
+        outputs = outputs_on(loss, state, samples)
     # On the CPU, since not every device has float64.
     fit = {"loss": loss.criterion(outputs, samples.labels).cpu().double().mean().item()}
     if not samples.labels.is_floating_point():

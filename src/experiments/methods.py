@@ -84,6 +84,22 @@ METHODS: dict[str, Method] = {
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
         _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
+        _further(
+            "ekfac",
+            "EK-FAC",
+            -1,
+            "ekfac:EkfacInfluence",
+            Option("damp", 0.1, "damping of a layer, relative to its mean eigenvalue"),
+            Option("draws", 1, "labels drawn from the model of each training sample"),
+        ),
+        _further(
+            "trak",
+            "TRAK",
+            1,
+            "trak:Trak",
+            Option("dim", 512, "dimensions that gradients are projected to"),
+            Option("damp", 1e-3, "damping, relative to the mean eigenvalue of the kernel"),
+        ),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from src.ensemble.members import Params, PerSampleLoss
 from src.tda.general import within
 from src.tda.layers.parts import Part
 from src.tda.layers.rules import rule_of
+
+Taken = TypeVar("Taken")
 
 
 def layers_with_rules(model: nn.Module, params: Params) -> dict[str, frozenset[str]]:
@@ -38,6 +41,36 @@ def by_layers(
     labels: Tensor,
 ) -> dict[str, Part]:
     """Return the gradients of layers by their rules, without those that were not called once."""
+
+    def part(name: str, x: Tensor, gradient: Tensor) -> Part | None:
+        module = loss.model.get_submodule(name)
+        return rule_of(module)(module, layers[name], x, gradient)
+
+    parts = observe(loss, params, layers, inputs, labels, part)
+    return {prefix_of(name): found for name, found in parts.items() if found is not None}
+
+
+def observe(
+    loss: PerSampleLoss,
+    params: Params,
+    layers: Collection[str],
+    inputs: Tensor,
+    labels: Tensor,
+    take: Callable[[str, Tensor, Tensor], Taken],
+) -> dict[str, Taken]:
+    """Return what is taken of each layer's inputs and of the gradients of its outputs.
+
+    Layers that were not called once, or that the loss does not reach, are left out.
+
+    Args:
+        loss: The per-sample loss.
+        params: Trainable parameters.
+        layers: Names of the layers.
+        inputs: (N, ...).
+        labels: (N, ...).
+        take: Takes a layer's name, what it was given (N, ...), and the gradient of what it returned
+            (N, ...), while the model has the loss's buffers: a rule may rest on running statistics.
+    """
     if not layers:
         return {}
     modules = {name: loss.model.get_submodule(name) for name in layers}
@@ -54,7 +87,7 @@ def by_layers(
 
         return record
 
-    def backward() -> dict[str, Part]:
+    def backward() -> dict[str, Taken]:
         handles = [
             module.register_forward_hook(recorder(name), with_kwargs=True)
             for name, module in modules.items()
@@ -68,18 +101,12 @@ def by_layers(
             del calls[name]
         edges = [edge for _, edge in calls.values()]
         gradients = torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
-        # Here, where the model has the loss's buffers: a rule may rest on running statistics.
         with torch.no_grad():
-            return by_rules(gradients)
-
-    def by_rules(output_gradients: tuple[Tensor | None, ...]) -> dict[str, Part]:
-        parts = {}
-        for (name, (x, _)), gradient in zip(calls.items(), output_gradients, strict=True):
-            if gradient is not None:
-                part = rule_of(modules[name])(modules[name], layers[name], x, gradient)
-                if part is not None:
-                    parts[prefix_of(name)] = part
-        return parts
+            return {
+                name: take(name, x, gradient)
+                for (name, (x, _)), gradient in zip(calls.items(), gradients, strict=True)
+                if gradient is not None
+            }
 
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from src.data.samples import Samples
 from src.ensemble.members import Params, PerSampleLoss, Stack, n_parameters
 from src.ensemble.memory import free_memory, hessian_vectors, in_chunks
 from src.errors import UserError
-from src.tda.hessian_products import products
+from src.tda.hessian_products import Way, products
 
 
 def flatten(vectors: Stack) -> Tensor:
@@ -43,12 +44,18 @@ def load_forward_mode_rules() -> None:
 class Hessian:
     """H of the mean loss of `samples` at `params`, in eval mode.
 
+    A matrix of another curvature is a class that derives from this one and has another name and
+    other products.
+
     Args:
         loss: The per-sample loss.
         params: The parameters.
         samples: The samples whose mean loss it is.
         batch_size: Samples in a batch; batches follow the stored order.
     """
+
+    name: ClassVar[str] = "Hessian"
+    _products: ClassVar[Way] = staticmethod(products)  # of a batch's mean loss
 
     def __init__(
         self, loss: PerSampleLoss, params: Params, samples: Samples, batch_size: int
@@ -61,26 +68,26 @@ class Hessian:
         load_forward_mode_rules()
 
     def batch_product(self, batch: int, matrix: Tensor) -> Tensor:
-        """Return the products (K, P) of K vectors with the Hessian of one batch's mean loss."""
+        """Return the products (K, P) of K vectors with the matrix of one batch's mean loss."""
         inputs, labels = self.batches[batch]
 
         def of_rows(rows: Tensor) -> Tensor:
             vectors = unflatten(rows, self.params)
-            return flatten(products(self.loss.accurate, self.params, inputs, labels, vectors))
+            return flatten(self._products(self.loss.accurate, self.params, inputs, labels, vectors))
 
         self.loss.model.eval()
         found = [*in_chunks(matrix, self.vectors_at_once, of_rows)]
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def product(self, matrix: Tensor) -> Tensor:
-        """Return the products (K, P) of K vectors (K, P) with the Hessian of the mean loss."""
+        """Return the products (K, P) of K vectors (K, P) with the matrix of the mean loss."""
         return sum(
             len(labels) / len(self.samples) * self.batch_product(b, matrix)
             for b, (_, labels) in enumerate(self.batches)
         )
 
     def dense(self) -> Tensor:
-        """Return the Hessian as a matrix (P, P).
+        """Return the matrix (P, P).
 
         Raises:
             UserError: It does not fit in the free memory; the message says what it would need.
@@ -92,7 +99,7 @@ class Hessian:
         free = free_memory(like.device)
         if needed > free:
             raise UserError(
-                f"the dense Hessian of {n:,} parameters needs {needed / 2**30:,.1f} GiB, "
+                f"the dense {self.name} of {n:,} parameters needs {needed / 2**30:,.1f} GiB, "
                 f"{free / 2**30:,.1f} GiB are free: use --solver cg or lissa"
             )
         identity = torch.eye(n, dtype=like.dtype, device=like.device)

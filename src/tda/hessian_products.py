@@ -7,6 +7,8 @@ written for autograd alone. Then a second backward pass through the gradient giv
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
@@ -17,6 +19,9 @@ from src.ensemble.memory import is_out_of_memory
 from src.errors import UserError
 from src.messages import say
 from src.tda.general import within
+
+# Of a loss, parameters, a batch's inputs and labels, and K vectors, the products (K, ...).
+Way = Callable[[PerSampleLoss, Params, Tensor, Tensor, Stack], Stack]
 
 
 def forward_over_reverse(
@@ -113,12 +118,12 @@ def _require_second_derivatives(
         within(loss, leaves, backward)
 
 
-# In the order in which they are tried, and what is said of the later ones.
-_WAYS = {
-    forward_over_reverse: "",
-    reverse_over_reverse: "by a second backward pass",
-    vector_by_vector: "by a second backward pass, one vector at a time",
-}
+# What is said of the ways that are tried after the first.
+_SAID = (
+    "",
+    "by a second backward pass",
+    "by a second backward pass, one vector at a time",
+)
 
 
 def products(
@@ -126,25 +131,52 @@ def products(
 ) -> Stack:
     """Return the products (K, ...) of K vectors with the Hessian of a batch's mean loss.
 
+    Raises:
+        UserError: The network allows no way.
+    """
+    ways = forward_over_reverse, reverse_over_reverse, vector_by_vector
+    return by_first_way("Hessian products", ways, loss, params, inputs, labels, vectors)
+
+
+def by_first_way(
+    what: str,
+    ways: tuple[Way, Way, Way],
+    loss: PerSampleLoss,
+    params: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    vectors: Stack,
+) -> Stack:
+    """Return the products (K, ...) with K vectors by the first of three ways that works.
+
     Which way a network allows is found out with its first product, and said.
+
+    Args:
+        what: What the products are called.
+        ways: By forward mode, by a second backward pass for all vectors, and for each.
+        loss: The per-sample loss.
+        params: The parameters.
+        inputs: (N, ...).
+        labels: (N,).
+        vectors: K vectors over the parameters.
 
     Raises:
         UserError: It allows none.
     """
-    reason, known = "", ("Hessian products", loss.criterion)
+    reason, known = "", (what, loss.criterion)
     while True:
-        way, said = list(_WAYS.items())[loss.found.setdefault(known, 0)]
+        number = loss.found.setdefault(known, 0)
         try:
             # Fused attention has neither forward-mode nor second derivatives.
             with sdpa_kernel(SDPBackend.MATH):
-                found = way(loss, params, inputs, labels, vectors)
+                found = ways[number](loss, params, inputs, labels, vectors)
                 if reason:
                     _require_second_derivatives(loss, params, inputs, labels)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             reason = str(error).splitlines()[0][:100]
-            if way is vector_by_vector:
+            if number == len(ways) - 1:
                 del loss.found[known]
                 raise UserError(
                     f"{type(loss.model).__name__} has no second derivatives ({reason}): influence "
@@ -153,5 +185,5 @@ def products(
             loss.found[known] += 1
         else:
             if reason:
-                say(f"{type(loss.model).__name__}: Hessian products {said} ({reason})")
+                say(f"{type(loss.model).__name__}: {what} {_SAID[number]} ({reason})")
             return found

@@ -23,8 +23,8 @@ OF_LOO = ("floor", "base")
 # How many training samples are scored, and of how many; only where these are not all.
 ROWS = ("train_samples_scored", "train_samples_all")
 _ARGUMENTS = {
-    *("protocol", "solver", "damp", "scale", "tolerance", "max_iterations"),
-    *("chunk_size", "device", "train_samples_scored", *OPTIONS),
+    *("protocol", "solver", "curvature", "damp", "scale", "tolerance"),
+    *("max_iterations", "chunk_size", "device", "train_samples_scored", *OPTIONS),
 }
 
 

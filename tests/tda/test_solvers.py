@@ -71,6 +71,7 @@ def spectral_radii(hessian: Hessian) -> list[float]:
 class Batches:
     """Stands in for a Hessian of which every batch's matrix is given."""
 
+    name = "Hessian"
     vectors_at_once = 2
 
     def __init__(self, matrices: list[Tensor]) -> None:
@@ -280,6 +281,8 @@ def test_curvature_of_cg_is_that_of_the_hessian_alone():
 
 class Matrix:
     """Stands in for a Hessian that is a given matrix."""
+
+    name = "Hessian"
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix

@@ -22,15 +22,21 @@ def convolution(
         return None  # one sample without a dimension for the batch
     formed = {}
     if "weight" in wanted:
-        sides = [side for pair in reversed(padding(layer)) for side in pair]
-        if any(sides):
-            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-            inputs = F.pad(inputs, sides, mode)
-        by_kernel = _of_pooled_maps(layer, inputs, gradient)
-        formed["weight"] = _by_patches(layer, inputs, gradient) if by_kernel is None else by_kernel
+        padded = pad(layer, inputs)
+        by_kernel = _of_pooled_maps(layer, padded, gradient)
+        formed["weight"] = _by_patches(layer, padded, gradient) if by_kernel is None else by_kernel
     if "bias" in wanted:
         formed["bias"] = gradient.sum([*range(2, gradient.ndim)])
     return Formed(formed)
+
+
+def pad(layer: Convolution, inputs: Tensor) -> Tensor:
+    """Return inputs with what a convolution adds at their sides."""
+    sides = [side for pair in reversed(padding(layer)) for side in pair]
+    if not any(sides):
+        return inputs
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return F.pad(inputs, sides, mode)
 
 
 def _of_pooled_maps(layer: Convolution, padded: Tensor, gradient: Tensor) -> Tensor | None:
@@ -45,14 +51,20 @@ def _of_pooled_maps(layer: Convolution, padded: Tensor, gradient: Tensor) -> Ten
 
 def _by_patches(layer: Convolution, padded: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient of the weight (N, O, C / groups, k...) as one matrix product a group."""
-    patches = padded
+    # (N, groups, C / groups * k..., positions)
+    a = patches(layer, padded).unflatten(1, (layer.groups, -1))
+    b = gradient.flatten(2).unflatten(1, (layer.groups, -1))  # (N, groups, O / groups, positions)
+    return (b @ a.mT).reshape(len(padded), *layer.weight.shape)
+
+
+def patches(layer: Convolution, padded: Tensor) -> Tensor:
+    """Return what is under the kernel at each position, (N, C * k..., positions)."""
+    windows = padded
     for d, (size, stride, dilation) in enumerate(
         zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
     ):
-        patches = patches.unfold(d, dilation * (size - 1) + 1, stride)[..., ::dilation]
+        windows = windows.unfold(d, dilation * (size - 1) + 1, stride)[..., ::dilation]
     n_dims = len(layer.kernel_size)
     positions, kernel = range(2, 2 + n_dims), range(2 + n_dims, 2 + 2 * n_dims)
-    patches = patches.permute(0, 1, *kernel, *positions).flatten(2 + n_dims).flatten(1, 1 + n_dims)
-    a = patches.unflatten(1, (layer.groups, -1))  # (N, groups, C / groups * k..., positions)
-    b = gradient.flatten(2).unflatten(1, (layer.groups, -1))  # (N, groups, O / groups, positions)
-    return (b @ a.mT).reshape(len(padded), *layer.weight.shape)
+    windows = windows.permute(0, 1, *kernel, *positions)
+    return windows.flatten(2 + n_dims).flatten(1, 1 + n_dims)

@@ -54,13 +54,15 @@ class ConjugateGradient:
         norms = vectors.norm(dim=1)
         residual = (vectors - matvec(solutions)).norm(dim=1)
         if not residual.isfinite().all():
-            raise DivergedError("gradients, or their products with the Hessian, are not finite")
+            raise DivergedError(
+                f"gradients, or their products with the {hessian.name}, are not finite"
+            )
         unsolved = (norms > 0) & (solutions == 0).all(1)
         if unsolved.any():
             raise DivergedError(
                 f"cg came no nearer to the solution of {unsolved.sum()} of {len(vectors)} systems "
-                f"than a vector of zeros in {self.max_iterations} iterations; the Hessian has "
-                f"curvature {(curvature - self.damp).min():.2g}: use a larger --damp than "
+                f"than a vector of zeros in {self.max_iterations} iterations; the {hessian.name} "
+                f"has curvature {(curvature - self.damp).min():.2g}: use a larger --damp than "
                 f"{self.damp:g}, or more --max_iterations"
             )
         return solutions, {

@@ -35,7 +35,7 @@ class Exact:
         del transpose  # symmetric
         matrix = hessian.dense()
         if not matrix.isfinite().all():
-            raise DivergedError("the Hessian is not finite")
+            raise DivergedError(f"the {hessian.name} is not finite")
         eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
         damped = eigenvalues + self.damp
         smallest, largest = damped.abs().min(), damped.abs().max()

@@ -135,12 +135,12 @@ class Lissa:
         radius = radii.max().item()
         if radius > self.largest_radius:
             batch = batches[radii.amax(1).argmax().item()]
-            first = batch * self.batch_size
+            first, n = batch * self.batch_size, len(hessian.batches[batch][1])
             raise DivergedError(
-                f"--scale {self.scale:g} is too small for LiSSA: the Hessian of training samples "
-                f"{first} to {first + len(hessian.batches[batch][1]) - 1} has a spectral radius of "
-                f"{radius:.4g} or more, and above (1 - damp) scale = {self.largest_radius:.4g} "
-                f"scores turn sign; try --scale {self._enough(radius):g}"
+                f"--scale {self.scale:g} is too small for LiSSA: the {hessian.name} of training "
+                f"samples {first} to {first + n - 1} has a spectral radius of {radius:.4g} or "
+                f"more, and above (1 - damp) scale = {self.largest_radius:.4g} scores turn sign; "
+                f"try --scale {self._enough(radius):g}"
             )
         bounds = norms.new_tensor(at_most)[:, None] * norms[0] * (1 + ROUNDING)
         if (norms > bounds).any():

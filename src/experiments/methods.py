@@ -76,6 +76,7 @@ METHODS: dict[str, Method] = {
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
+        _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

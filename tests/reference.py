@@ -22,6 +22,7 @@ import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 Data = tuple[Tensor, Tensor]
@@ -431,16 +432,6 @@ def jacobian(model: nn.Module, inputs: Tensor, i: int) -> Tensor:
     rows = [
         torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
         for output in model(inputs[i : i + 1]).flatten()
-
-
-def jacobian(model: nn.Module, data: Data, i: int) -> Tensor:
-    """Return the Jacobian (K, P) of sample i's K outputs, a backward pass each."""
-    model.eval()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    outputs = model(data[0][i : i + 1])[0]
-    rows = [
-        torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
-        for output in outputs
     ]
     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
 
@@ -459,6 +450,7 @@ def similarity(
         of_j = jacobian(model, train_data[0], j).double().numpy()
         left, right = power(of_z @ of_z.T, -0.5), power(of_j @ of_j.T, -0.5)
         scores.append(np.trace(left @ of_z @ of_j.T @ right) / len(of_z))
+    return torch.from_numpy(np.array(scores))
 
 
 def gauss_newton(model: nn.Module, data: Data) -> Tensor:
@@ -468,7 +460,7 @@ def gauss_newton(model: nn.Module, data: Data) -> Tensor:
     """
     total = 0.0
     for i in range(len(data[1])):
-        rows = jacobian(model, data, i)
+        rows = jacobian(model, data[0], i)
         p = torch.softmax(model(data[0][i : i + 1])[0].detach(), 0)
         total = total + rows.T @ (torch.diag(p) - torch.outer(p, p)) @ rows
     return total / len(data[1])
@@ -638,3 +630,66 @@ def trak(
         for j, z in pairs
     ]
     return torch.from_numpy(np.array(scores))
+
+
+def unrolled(
+    build: Build,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    seed: int,
+    n_epochs: int,
+    kept_epochs: list[int],
+    batch_size: int = 32,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None,
+    scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+) -> Tensor:
+    """Return -dL(z; θ(w)) / dw_j of pairs (j, z) at every kept epoch, (C, n_pairs).
+
+    torch's own optimiser, made to be differentiable, keeps the graph of the whole training, and
+    each test sample's loss is differentiated backwards through all of it.
+    """
+    optimizer = optimizer or (
+        lambda params: torch.optim.Adam(
+            params, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, differentiable=True
+        )
+    )
+    torch.manual_seed(seed)
+    model = build()
+    inputs, labels = train_data
+    dtype = next(model.parameters()).dtype
+    weights = torch.ones(len(labels), dtype=dtype, requires_grad=True)
+    # Steps are taken in place: each pass gets copies, and the first ones are no leaves.
+    params = {n: p.detach().clone().requires_grad_() * 1 for n, p in model.named_parameters()}
+    steps = optimizer([*params.values()])
+    schedule = scheduler(steps) if scheduler else None
+    loader = DataLoader(TensorDataset(torch.arange(len(labels))), batch_size, shuffle=True)
+
+    def losses(inputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        now = {name: p.clone() for name, p in params.items()}
+        outputs = torch.func.functional_call(model, now, (inputs,))
+        return F.cross_entropy(outputs, labels, reduction="none"), now
+
+    scores = []
+    for epoch in range(n_epochs):
+        for (batch,) in loader:
+            model.train()
+            of_batch, now = losses(inputs[batch], labels[batch])
+            mean = (of_batch * weights[batch]).sum() / len(batch)
+            found = torch.autograd.grad(mean, [*now.values()], create_graph=True)
+            for p, g in zip(params.values(), found, strict=True):
+                p.grad = g
+            # Of this type it counts its steps, and computes how far moments are from their limits.
+            torch.set_default_dtype(torch.float64)
+            steps.step()
+            torch.set_default_dtype(torch.float32)
+            if schedule is not None:
+                schedule.step()
+        if epoch in kept_epochs:
+            model.eval()
+            rows = {}
+            for z in {z for _, z in pairs}:
+                of_sample, _ = losses(test_data[0][z : z + 1], test_data[1][z : z + 1])
+                (rows[z],) = torch.autograd.grad(of_sample.sum(), weights, retain_graph=True)
+            scores.append(torch.stack([-rows[z][j] for j, z in pairs]))
+    return torch.stack(scores)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from src.ensemble.members import Params, Stack
 from src.experiments import Experiment
 
-ADAM_EPSILON = 1e-8  # torch's default
+ADAM_EPSILON = 1e-8  # torch's defaults
+ADAM_BETAS = 0.9, 0.999
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class OptimizerSettings:
         if self.name == "sgd":
             return torch.optim.SGD(members.values(), momentum=self.momentum, **common)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
-        return kind(members.values(), eps=ADAM_EPSILON, **common)
+        return kind(members.values(), betas=ADAM_BETAS, eps=ADAM_EPSILON, **common)
 
     def first_step(self, params: Params, gradients: Stack) -> Stack:
         """Return the members that a fresh optimiser's first step from `params` makes.
@@ -87,6 +89,53 @@ class OptimizerSettings:
                     step.div_(step.abs().add_(ADAM_EPSILON))
                 members[name] = step.mul_(-self.learning_rate).add_(start)
         return members
+
+    @property
+    def n_moments(self) -> int:
+        """How many tensors are kept from step to step for each parameter."""
+        if self.name == "sgd":
+            return int(self.momentum != 0)
+        return 2
+
+    def step(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        moments: tuple[Tensor, ...],
+        *,
+        number: int,
+        learning_rate: float,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return a parameter and its moments after one step, as a function that has derivatives.
+
+        The derivative of the square root in Adam's denominator is taken to be 0 at 0. There every
+        gradient so far has been 0, and so are the first moment, which the square root divides, and
+        what the step changes.
+
+        Args:
+            parameter: The parameter.
+            gradient: The gradient of the loss there, same shape.
+            moments: What the steps before have left, `n_moments` tensors; zeros before the first.
+            number: Of this step, from 1.
+            learning_rate: Of this step.
+        """
+        if self.name == "adamw":
+            parameter = parameter * (1 - learning_rate * self.weight_decay)
+        else:
+            gradient = gradient + self.weight_decay * parameter
+        if self.name == "sgd":
+            if self.n_moments:
+                gradient = self.momentum * moments[0] + gradient
+                moments = (gradient,)
+            return parameter - learning_rate * gradient, moments
+        beta, beta_of_squares = ADAM_BETAS
+        mean = beta * moments[0] + (1 - beta) * gradient
+        squares = beta_of_squares * moments[1] + (1 - beta_of_squares) * gradient.square()
+        is_zero = squares == 0
+        root = squares.masked_fill(is_zero, 1).sqrt().masked_fill(is_zero, 0)
+        denominator = root / (1 - beta_of_squares**number) ** 0.5 + ADAM_EPSILON
+        step = learning_rate / (1 - beta**number) * mean / denominator
+        return parameter - step, (mean, squares)
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
         """Return the schedule of the learning rate, to be stepped after each step."""

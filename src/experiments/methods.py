@@ -100,6 +100,7 @@ METHODS: dict[str, Method] = {
             Option("dim", 512, "dimensions that gradients are projected to"),
             Option("damp", 1e-3, "damping, relative to the mean eigenvalue of the kernel"),
         ),
+        _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -3,17 +3,23 @@
 Forward-mode derivatives of the gradient, batched over vectors (Pearlmutter 1994), are fastest. Not
 every operation has a rule for them: torch's LSTM has none, nor has a function of one's own that is
 written for autograd alone. Then a second backward pass through the gradient gives the same.
+
+A vector may come with weights of the batch's samples: their gradients, so weighted, are added to
+the product, which then is the derivative of the gradient by parameters and weights together. All of
+it is of one forward pass, so that in training mode it is of one draw of random layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from src.ensemble.generators import generator_states, set_generators
 from src.ensemble.members import Params, PerSampleLoss, Stack, size
 from src.ensemble.memory import is_out_of_memory
 from src.errors import UserError
@@ -25,31 +31,51 @@ Way = Callable[[PerSampleLoss, Params, Tensor, Tensor, Stack], Stack]
 
 
 def forward_over_reverse(
-    loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor, vectors: Stack
+    loss: PerSampleLoss,
+    params: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    vectors: Stack,
+    weights: Tensor | None = None,
 ) -> Stack:
     """Return the products (K, ...) with K vectors, all at once."""
 
-    def mean_loss(params: Params) -> Tensor:
-        return loss(params, inputs, labels).mean()
+    def mean_loss(params: Params, weights: Tensor | None) -> Tensor:
+        losses = loss(params, inputs, labels)
+        return (losses if weights is None else losses * weights).mean()
 
-    def product(vector: Params) -> Params:
-        return jvp(grad(mean_loss), (params,), (vector,))[1]
+    def product(vector: Params, of_weights: Tensor | None) -> Params:
+        if of_weights is None:
+            return jvp(lambda params: grad(mean_loss)(params, None), (params,), (vector,))[1]
+        at = params, next(iter(params.values())).new_ones(len(labels))
+        return jvp(grad(mean_loss), at, (vector, of_weights))[1]
 
-    return vmap(product)(vectors)
+    in_dims = 0, None if weights is None else 0
+    return vmap(product, in_dims, randomness="same")(vectors, weights)
 
 
 def reverse_over_reverse(
-    loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor, vectors: Stack
+    loss: PerSampleLoss,
+    params: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    vectors: Stack,
+    weights: Tensor | None = None,
 ) -> Stack:
     """Return the products (K, ...) with K vectors by a second backward pass for all."""
-    return _second_backward(loss, params, inputs, labels, vectors, at_once=True)
+    return _second_backward(loss, params, inputs, labels, vectors, weights, at_once=True)
 
 
 def vector_by_vector(
-    loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor, vectors: Stack
+    loss: PerSampleLoss,
+    params: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    vectors: Stack,
+    weights: Tensor | None = None,
 ) -> Stack:
     """Return the products (K, ...) with K vectors by a second backward pass for each."""
-    return _second_backward(loss, params, inputs, labels, vectors, at_once=False)
+    return _second_backward(loss, params, inputs, labels, vectors, weights, at_once=False)
 
 
 def _second_backward(
@@ -58,6 +84,7 @@ def _second_backward(
     inputs: Tensor,
     labels: Tensor,
     vectors: Stack,
+    weights: Tensor | None,
     *,
     at_once: bool,
 ) -> Stack:
@@ -65,15 +92,18 @@ def _second_backward(
     parameters = list(leaves.values())
 
     def products() -> Stack:
-        gradients = _differentiable_gradient(loss, leaves, inputs, labels)
+        losses, gradients = _differentiable_gradient(loss, leaves, inputs, labels)
         found = {name: torch.zeros_like(vectors[name]) for name in leaves}
-        if not gradients:  # of a loss that is linear in the parameters
-            return found
         for k in [slice(None)] if at_once else range(size(vectors)):
+            outputs, along = [*gradients.values()], [vectors[name][k] for name in gradients]
+            if weights is not None:
+                outputs, along = [*outputs, losses], [*along, weights[k] / len(labels)]
+            if not outputs:  # of a loss that is linear in the parameters
+                return found
             second = torch.autograd.grad(
-                list(gradients.values()),
+                outputs,
                 parameters,
-                [vectors[name][k] for name in gradients],
+                along,
                 retain_graph=True,
                 allow_unused=True,
                 is_grads_batched=at_once,
@@ -90,15 +120,16 @@ def _second_backward(
 
 def _differentiable_gradient(
     loss: PerSampleLoss, leaves: Params, inputs: Tensor, labels: Tensor
-) -> Params:
-    """Return the gradient of the mean loss, where it depends on the parameters."""
+) -> tuple[Tensor, Params]:
+    """Return the losses (B,), and their mean's gradient where it depends on the parameters."""
+    losses = loss(leaves, inputs, labels)
     first = torch.autograd.grad(
-        loss(leaves, inputs, labels).mean(),
+        losses.mean(),
         list(leaves.values()),
         create_graph=True,
         materialize_grads=True,
     )
-    return {name: g for name, g in zip(leaves, first, strict=True) if g.requires_grad}
+    return losses, {name: g for name, g in zip(leaves, first, strict=True) if g.requires_grad}
 
 
 def _require_second_derivatives(
@@ -111,36 +142,64 @@ def _require_second_derivatives(
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
 
     def backward() -> None:
-        for g in _differentiable_gradient(loss, leaves, inputs, labels).values():
+        for g in _differentiable_gradient(loss, leaves, inputs, labels)[1].values():
             g.sum().backward(retain_graph=True)
 
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         within(loss, leaves, backward)
 
 
-# What is said of the ways that are tried after the first.
+# In the order in which they are tried.
+_WAYS = forward_over_reverse, reverse_over_reverse, vector_by_vector
+# What is said of the later ones.
 _SAID = (
     "",
     "by a second backward pass",
     "by a second backward pass, one vector at a time",
 )
+_WHAT = "Hessian products"
+
+
+def give_up_way(loss: PerSampleLoss, reason: str) -> bool:
+    """Have products of a loss computed in the next way, and say so; False: there is no other."""
+    known = _WHAT, loss.criterion
+    number = loss.found.get(known, 0) + 1
+    if number == len(_WAYS):
+        return False
+    loss.found[known] = number
+    say(f"{type(loss.model).__name__}: {_WHAT} {_SAID[number]} ({reason})")
+    return True
 
 
 def products(
-    loss: PerSampleLoss, params: Params, inputs: Tensor, labels: Tensor, vectors: Stack
+    loss: PerSampleLoss,
+    params: Params,
+    inputs: Tensor,
+    labels: Tensor,
+    vectors: Stack,
+    weights: Tensor | None = None,
 ) -> Stack:
     """Return the products (K, ...) of K vectors with the Hessian of a batch's mean loss.
+
+    Args:
+        loss: The per-sample loss, of which the mean is taken in the mode that its model is in.
+        params: The parameters.
+        inputs: (B, ...).
+        labels: (B,).
+        vectors: The vectors.
+        weights: What is added to each product: the gradient of the samples' weighted losses over
+            B, the weights (K, B); None: nothing.
 
     Raises:
         UserError: The network allows no way.
     """
-    ways = forward_over_reverse, reverse_over_reverse, vector_by_vector
-    return by_first_way("Hessian products", ways, loss, params, inputs, labels, vectors)
+    ways = tuple(partial(way, weights=weights) for way in _WAYS)
+    return by_first_way(_WHAT, ways, loss, params, inputs, labels, vectors)
 
 
 def by_first_way(
     what: str,
-    ways: tuple[Way, Way, Way],
+    ways: tuple[Way, ...],
     loss: PerSampleLoss,
     params: Params,
     inputs: Tensor,
@@ -156,16 +215,19 @@ def by_first_way(
         ways: By forward mode, by a second backward pass for all vectors, and for each.
         loss: The per-sample loss.
         params: The parameters.
-        inputs: (N, ...).
-        labels: (N,).
+        inputs: (B, ...).
+        labels: (B,).
         vectors: K vectors over the parameters.
 
     Raises:
         UserError: It allows none.
     """
     reason, known = "", (what, loss.criterion)
+    states = generator_states(labels.device) if loss.model.training else ()
     while True:
         number = loss.found.setdefault(known, 0)
+        if reason and states:
+            set_generators(labels.device, states)
         try:
             # Fused attention has neither forward-mode nor second derivatives.
             with sdpa_kernel(SDPBackend.MATH):
@@ -179,8 +241,8 @@ def by_first_way(
             if number == len(ways) - 1:
                 del loss.found[known]
                 raise UserError(
-                    f"{type(loss.model).__name__} has no second derivatives ({reason}): influence "
-                    "functions need them, the other methods do not"
+                    f"{type(loss.model).__name__} has no second derivatives ({reason}), which "
+                    "influence functions and unrolled need, and other methods do not"
                 ) from error
             loss.found[known] += 1
         else:

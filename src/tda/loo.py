@@ -173,16 +173,11 @@ def retrained_losses(
     Raises:
         DivergedError: A member's training loss is not finite; the message says whose.
     """
-    members = repeat(retraining.start(), len(left_out))
-    dtype = next(iter(loss.parameters(members).values())).dtype
-    weights = left_out_weights(left_out, len(train)).to(train.device, dtype)
-    trainer = Trainer(loss, members, train, optimizer, weights)
-    loss.model.train()
-    schedule = shuffled_epochs(len(train), batch_size, n_epochs)
+    weights = left_out_weights(left_out, len(train))
     try:
-        for epoch, _ in enumerate(trainer.epochs(schedule)):
-            if epoch in retraining.compared_epochs:
-                yield evaluate(measure or loss, trainer.members, test)
+        yield from weighted_losses(
+            loss, retraining, weights, train, test, optimizer, batch_size, n_epochs, measure
+        )
     except TrainingDivergedError as error:
         first = left_out[error.members[0]]
         whose = "nothing" if first == NOTHING else f"training sample {first}"
@@ -190,6 +185,34 @@ def retrained_losses(
             f"{len(error.members)} of {len(left_out)} members trained together diverged, the "
             f"first is the one without {whose}: {error}"
         ) from error
+
+
+def weighted_losses(
+    loss: PerSampleLoss,
+    retraining: Retraining,
+    weights: Tensor,
+    train: Samples,
+    test: Samples,
+    optimizer: OptimizerSettings,
+    batch_size: int,
+    n_epochs: int,
+    measure: PerSampleLoss | None = None,
+) -> Iterator[Tensor]:
+    """Train one member per row of weights (M, n_train); yield test losses (M, n_test).
+
+    They are yielded at compared epochs. With a `measure` it is what is evaluated in the place of
+    the loss.
+
+    Raises:
+        TrainingDivergedError: A member's training loss is not finite.
+    """
+    members = repeat(retraining.start(), len(weights))
+    dtype = next(iter(loss.parameters(members).values())).dtype
+    trainer = Trainer(loss, members, train, optimizer, weights.to(train.device, dtype))
+    loss.model.train()
+    for epoch, _ in enumerate(trainer.epochs(shuffled_epochs(len(train), batch_size, n_epochs))):
+        if epoch in retraining.compared_epochs:
+            yield evaluate(measure or loss, trainer.members, test)
 
 
 def leave_one_out(

@@ -73,6 +73,7 @@ _TRACIN_AT = Option(
     "tracin: gradients before each step of the training, or after each of its epochs",
     ("steps", "epochs"),
 )
+_REPRESENTER_L2 = Option("l2", 3e-3, "representer: L2 penalty of the refitted last layer")
 # Those of the paper stand first, everywhere.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -84,6 +85,7 @@ METHODS: dict[str, Method] = {
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
         _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
+        _further("representer", "RPS", 1, "representer:RepresenterPoints", _REPRESENTER_L2),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

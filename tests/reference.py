@@ -693,3 +693,48 @@ def unrolled(
                 (rows[z],) = torch.autograd.grad(of_sample.sum(), weights, retain_graph=True)
             scores.append(torch.stack([-rows[z][j] for j, z in pairs]))
     return torch.stack(scores)
+
+
+def representer(
+    model: nn.Module,
+    layer: nn.Linear,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    l2: float = 3e-3,
+) -> Tensor:
+    """Return alpha_jy f_j^T f_z of pairs (j, z), y the label of z, (n_pairs,).
+
+    The last layer is refitted by Newton's method with torch's dense Hessian.
+    """
+
+    def features_and_logits(data: Data, i: int) -> tuple[Tensor, Tensor]:
+        seen = []
+        hook = layer.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+        with torch.no_grad():
+            sample_loss(model, data, i)
+        hook.remove()
+        x, logits = (t[0].double() for t in seen[0])
+        return (x if layer.bias is None else torch.cat([x, torch.ones(1).double()])), logits
+
+    n = len(train_data[1])
+    rows = [features_and_logits(train_data, i) for i in range(n)]
+    features, soft = torch.stack([f for f, _ in rows]), torch.stack([z for _, z in rows]).softmax(1)
+
+    def objective(flat: Tensor) -> Tensor:
+        weights = flat.reshape(soft.shape[1], features.shape[1])
+        total = sum(-(soft[i] * (weights @ features[i]).log_softmax(0)).sum() / n for i in range(n))
+        return total + l2 * (weights**2).sum()
+
+    weights = torch.zeros(soft.shape[1] * features.shape[1]).double()
+    for _ in range(20):
+        step = torch.autograd.functional.jacobian(objective, weights)
+        weights -= torch.linalg.solve(torch.autograd.functional.hessian(objective, weights), step)
+    assert torch.autograd.functional.jacobian(objective, weights).norm() < 1e-12
+    weights = weights.reshape(soft.shape[1], features.shape[1])
+    scores = []
+    for j, z in pairs:
+        alpha = -((weights @ features[j]).softmax(0) - soft[j]) / (2 * l2 * n)
+        f_z, _ = features_and_logits(test_data, z)
+        scores.append(alpha[test_data[1][z]] * (features[j] @ f_z))
+    return torch.stack(scores)

@@ -73,6 +73,7 @@ _TRACIN_AT = Option(
     "tracin: gradients before each step of the training, or after each of its epochs",
     ("steps", "epochs"),
 )
+_REPRESENTER_L2 = Option("l2", 3e-3, "representer: L2 penalty of the refitted last layer")
 # Those of the paper stand first, everywhere.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -83,7 +84,7 @@ METHODS: dict[str, Method] = {
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
-        _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
+        _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
         _further(
             "ekfac",
             "EK-FAC",
@@ -100,7 +101,8 @@ METHODS: dict[str, Method] = {
             Option("dim", 512, "dimensions that gradients are projected to"),
             Option("damp", 1e-3, "damping, relative to the mean eigenvalue of the kernel"),
         ),
-        _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
+        _further("representer", "RPS", 1, "representer:RepresenterPoints", _REPRESENTER_L2),
+        _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -1,4 +1,4 @@
-"""Input similarity from the network's perspective (Charpiat et al. 2019, section 2.4).
+"""Input similarity from the network's perspective (Charpiat et al. 2019).
 
     τ(z_j, z) = trace K_C(z, z_j) / d        K_C(a, b) = K(a, a)^(−1/2) K(a, b) K(b, b)^(−1/2)
 

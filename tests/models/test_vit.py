@@ -631,6 +631,26 @@ def test_every_method_by_its_script_without_naming_the_backbone(
     assert "finished before" in call_well(script, *arguments)
 
 
+def test_estimators_that_follow_the_training_or_the_outputs(
+    vit_root: Path, cropped_root: Path, copy_of: object
+) -> None:
+    """On random crops the training has to be repeated crop by crop."""
+    arguments = ("--experiment", EXPERIMENT, "--seed_id", 0, "--train_samples", 6)
+    methods = ("tracin", "similarity", "representer")
+    for whole in (vit_root, cropped_root):
+        root = copy_of(whole)
+        out = call_well("run_estimators", "--root", root, *arguments, "--method", *methods)
+        for method in methods:
+            path = root / "tda_scores" / EXPERIMENT / method / f"{SEED}.pt"
+            content = torch.load(path, weights_only=True)
+            assert content["scores"].shape == (5, 6, 30)
+            assert content["scores"].std() > 0
+            if method == "tracin":
+                assert content["difference"].max() < 1e-4
+        assert "remaining gradient norm" in out
+        shutil.rmtree(root)
+
+
 def test_random_crop_is_recorded_and_used(
     cropped_root: Path, copy_of: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,7 @@ class ArgumentParser(argparse.ArgumentParser):
             choices=METHODS,
             metavar="M",
             help=f"of {', '.join(METHODS)}; none: {', '.join(PAPER_METHODS)}, and of the others "
-            "those that have score files",
+            "those whose files of all seeds are there",
         )
 
     def add_allow_missing(self) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from src.analysis.scores import ExperimentScores
 from src.ensemble.predictions import load_predictions
-from src.experiments import Experiment, Paths
+from src.experiments import PAPER_METHODS, Experiment, Paths
 from src.reports.pairs import Predict
 from src.reports.scores import load_images, load_scores
 
@@ -32,7 +32,13 @@ class Drawing:
 
     def load(self, experiment: Experiment) -> ExperimentScores:
         """Load the scores of an experiment."""
-        return load_scores(self.paths, experiment, self.seed_ids, allow_missing=self.allow_missing)
+        return load_scores(
+            self.paths,
+            experiment,
+            self.seed_ids,
+            allow_missing=self.allow_missing,
+            methods=PAPER_METHODS,
+        )
 
     def images(self, scores: ExperimentScores) -> dict[str, dict]:
         """Load the tensors of the samples that scores are of."""

@@ -33,7 +33,7 @@ def load_scores(
         experiment: The experiment.
         seed_ids: Numbers of the seeds, in ascending order.
         allow_missing: Go on without missing files, with the methods that share two seeds at least.
-        methods: The methods; None: the paper's, and others that there are files of.
+        methods: The methods; None: the paper's, and others whose files of all seeds are there.
 
     Raises:
         UserError: Scores are missing, a file is not sound, or they were not computed alike; the
@@ -42,8 +42,11 @@ def load_scores(
     known = load_seeds(max(seed_ids) + 1)
     ids = {known[seed_id]: seed_id for seed_id in seed_ids}
     have = {m: [s for s in ids if paths.scores(experiment, m, s).exists()] for m in METHODS}
-    wanted = [m for m in METHODS if have[m] or m in PAPER_METHODS]
-    have = {m: have[m] for m in (wanted if methods is None else in_order(methods))}
+    asked = PAPER_METHODS if methods is None else in_order(methods)
+    # A further method is shown without being asked for where no seed of it is missing.
+    further = [m for m in METHODS if m not in asked and methods is None and have[m]]
+    incomplete = {m: have[m] for m in further if have[m] != [*ids]}
+    have = {m: have[m] for m in METHODS if m in asked or (m in further and m not in incomplete)}
     if any(own != [*ids] for own in have.values()) and not allow_missing:
         raise UserError(missing_message(paths, experiment, ids, have))
     compared = _that_share_seeds({m: own for m, own in have.items() if len(own) >= 2})
@@ -62,6 +65,7 @@ def load_scores(
         # What was stacked is held once.
         scores[method] = np.stack([f.pop("scores").numpy() for f in files[method].values()])
     unused = {m: [s for s in own if m not in compared or s not in seeds] for m, own in have.items()}
+    unused |= incomplete
     return replace(
         gathered(experiment, scores, files),
         unused={m: own for m, own in unused.items() if own},

@@ -67,6 +67,16 @@ def _further(name: str, label: str, sign: int, estimator: str, *options: Option)
     return Method(name, label, sign, f"src.tda.{estimator}", *call, options)
 
 
+_BIF = (
+    Option("chains", 4, "chains of bif"),
+    Option("draws", 50, "draws kept of each chain of bif"),
+    Option("burn_in", 20, "steps of bif before the first draw"),
+    Option("thinning", 2, "steps of bif from a draw to the next"),
+    Option("step", 2e-4, "step size of bif's Langevin dynamics"),
+    Option("gamma", 1e3, "strength of what holds bif's chains at the trained parameters"),
+    Option("batch", 512, "training samples in a step of bif; all where there are no more"),
+)
+
 # Those of the paper stand first, everywhere.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -77,6 +87,7 @@ METHODS: dict[str, Method] = {
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
+        _further("bif", "BIF", 1, "bif:BayesianInfluence", *_BIF),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -738,3 +738,50 @@ def representer(
         f_z, _ = features_and_logits(test_data, z)
         scores.append(alpha[test_data[1][z]] * (features[j] @ f_z))
     return torch.stack(scores)
+
+
+def bif(
+    model: nn.Module,
+    train_data: Data,
+    test_data: Data,
+    pairs: list[tuple[int, int]],
+    generator: torch.Generator,
+    *,
+    chains: int,
+    draws: int,
+    burn_in: int,
+    thinning: int,
+    step: float,
+    gamma: float,
+    batch: int,
+) -> Tensor:
+    """Return n Cov(L(z_j; w), L(z; w)) of pairs (j, z) over Langevin draws, (n_pairs,).
+
+    One chain, one sample and one gradient at a time. The generator gives, in every step and for all
+    chains at once, their batches (where these are not all samples) and each parameter's noise.
+    """
+    n = len(train_data[1])
+    models = [copy.deepcopy(model) for _ in range(chains)]
+    start = [p.detach().clone() for p in model.parameters()]
+    train_losses, test_losses = [], []
+    for number in range(burn_in + thinning * (draws - 1) + 1):
+        batches = [range(n)] * chains
+        if n > batch:
+            batches = torch.randint(n, (chains, batch), generator=generator).tolist()
+        noises = [
+            torch.randn((chains, *p.shape), generator=generator, dtype=p.dtype) for p in start
+        ]
+        for c, chain in enumerate(models):
+            slope = sum(gradient(chain, train_data, i) for i in batches[c]) * n / len(batches[c])
+            slopes = slope.split([p.numel() for p in start])
+            with torch.no_grad():
+                for p, at, g, noise in zip(chain.parameters(), start, slopes, noises, strict=True):
+                    g = g.view_as(p) + gamma * (p - at)
+                    p.copy_(p - step / 2 * g + step**0.5 * noise[c])
+        if number >= burn_in and (number - burn_in) % thinning == 0:
+            for chain in models:
+                for losses, data in ((train_losses, train_data), (test_losses, test_data)):
+                    of_chain = [sample_loss(chain, data, i).item() for i in range(len(data[1]))]
+                    losses.append(of_chain)
+    a, b = np.array(train_losses), np.array(test_losses)
+    return torch.tensor([n * np.cov(a[:, j], b[:, z])[0, 1] for j, z in pairs])

@@ -74,6 +74,16 @@ _TRACIN_AT = Option(
     ("steps", "epochs"),
 )
 _REPRESENTER_L2 = Option("l2", 3e-3, "representer: L2 penalty of the refitted last layer")
+_BIF = (
+    Option("chains", 4, "chains of bif"),
+    Option("draws", 50, "draws kept of each chain of bif"),
+    Option("burn_in", 20, "steps of bif before the first draw"),
+    Option("thinning", 2, "steps of bif from a draw to the next"),
+    Option("step", 2e-4, "step size of bif's Langevin dynamics"),
+    Option("gamma", 1e3, "strength of what holds bif's chains at the trained parameters"),
+    Option("batch", 512, "training samples in a step of bif; all where there are no more"),
+)
+
 # Those of the paper stand first, everywhere.
 METHODS: dict[str, Method] = {
     method.name: method
@@ -103,6 +113,7 @@ METHODS: dict[str, Method] = {
         ),
         _further("representer", "RPS", 1, "representer:RepresenterPoints", _REPRESENTER_L2),
         _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
+        _further("bif", "BIF", 1, "bif:BayesianInfluence", *_BIF),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

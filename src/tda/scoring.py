@@ -51,17 +51,16 @@ class Scoring:
         experiment, methods = self.setup.experiment, estimator.methods
         given = are_given(experiment, at, seed, seed_id)
         if given and estimator.retrains:
-            others = {"protocol": "continue", **self.setup.scored_settings()}
+            others = ""
+            if "protocol" in estimator.settings():
+                settings = {"protocol": "continue", **self.setup.scored_settings()}
+                continued = score_command(at, experiment, methods[0], seed_id, settings)
+                others = f", or train the checkpoints on with: {continued}"
             raise UserError(
                 f"{at.checkpoint(experiment, seed, 0).parent} was given by --checkpoints, and how "
-                "it was trained is not known here, so that its training cannot be repeated: train "
-                f"here with: {training_command(at, experiment, seed_id)} --overwrite"
-                + (
-                    ", or train the checkpoints on with: "
-                    + score_command(at, experiment, "loo", seed_id, others)
-                    if "loo" in methods
-                    else ""
-                )
+                "it was trained is not known here, so that its training cannot be repeated: "
+                f"train here with: {training_command(at, experiment, seed_id)} "
+                f"--overwrite{others}"
             )
         self._checkpoints = trained.load(seed, seed_id, given=given)
         self._settings = score_settings(self.setup, estimator, self._checkpoints, given=given)

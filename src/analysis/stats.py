@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.spatial.distance import squareform
 from scipy.special import ndtr, stdtr
 from scipy.stats import t as student_t
 
@@ -164,6 +166,27 @@ def kappa(a: np.ndarray, b: np.ndarray) -> float:
     differ = 1 - np.eye(n_answers)
     expected = (differ * by_chance).sum()
     return float(1 - (differ * counts).sum() / expected) if expected > 0 else np.nan
+
+
+def method_linkage(correlations: pd.DataFrame) -> tuple[np.ndarray, tuple[list[str], list[str]]]:
+    """Return the hierarchical clustering of methods by how alike they rank pairs.
+
+    The distance of two methods is 1 − |correlation|, that of two groups the mean over their members
+    (average linkage).
+
+    Args:
+        correlations: Method by method, without NaN; two methods at least.
+
+    Returns:
+        The linkage, as scipy has it, and the methods of the two groups that are joined last, each
+        in the frame's order, the first one with the first method.
+    """
+    distances = 1 - correlations.abs().to_numpy()
+    np.fill_diagonal(distances, 0)
+    tree = linkage(squareform(np.maximum(distances, 0), checks=False), "average")
+    group = cut_tree(tree, n_clusters=2).ravel()
+    methods = np.array(correlations.columns)
+    return tree, ([*methods[group == group[0]]], [*methods[group != group[0]]])
 
 
 def correlation_matrices(

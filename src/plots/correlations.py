@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import dendrogram
 
 from src.plots.heat_map import heat_map, make_room
-from src.plots.style import METHOD_LABELS, PAGE, STATISTIC_LABELS
+from src.plots.style import COLUMN, METHOD_LABELS, PAGE, STATISTIC_LABELS
 
 _MOST_IN_A_THIRD = 7  # methods whose numbers can be read in a third of a page's width
 
@@ -55,6 +58,27 @@ def correlations_by_experiment(matrices: dict[str, pd.DataFrame]) -> Figure:
         axis.tick_params(labelsize=6)
         axis.set_title(name, fontsize=7)
     make_room(figure)
+    return figure
+
+
+def method_tree(tree: np.ndarray, methods: list[str]) -> Figure:
+    """Draw which methods a hierarchical clustering joins, and at what distance.
+
+    Args:
+        tree: The linkage, as `src.analysis.stats.method_linkage` returns it.
+        methods: The methods, in its order.
+    """
+    figure, axis = plt.subplots(figsize=(COLUMN, 0.7 + 0.17 * len(methods)))
+    dendrogram(
+        tree,
+        labels=[METHOD_LABELS[m] for m in methods],
+        orientation="left",
+        link_color_func=lambda _: "0.3",
+        ax=axis,
+    )
+    axis.set(xlabel="1 − |Spearman| of the mean scores", xlim=(1.02, -0.02))
+    axis.tick_params(axis="y", labelsize=7, length=0)
+    sns.despine(figure, left=True)
     return figure
 
 

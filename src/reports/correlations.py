@@ -14,14 +14,15 @@ from src.analysis.agreement import (
 )
 from src.analysis.bootstrap import correlation_intervals
 from src.analysis.scores import ExperimentScores
-from src.analysis.stats import correlation_matrices, moments, pvalues
+from src.analysis.stats import correlation_matrices, method_linkage, moments, pvalues
 from src.experiments import METHODS
 from src.plots.agreement import confusions, distances, seeds_against_means
-from src.plots.correlations import correlation_heatmaps
+from src.plots.correlations import correlation_heatmaps, method_tree
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
 from src.reports.reading import (
     decimals,
+    labels,
     listed,
     of_methods,
     percent,
@@ -95,6 +96,7 @@ def report_correlations(
         "Which methods agree",
         _reading_of_correlations(table),
     )
+    _report_clusters(report, matrices["mean", "spearman"])
     report.table(
         "correlations",
         table,
@@ -104,6 +106,26 @@ def report_correlations(
         index=False,
     )
     return matrices
+
+
+def _report_clusters(report: DrawsReport, spearman: pd.DataFrame) -> None:
+    """Write which methods are alike, of three at least whose scores vary over pairs.
+
+    Args:
+        report: Takes the figure.
+        spearman: Correlations of the mean scores, method by method.
+    """
+    varies = [m for m in spearman.columns if np.isfinite(spearman.loc[m, m])]
+    if len(varies) < 3:
+        return
+    tree, (one, other) = method_linkage(spearman.loc[varies, varies])
+    report.figure(
+        "clusters",
+        method_tree(tree, varies),
+        "Clusters of methods",
+        f"Joined last are {labels(one)}, and {labels(other)} (average linkage; the distance of two "
+        "methods is 1 − |Spearman| of their mean scores over pairs).",
+    )
 
 
 def _reading_of_correlations(table: pd.DataFrame) -> str:

@@ -30,6 +30,7 @@ def add_estimators(parser: ArgumentParser) -> None:
             type=_parser_of(option.default),
             choices=option.choices or None,
             default=option.default,
+            metavar=None if option.choices else "N" if isinstance(option.default, int) else "X",
             help=option.help,
         )
 

@@ -1,6 +1,7 @@
 """Moments, tests and correlations on samples with known answers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 
@@ -9,6 +10,7 @@ from src.analysis.stats import (
     correlations,
     draw_samples,
     mean_under_noise,
+    method_linkage,
     moments,
     pvalues,
     ranks,
@@ -161,3 +163,16 @@ def test_a_constant_has_no_correlation(rng, coefficient):
 def test_unknown_coefficient():
     with pytest.raises(ValueError, match="choose from pearson, spearman"):
         correlations({"a": np.arange(3.0)}, "kendall")
+
+
+def test_groups_of_methods_that_are_joined_last():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 500))
+    values = {"loo": a, "ats": -b, "if": b + 0.1 * a, "gd": -a + 0.1 * b, "gc": b}
+    correlations = pd.DataFrame(np.corrcoef([*values.values()]), [*values], [*values])
+    tree, groups = method_linkage(correlations)
+    assert groups == (["loo", "gd"], ["ats", "if", "gc"])
+    assert tree.shape == (4, 4)
+    # Average linkage, by its definition: the mean distance between the groups' members.
+    distances = [1 - abs(correlations.loc[x, y]) for x in groups[0] for y in groups[1]]
+    assert tree[-1, 2] == pytest.approx(np.mean(distances))

@@ -19,6 +19,10 @@ means vary less, and what seeds do to single rows is counted by the resamples of
 Correlations and variance components are those of the scored pairs, and their intervals are from
 seeds alone.
 
+Where there are more than MOST_PAIRS pairs, the resamples of means and correlations are of as many
+pairs, drawn at random and the same for all resamples, methods and experiments of one shape: a
+standard error needs no more. The means themselves are of all pairs.
+
 Two numbers of the same T seeds are compared by their difference on each resample, which leaves out
 what a seed, or a row that both have, does to both. Whatever is said of a rise, a fall or a largest
 one is said by `Estimate`.
@@ -38,6 +42,7 @@ from src.analysis.stats import correlation_matrices, moments, pvalues, pvalues_o
 
 N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
 LEVEL = 0.95
+MOST_PAIRS = 20_000
 LEAST_DRAWS = 3  # the resamples of two seeds with any spread at all are all alike
 _ROUNDING = 1e-12  # of numbers about as large as 1, as p-values and logarithms are
 _NO_SPREAD = 1e-250  # a standard deviation that divides 0 to 0, and scores to finite numbers
@@ -90,6 +95,24 @@ def resampled_moments(
         return resampled, np.maximum(std, _NO_SPREAD)
 
     return moments
+
+
+def some_pairs(samples: np.ndarray, n_leading: int = 1) -> np.ndarray:
+    """Return samples of all pairs, or of MOST_PAIRS random ones where there are more.
+
+    Args:
+        samples: (T, n_train, n_test), or with more dimensions before those of pairs.
+        n_leading: Number of the dimensions before those of pairs.
+
+    Returns:
+        The samples as they are, or with one dimension of pairs, (T, MOST_PAIRS).
+    """
+    leading, pairs = samples.shape[:n_leading], samples.shape[n_leading:]
+    n_pairs = int(np.prod(pairs))
+    if n_pairs <= MOST_PAIRS:
+        return samples
+    chosen = np.random.default_rng(n_pairs).choice(n_pairs, MOST_PAIRS, replace=False)
+    return samples.reshape(*leading, -1)[..., np.sort(chosen)]
 
 
 @dataclass(frozen=True)
@@ -220,7 +243,7 @@ def pair_means(
     value = means(mean, std, p)
     drawn = np.full((N_RESAMPLES, len(value)), np.nan)
     if n_draws >= LEAST_DRAWS:
-        moments_of = resampled_moments(samples)
+        moments_of = resampled_moments(some_pairs(samples))
 
         def of_resample(count: np.ndarray) -> list[float]:
             mean, std = moments_of(count)
@@ -267,7 +290,7 @@ def correlation_intervals(
         endless seeds would show is further from 0 where the means are noisy.
     """
     n_draws = len(next(iter(samples.values())))
-    resampled = {m: resampled_moments(v) for m, v in samples.items()}
+    resampled = {m: resampled_moments(some_pairs(v)) for m, v in samples.items()}
 
     def matrices(count: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
         statistics = {}

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtr, ncfdtr
 from scipy.stats import t as student_t
 
+from src.analysis.bootstrap import some_pairs
 from src.analysis.stats import correlation, draw_samples, moments, pvalues, ranks
 
 POWER = 0.8
@@ -43,8 +44,9 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
         `rank_correlation`: Spearman's, over pairs, between the mean scores of two disjoint halves
         of the seeds (of an odd number, one half has one more). Each is the mean over the first
         seeds of the rotations of one random order, ten at most. Up to ten seeds these are all, and
-        every seed counts alike.
+        every seed counts alike. Pairs are MOST_PAIRS random ones where there are more.
     """
+    scores = some_pairs(scores, 2)
     n_draws, n_checkpoints = scores.shape[:2]
     order = np.random.default_rng(0).permutation(n_draws)
     n_rotations = min(n_draws, MOST_ROTATIONS)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import pandas as pd
 
-from src.analysis.bootstrap import LEAST_DRAWS, LEVEL, Rows
+from src.analysis.bootstrap import LEAST_DRAWS, LEVEL, MOST_PAIRS, Rows
 from src.plots.style import METHOD_LABELS
 
 
@@ -70,13 +70,16 @@ def words_of_rows(rows: Collection[Rows]) -> str:
     return words.pop() if len(words) == 1 else "random samples of the training samples"
 
 
-def words_of_intervals(n_draws: int, rows: Collection[Rows] = ()) -> str:
+def words_of_intervals(
+    n_draws: int, rows: Collection[Rows] = (), *, of_all_pairs: bool = False
+) -> str:
     """Return where confidence intervals come from, or why there are none.
 
     Args:
         n_draws: T.
         rows: The training samples that are scored, of each experiment, where intervals allow for
             these being a sample.
+        of_all_pairs: Whether resamples are of all pairs, however many there are.
     """
     if n_draws < LEAST_DRAWS:
         return f"{counted(n_draws, 'seed')} are too few for confidence intervals"
@@ -85,6 +88,8 @@ def words_of_intervals(n_draws: int, rows: Collection[Rows] = ()) -> str:
         words += " and training samples"
     if any(own.n_scored == 1 and not own.are_all for own in rows):
         words += ", none where a single training sample is scored"
+    if not of_all_pairs:
+        words += f" (resamples are of {MOST_PAIRS:,} random pairs where there are more)"
     return words
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from src.analysis.bootstrap import MOST_PAIRS
 from src.analysis.draws_needed import MOST_DRAWS, POWER, power_table, stability
 from src.analysis.scores import ExperimentScores
 from src.analysis.variance import variance_components_table
@@ -21,7 +22,8 @@ def reading_of_variance(n_draws: int) -> str:
     return (
         "Averaged over pairs, in squared units of each method's score. Between seeds (between) and "
         "within a training (residual) it is random; what an epoch does to all seeds alike (epoch) "
-        f"is not, and is no part of share_between. {words_of_intervals(n_draws)}."
+        "is not, and is no part of share_between. "
+        f"{words_of_intervals(n_draws, of_all_pairs=True)}."
     )
 
 
@@ -53,8 +55,9 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         "stability",
         pd.concat(by_method, names=["method"]).reset_index(level=0).reset_index(drop=True),
         "Stability by number of seeds and checkpoints",
-        "Mean over random subsets of the seeds; rank_correlation is Spearman's between the mean "
-        "scores of two disjoint halves of them (of an odd number, one half has one more).",
+        f"Mean over random subsets of the seeds (of {MOST_PAIRS:,} random pairs where there are "
+        "more); rank_correlation is Spearman's between the mean scores of two disjoint halves of "
+        "the seeds (of an odd number, one half has one more).",
         index=False,
     )
     final = pd.Series({m: frame["rank_correlation"].iloc[-1] for m, frame in by_method.items()})

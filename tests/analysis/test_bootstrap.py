@@ -17,8 +17,10 @@ from src.analysis.bootstrap import (
     pair_means,
     resampled_moments,
     seed_resamples,
+    some_pairs,
 )
 from src.analysis.stats import TESTS, correlation_matrices, moments, pvalues, pvalues_of_moments
+from src.reports.correlations import pair_statistics
 
 
 @pytest.fixture
@@ -383,3 +385,23 @@ def test_intervals_hold_the_mean_over_rows_that_are_not_scored(rng):
             held[counted] += low <= truth <= high
     assert held[True] >= 90
     assert held[False] < 80
+
+
+def test_resamples_of_some_pairs_have_the_spread_of_all(monkeypatch):
+    """Of pairs that vary together, as they do by a seed's scale, and each on its own."""
+    rng = np.random.default_rng(0)
+    scale = rng.lognormal(sigma=0.5, size=(10, 1, 1))
+    samples = scale * (rng.normal(0.5, 1, size=(1, 60, 50)) + rng.normal(size=(10, 60, 50)))
+    other = samples + rng.normal(size=samples.shape)
+    everything = pair_means(samples, ("ttest",))["mean_pvalue_ttest"]
+    of_both = {"loo": samples, "gd": other}
+    estimates = correlation_matrices(pair_statistics(of_both))
+    low, high = correlation_intervals(of_both, estimates)["mean", "spearman"]
+    monkeypatch.setattr(bootstrap, "MOST_PAIRS", 1000)
+    some = pair_means(samples, ("ttest",))["mean_pvalue_ttest"]
+    assert some.value == everything.value
+    assert np.std(some.drawn) == pytest.approx(np.std(everything.drawn), rel=0.15)
+    few_low, few_high = correlation_intervals(of_both, estimates)["mean", "spearman"]
+    width, few_width = ((b - a).loc["loo", "gd"] for a, b in ((low, high), (few_low, few_high)))
+    assert few_width == pytest.approx(width, rel=0.4)
+    assert some_pairs(samples).shape == (10, 1000)

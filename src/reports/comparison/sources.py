@@ -42,7 +42,7 @@ def report_sources(report: DrawsReport, load: Load, experiments: list[Experiment
         stacked(tables).droplevel("randomness"),
         "Variance of the scores by source of randomness",
         "Averaged over pairs, in squared units of each method's score, and ratios. "
-        f"{words_of_intervals(n_draws)}.",
+        f"{words_of_intervals(n_draws, of_all_pairs=True)}.",
         formats=FORMATS,
     )
     for experiment, table in tables.items():

@@ -55,7 +55,8 @@ def rendered(text: str, folder: Path = FOLDER) -> str:
         if not experiments:
             raise UserError(f"table {name!r} names no experiment")
         rows = TABLES[name]([Measured.of(one, folder) for one in experiments])
-        return f"{match['first']}\n{rows.to_markdown(index=False)}\n\n{match['last']}"
+        text = rows.to_markdown(index=False, disable_numparse=True)
+        return f"{match['first']}\n{text}\n\n{match['last']}"
 
     return _TABLE.sub(table, text)
 
@@ -244,6 +245,37 @@ def accuracy(measured: list[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def estimators(measured: list[Measured]) -> pd.DataFrame:
+    """Return, for every method of one experiment or several, how reliable and like LOO it is."""
+    rows = []
+    for one in measured:
+        components = one.table("variance").set_index("method")
+        needed = one.table("draws_needed").set_index("method")
+        agreement = one.table("agreement").set_index("method")
+        for method, row in one.pvalues.loc[one.n_draws].iterrows():
+            low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
+            with_loo = [""] * 2
+            if method in agreement.index:
+                names = "spearman_of_seeds", "spearman_of_means"
+                with_loo = [f"{agreement.loc[method, name]:.2f}" for name in names]
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": one.n_draws,
+                    "method": METHOD_LABELS[method],
+                    "mean p-value": f"{row['mean_pvalue_ttest']:.3f} {_interval(low, high)}",
+                    "p < 0.05 → FDR 5 %": f"{_percent(row['below_alpha_ttest'])} → "
+                    f"{_percent(row['discoveries_ttest'])} %",
+                    "between seeds, %": _percent(components.loc[method, "share_between"]),
+                    "seeds for 80 % power": f"{needed.loc[method, 'draws_for_50%']:.0f}",
+                    "two halves": _halves(one, method),
+                    "with LOO of the same seed": with_loo[0],
+                    "of the means": with_loo[1],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def few_against_many(measured: list[Measured]) -> pd.DataFrame:
     """Return what ten seeds say, on average over groups of ten, beside what all say."""
     rows = []
@@ -253,22 +285,27 @@ def few_against_many(measured: list[Measured]) -> pd.DataFrame:
             own = table[table["method"] == method]
             groups, whole = own[own["group"] != "all"], own[own["group"] == "all"].iloc[0]
 
-            def both(name: str, form: str, few: pd.DataFrame = groups, all_: pd.Series = whole):
-                return f"{few[name].mean():{form}} → {all_[name]:{form}}"
+            def both(
+                name: str,
+                form: Callable[[float], str],
+                few: pd.DataFrame = groups,
+                all_: pd.Series = whole,
+            ) -> str:
+                return f"{form(few[name].mean())} → {form(all_[name])}"
 
             rows.append(
                 {
                     "method": METHOD_LABELS[method],
                     "T": f"{groups['draws'].iloc[0]} → {whole['draws']}",
-                    "mean p-value": both("mean_pvalue", ".3f"),
-                    "p < 0.05": both("significant", ".1%"),
-                    "FDR 5 %": both("discoveries", ".1%"),
-                    "seeds for 80 % power": both("draws_needed", ".0f"),
+                    "mean p-value": both("mean_pvalue", "{:.3f}".format),
+                    "p < 0.05, %": both("significant", _percent),
+                    "FDR 5 %, %": both("discoveries", _percent),
+                    "seeds for 80 % power": both("draws_needed", "{:.0f}".format),
                     "ranks, few with the rest": f"{groups['rank_correlation'].mean():.2f}",
-                    "keep their sign: p < 0.05": f"{groups['sign_kept'].mean():.1%}",
-                    "FDR": f"{groups['sign_kept_discoveries'].mean():.1%}",
-                    "other pairs": f"{groups['sign_kept_rest'].mean():.1%}",
-                    "p < 0.05 again": f"{groups['significant_again'].mean():.1%}",
+                    "sign kept, % of p < 0.05": _percent(groups["sign_kept"].mean()),
+                    "of FDR 5 %": _percent(groups["sign_kept_discoveries"].mean()),
+                    "of the others": _percent(groups["sign_kept_rest"].mean()),
+                    "p < 0.05 again, %": _percent(groups["significant_again"].mean()),
                 }
             )
     return pd.DataFrame(rows)
@@ -284,7 +321,13 @@ def _interval(low: float, high: float, form: str = ".3f") -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    """Return a share in percents; 0.0 and 100.0 are none and all."""
+    if np.isnan(share):
+        return "–"
+    text = f"{100 * share:.1f}"
+    if text == "0.0" and share > 0:
+        return "<0.1"
+    return ">99.9" if text == "100.0" and share < 1 else text
 
 
 TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
@@ -300,6 +343,7 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         variance,
         checkpoints,
         accuracy,
+        estimators,
         few_against_many,
     )
 }

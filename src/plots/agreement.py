@@ -11,10 +11,12 @@ from src.analysis.agreement import ANSWERS, Agreement
 from src.analysis.stats import COEFFICIENTS
 from src.plots.heat_map import heat_map, make_room
 from src.plots.style import (
+    ACROSS,
     COLOURS,
     COLUMN,
     MARKERS,
     METHOD_LABELS,
+    PAGE,
     dot_opacity,
     label_methods,
     legend_above,
@@ -73,7 +75,8 @@ def confusions(by_method: dict[str, Agreement]) -> Figure:
 
 def seeds_against_means(by_method: dict[str, Agreement]) -> Figure:
     """Draw LOO's correlation with each estimator: one dot a seed, and that of the means."""
-    figure, axes = plt.subplots(1, 2, figsize=(COLUMN, 2.1), sharey=True)
+    many = len(by_method) > ACROSS
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.7) if many else (COLUMN, 2.1), sharey=True)
     rng = np.random.default_rng(0)
     for axis, coefficient in zip(axes, COEFFICIENTS, strict=True):
         for k, (method, a) in enumerate(by_method.items()):

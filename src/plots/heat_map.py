@@ -57,7 +57,7 @@ def heat_map(
         axis.text(
             column + 0.5,
             row + 0.5,
-            "–" if np.isnan(number) else f"{number:{form}}",
+            "–" if np.isnan(number) else f"{number:z{form}}",  # z: no minus before a 0.00
             color=_letter_colour(colour),
             ha="center",
             va="center",

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from src.analysis.bootstrap import LEVEL
-from src.plots.style import COLOURS, COLUMN, error_bars, label_methods
+from src.plots.style import ACROSS, COLOURS, COLUMN, error_bars, label_methods
 
 
 def share_between_seeds(components: pd.DataFrame) -> Figure:
@@ -18,7 +18,7 @@ def share_between_seeds(components: pd.DataFrame) -> Figure:
     Args:
         components: A row for each method, as `variance_components_table` returns them.
     """
-    figure, axis = plt.subplots(figsize=(COLUMN, 1.9))
+    figure, axis = plt.subplots(figsize=(COLUMN, 1.9 if len(components) <= ACROSS else 2.5))
     positions = np.arange(len(components))
     axis.bar(
         positions,
@@ -44,7 +44,7 @@ def variance_ratio(sources: pd.DataFrame) -> Figure:
     Args:
         sources: A row for each method, as `variance_by_source` returns them.
     """
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.1 if len(sources) <= ACROSS else 2.7))
     names = {"init": "initialisation only", "batch": "batch order only"}
     present = [source for source in names if f"{source}_to_both" in sources]
     positions = np.arange(len(sources))

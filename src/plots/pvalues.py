@@ -13,11 +13,13 @@ from scipy.stats import t as student_t
 from src.analysis.bootstrap import LEVEL
 from src.analysis.stats import moments
 from src.plots.style import (
+    ACROSS,
     COLOURS,
     COLUMN,
     LINES,
     MARKERS,
     METHOD_LABELS,
+    PAGE,
     legend_above,
     nice_tick,
     scale_ticks,
@@ -60,7 +62,8 @@ def mean_pvalue_by_checkpoints(means: pd.DataFrame, intervals: pd.DataFrame) -> 
         means: A row for each number of checkpoints, a column for each method.
         intervals: Confidence limits, columns (method, "low" or "high").
     """
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
+    many = len(means.columns) > ACROSS
+    figure, axis = plt.subplots(figsize=(PAGE, 3.4) if many else (COLUMN, 2.3))
     for method in means.columns:
         axis.fill_between(
             means.index,

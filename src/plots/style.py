@@ -156,6 +156,8 @@ def small_multiples(
     panels = axes.reshape(n_bands, n_rows, n_across).transpose(1, 0, 2).reshape(n_rows, -1)
     for axis in panels[:, n_panels:].flat:
         axis.remove()
+    for axis in panels[-1, :n_panels]:
+        axis.tick_params(labelbottom=True)  # which shared axes have in the last band alone
     return figure, panels[:, :n_panels], list(range(0, n_panels, n_across))
 
 

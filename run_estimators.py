@@ -15,10 +15,10 @@ def main() -> None:
     args = parser.parse_args()
     options = options_by_method(args)
 
-    from src.tda.estimators import estimator_classes
+    from src.tda.estimators import estimator_of
 
     for method, own in options.items():
-        score_seeds(args, estimator_classes()[method](chunk_size=args.chunk_size, **own))
+        score_seeds(args, estimator_of(method, chunk_size=args.chunk_size, **own))
 
 
 if __name__ == "__main__":

@@ -76,13 +76,13 @@ class BayesianInfluence:
     methods: ClassVar[tuple[str, ...]] = ("bif",)
     retrains: ClassVar[bool] = False
 
-    chains: int
-    draws: int
-    burn_in: int
-    thinning: int
-    step: float
-    gamma: float
-    batch: int
+    chains: int = 4
+    draws: int = 50
+    burn_in: int = 20
+    thinning: int = 2
+    step: float = 2e-4
+    gamma: float = 1e3
+    batch: int = 512
     chunk_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -21,6 +21,12 @@ def estimator_classes() -> dict[str, type[Estimator]]:
     }
 
 
+def estimator_of(method: str, **options: object) -> Estimator:
+    """Return what computes a method, with options of its own in the place of the defaults."""
+    defaults = {option.field: option.default for option in METHODS[method].options}
+    return estimator_classes()[method](**defaults | options)
+
+
 def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
     """Return what computes each method.
 
@@ -35,7 +41,7 @@ def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
         if isinstance(one, str):
             if one not in classes:
                 raise UserError(f"unknown method {one!r}: choose from {', '.join(classes)}")
-            asked = {one: classes[one]()}
+            asked = {one: estimator_of(one)}
         elif isinstance(one, tuple(classes.values())):
             asked = dict.fromkeys(one.methods, one)
         else:

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtr, ncfdtr
 from scipy.stats import t as student_t
 
-from src.analysis.bootstrap import some_pairs
+from src.analysis.rows import some_pairs
 from src.analysis.stats import correlation, draw_samples, moments, pvalues, ranks
 
 POWER = 0.8

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from src.analysis.bootstrap import Rows
+from src.analysis.rows import Rows
 from src.analysis.stats import draw_samples
 from src.errors import UserError
 from src.experiments import Experiment

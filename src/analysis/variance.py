@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from src.analysis.bootstrap import (
-    LEAST_DRAWS,
-    N_RESAMPLES,
-    Estimate,
-    seed_resamples,
-    unresampled,
-)
+from src.analysis.bootstrap import LEAST_DRAWS, Estimate, seed_resamples, unresampled
+from src.analysis.rows import N_RESAMPLES
 
 
 def variance_components(scores: np.ndarray) -> dict[str, float]:

@@ -295,6 +295,5 @@ def register_task(
     for key in ("class_names", "feature_names"):  # not of a library's own type, which no file holds
         if _are_texts(tuple(fields.get(key, ()))):
             lists[key] = tuple(map(str, fields.get(key, ())))
-    task = Task(name, n_test_per_class=n_test_per_class, hyperparameters=chosen, **(fields | lists))
-    TASKS[name] = task
-    return task
+    fields |= lists | {"n_test_per_class": n_test_per_class, "hyperparameters": chosen}
+    return TASKS.setdefault(name, Task(name, **fields))

@@ -33,7 +33,7 @@ from src.experiments import N_SEEDS, REPOSITORY, Experiment, Paths, parse_experi
 from src.reports.checks import TEN
 from src.reports.correlations import correlations_of
 from src.reports.pvalues import mean_pvalue_estimates, mean_pvalue_intervals
-from src.reports.report import library_versions
+from src.reports.revision import library_versions
 from src.reports.scores import load_scores
 from src.storage.files import write_atomically
 

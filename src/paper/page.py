@@ -14,8 +14,8 @@ from src.paper.exhibits import EXHIBITS, Exhibit
 from src.paper.needed import Asked, Need, commands, merged, needs_of
 from src.reports.parts import OVERVIEW
 from src.reports.reading import listed
-from src.reports.report import Report, library_versions
-from src.reports.revision import revision
+from src.reports.report import Report
+from src.reports.revision import what_makes_a_page
 from src.reports.scores import check_scores
 
 _TITLES = {
@@ -124,13 +124,7 @@ def _close_overview(asked: Asked, paths: Paths) -> Path:
         "Seeds whose scores by all methods are there now; a part says itself how many it rests on.",
         index=False,
     )
-    commit = revision()
-    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
-    overview.facts(
-        "versions",
-        {"page made with": versions} | ({} if commit is None else {"commit": commit}),
-        "Versions",
-    )
+    overview.facts("versions", what_makes_a_page(), "Versions")
     return overview.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.analysis.bootstrap import Rows
+from src.analysis.rows import Rows
 from src.reports.reading import counted, words_of_rows
 from src.reports.report import Report
 

@@ -24,8 +24,8 @@ from src.experiments import (
 from src.plots.style import METHOD_LABELS
 from src.reports.parts import OVERVIEW, check_output
 from src.reports.reading import listed, reading_of_left_out
-from src.reports.report import Report, library_versions
-from src.reports.revision import revision
+from src.reports.report import Report
+from src.reports.revision import what_makes_a_page
 from src.storage.files import digest
 
 NOT_KNOWN = "not known"
@@ -122,7 +122,7 @@ def report_experiment(report: Report, scores: ExperimentScores, fit: Fit) -> Non
             **_what_was_run(scores),
             "numerical floor": _numerical_floor(scores),
             "scores computed with": scores.machines,
-            **_what_makes_the_page(),
+            **what_makes_a_page(),
         },
         "Experiment",
     )
@@ -232,12 +232,6 @@ def _span(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _what_makes_the_page() -> dict[str, object]:
-    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
-    commit = revision()
-    return {"page made with": versions} | ({} if commit is None else {"commit": commit})
-
-
 def _unknown(fit: Fit) -> str:
     parts = [
         f"They are not known of seed_id {seed_ids_of(seeds)}: {reason}."
@@ -297,7 +291,7 @@ def report_compared(report: Report, compared: dict[Experiment, _Compared]) -> No
         "computed",
         {
             "scores computed with": sorted({m for one in compared.values() for m in one.machines}),
-            **_what_makes_the_page(),
+            **what_makes_a_page(),
         },
         "Versions",
     )

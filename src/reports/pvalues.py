@@ -8,13 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from src.analysis.bootstrap import (
-    LEVEL,
-    Estimate,
-    clearly_largest,
-    difference_table,
-    pair_means,
-)
+from src.analysis.bootstrap import LEVEL, Estimate, clearly_largest, difference_table, pair_means
 from src.analysis.scores import ExperimentScores
 from src.analysis.significance import (
     MOST_SIGN_CHOICES,

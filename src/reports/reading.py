@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import pandas as pd
 
-from src.analysis.bootstrap import LEAST_DRAWS, LEVEL, MOST_PAIRS, Rows
+from src.analysis.bootstrap import LEAST_DRAWS, LEVEL
+from src.analysis.rows import MOST_PAIRS, Rows
 from src.plots.style import METHOD_LABELS
 
 

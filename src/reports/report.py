@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from src.reports.cells import (
 )
 from src.reports.page import render
 from src.reports.parts import file_digest, load_parts, save_part
+from src.reports.revision import library_versions
 from src.storage.files import write_atomically
 
-_PACKAGES = ("torch", "numpy", "pandas", "scipy")
 # A figure of a page's width is then as wide as the text, and narrower ones have letters as large.
 _PIXELS_PER_INCH = 142
 
@@ -206,8 +204,3 @@ class Report:
             path = self._folder / file
             if earlier[file] is not None and file_digest(path) == earlier[file]:
                 path.unlink(missing_ok=True)
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that make the numbers of a page."""
-    return {"Python": platform.python_version()} | {p: version(p) for p in _PACKAGES}

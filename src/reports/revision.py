@@ -1,11 +1,15 @@
-"""Which commit of the code is running."""
+"""What makes the numbers of a page: the versions of libraries, and the commit of the code."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from importlib.metadata import version
 
 from src.experiments import REPOSITORY
+
+_PACKAGES = ("torch", "numpy", "pandas", "scipy")
 
 
 def revision() -> str | None:
@@ -35,3 +39,15 @@ def revision() -> str | None:
         return f"{commit} with changes" if git("status", "--porcelain").strip() else commit
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that make the numbers of a page."""
+    return {"Python": platform.python_version()} | {p: version(p) for p in _PACKAGES}
+
+
+def what_makes_a_page() -> dict[str, object]:
+    """Return the versions of libraries and, where it is known, the commit, for people."""
+    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
+    commit = revision()
+    return {"page made with": versions} | ({} if commit is None else {"commit": commit})

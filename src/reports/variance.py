@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from src.analysis.bootstrap import MOST_PAIRS
 from src.analysis.draws_needed import MOST_DRAWS, POWER, power_table, stability
+from src.analysis.rows import MOST_PAIRS
 from src.analysis.scores import ExperimentScores
 from src.analysis.variance import variance_components_table
 from src.plots.draws import stability_by_draws

@@ -6,19 +6,18 @@ import pytest
 from scipy.stats import t as student_t
 
 from src.analysis import bootstrap
+from src.analysis import rows as rows_module
 from src.analysis.bootstrap import (
     LEAST_DRAWS,
-    N_RESAMPLES,
     Estimate,
-    Rows,
     clearly_largest,
     correlation_intervals,
     difference_table,
     pair_means,
     resampled_moments,
     seed_resamples,
-    some_pairs,
 )
+from src.analysis.rows import N_RESAMPLES, Rows, some_pairs
 from src.analysis.stats import TESTS, correlation_matrices, moments, pvalues, pvalues_of_moments
 from src.reports.correlations import pair_statistics
 
@@ -277,6 +276,7 @@ def test_correlation_limits_are_correlations(rng):
 def test_correlation_intervals_hold_what_ten_seeds_show(rng, monkeypatch):
     """Two methods whose means correlate by 0.6; noise with common factors blurs them to less."""
     monkeypatch.setattr(bootstrap, "N_RESAMPLES", 40)
+    monkeypatch.setattr(rows_module, "N_RESAMPLES", 40)
     n_draws, n_pairs, n_runs = 10, 100, 40
     means = rng.normal(size=(2, n_pairs))
     means[1] = 0.6 * means[0] + 0.8 * means[1]
@@ -397,7 +397,7 @@ def test_resamples_of_some_pairs_have_the_spread_of_all(monkeypatch):
     of_both = {"loo": samples, "gd": other}
     estimates = correlation_matrices(pair_statistics(of_both))
     low, high = correlation_intervals(of_both, estimates)["mean", "spearman"]
-    monkeypatch.setattr(bootstrap, "MOST_PAIRS", 1000)
+    monkeypatch.setattr(rows_module, "MOST_PAIRS", 1000)
     some = pair_means(samples, ("ttest",))["mean_pvalue_ttest"]
     assert some.value == everything.value
     assert np.std(some.drawn) == pytest.approx(np.std(everything.drawn), rel=0.15)

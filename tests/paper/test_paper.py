@@ -14,7 +14,8 @@ from src.paper import measured as measured_module
 from src.paper.exhibits import EXHIBITS, SCALES, exhibits_of, scored_of
 from src.paper.measured import Measured, record
 from src.paper.needed import Asked, commands, merged, needs_of
-from src.paper.results import RESULTS, TABLES, rendered
+from src.paper.results import RESULTS, rendered
+from src.paper.tables import TABLES
 from src.storage.files import save
 from tests.tools import call, call_well, save_images, score_content
 

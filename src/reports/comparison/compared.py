@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from src.analysis.bootstrap import Estimate, Rows, pair_means
+from src.analysis.bootstrap import Estimate, pair_means
+from src.analysis.rows import Rows
 from src.analysis.stats import TESTS
 from src.analysis.summary import pvalue_summary
 from src.analysis.variance import variance_components_table

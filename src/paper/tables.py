@@ -1,0 +1,299 @@
+"""The tables of RESULTS.md: rows of text from the numbers that were measured of experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from src.errors import UserError
+from src.experiments import PAPER_METHODS
+from src.paper.measured import Measured
+from src.plots.style import METHOD_LABELS
+
+
+def _common_draws(measured: list[Measured]) -> int:
+    """Return the largest number of first draws whose p-values all experiments have.
+
+    Raises:
+        UserError: There is none.
+    """
+    common = set.intersection(
+        *(set(one.pvalues.index.get_level_values("draws")) for one in measured)
+    )
+    if not common:
+        names = ", ".join(f"{one.name} ({one.n_draws})" for one in measured)
+        raise UserError(f"no number of first draws was kept of all of {names}")
+    return max(common)
+
+
+def _by_method(
+    measured: list[Measured], cell: Callable[[Measured, str], str], first: dict[str, Callable]
+) -> pd.DataFrame:
+    """Return a row for each experiment: what it is, `first`, and a cell for each method."""
+    return pd.DataFrame(
+        [
+            {"experiment": f"`{one.name}`", **{k: of(one) for k, of in first.items()}}
+            | {METHOD_LABELS[m]: cell(one, m) for m in PAPER_METHODS}
+            for one in measured
+        ]
+    )
+
+
+def _what(n_draws: int) -> dict[str, Callable[[Measured], object]]:
+    def rows(one: Measured) -> str:
+        scored, n_train = one.about["train_samples_scored"], one.about["train_samples"]
+        return n_train if scored == n_train else f"{scored} of {n_train}"
+
+    return {"T": lambda _: n_draws, "training samples scored": rows}
+
+
+def mean_pvalues(measured: list[Measured]) -> pd.DataFrame:
+    """Return mean p-values with their intervals, at the draws that all experiments have."""
+    n = _common_draws(measured)
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.pvalues.loc[(n, method)]
+        low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
+        return f"{row['mean_pvalue_ttest']:.3f} {_interval(low, high)}"
+
+    return _by_method(measured, cell, _what(n))
+
+
+def published_pvalues(measured: list[Measured]) -> pd.DataFrame:
+    """Return mean p-values by the published formula."""
+    n = _common_draws(measured)
+
+    return _by_method(
+        measured, lambda one, m: f"{one.pvalues.loc[(n, m), 'mean_pvalue_snr']:.3f}", _what(n)
+    )
+
+
+def significant(measured: list[Measured]) -> pd.DataFrame:
+    """Return the share of pairs below alpha, and of discoveries."""
+    n = _common_draws(measured)
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.pvalues.loc[(n, method)]
+        return f"{_percent(row['below_alpha_ttest'])} → {_percent(row['discoveries_ttest'])} %"
+
+    return _by_method(measured, cell, _what(n))
+
+
+def steps(measured: list[Measured]) -> pd.DataFrame:
+    """Return by how much the mean p-value changes from each experiment to the next."""
+    n = _common_draws(measured)
+    rows = []
+    for less, more in pairwise(measured):
+        before, after = less.estimates(n), more.estimates(n)
+        cells = {}
+        for m in PAPER_METHODS:
+            low, high = (change := after[m] - before[m]).interval()
+            cells[METHOD_LABELS[m]] = f"{change.value:+.3f} ({low:+.3f} to {high:+.3f})"
+        rows.append({"from": f"`{less.name}`", "to": f"`{more.name}`", "T": n, **cells})
+    return pd.DataFrame(rows)
+
+
+def sources(measured: list[Measured]) -> pd.DataFrame:
+    """Return the variance by source, and which of the two gives more."""
+    rows = []
+    for one in measured:
+        for _, row in one.table("sources").iterrows():
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": int(row["draws"]),
+                    "method": METHOD_LABELS[row["method"]],
+                    **{
+                        f"{name} / {other}": f"{row[key]:.2f} "
+                        + _interval(row[f"{key}_low"], row[f"{key}_high"], ".2f")
+                        for name, other, key in (
+                            ("initialisation", "both", "init_to_both"),
+                            ("batch order", "both", "batch_to_both"),
+                            ("initialisation", "batch order", "init_to_batch"),
+                        )
+                        if key in row
+                    },
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def clusters(measured: list[Measured]) -> pd.DataFrame:
+    """Return how the mean scores correlate (Spearman, in size), and LOO with itself."""
+    rows = []
+    for one in measured:
+        table = one.table("correlations").query("statistic == 'mean' and coefficient == 'spearman'")
+        pairs = {
+            frozenset((row.method_a, row.method_b)): abs(row.value) for row in table.itertuples()
+        }
+
+        def between(group: tuple[str, ...], other: tuple[str, ...], found: dict = pairs) -> str:
+            values = [found[frozenset((a, b))] for a in group for b in other if a != b]
+            low, high = f"{np.nanmin(values):.2f}", f"{np.nanmax(values):.2f}"
+            return low if low == high else f"{low} to {high}"
+
+        rows.append(
+            {
+                "experiment": f"`{one.name}`",
+                "T": one.n_draws,
+                "GD with IF": between(("gd",), ("if",)),
+                "GC with GD, IF": between(("gc",), ("gd", "if")),
+                "ATS with IF, GD, GC": between(("ats",), ("if", "gd", "gc")),
+                "LOO with the others": between(("loo",), ("ats", "if", "gd", "gc")),
+                "two halves of LOO's seeds": _halves(one, "loo"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draws(measured: list[Measured]) -> pd.DataFrame:
+    """Return the seeds for 80 % power, the median over pairs, and the ranks of two halves."""
+
+    def cell(one: Measured, method: str) -> str:
+        needed = one.table("draws_needed").set_index("method")
+        return f"{needed.loc[method, 'draws_for_50%']:.0f}"
+
+    return _by_method(measured, cell, {"T": lambda one: one.n_draws}).assign(
+        **{"two halves of LOO's seeds": [_halves(one, "loo") for one in measured]}
+    )
+
+
+def variance(measured: list[Measured]) -> pd.DataFrame:
+    """Return the share of the random variance that lies between seeds."""
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.table("variance").set_index("method").loc[method]
+        value, *limits = (100 * row[f"share_between{end}"] for end in ("", "_low", "_high"))
+        return f"{value:.0f} % {_interval(*limits, '.0f')}"
+
+    return _by_method(measured, cell, {"T": lambda one: one.n_draws})
+
+
+def checkpoints(measured: list[Measured]) -> pd.DataFrame:
+    """Return the mean p-value of one checkpoint and of all, averaged."""
+
+    def cell(one: Measured, method: str) -> str:
+        values = one.table("checkpoints").query("method == @method")["mean_pvalue"]
+        return f"{values.iloc[0]:.3f} → {values.iloc[-1]:.3f}"
+
+    return _by_method(measured, cell, {"T": lambda one: one.n_draws})
+
+
+def accuracy(measured: list[Measured]) -> pd.DataFrame:
+    """Return accuracies and losses after the last epoch, mean ± standard deviation over seeds."""
+    rows = []
+    for one in measured:
+        fit = one.table("fit").set_index("seed")
+        cells = {
+            name.replace("_", " "): f"{fit[name].mean():.3f} ± {fit[name].std():.3f}"
+            for name in fit
+        }
+        rows.append({"experiment": f"`{one.name}`", "T": len(fit), **cells})
+    return pd.DataFrame(rows)
+
+
+def estimators(measured: list[Measured]) -> pd.DataFrame:
+    """Return, for every method of one experiment or several, how reliable and like LOO it is."""
+    rows = []
+    for one in measured:
+        components = one.table("variance").set_index("method")
+        needed = one.table("draws_needed").set_index("method")
+        agreement = one.table("agreement").set_index("method")
+        for method, row in one.pvalues.loc[one.n_draws].iterrows():
+            low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
+            with_loo = [""] * 2
+            if method in agreement.index:
+                names = "spearman_of_seeds", "spearman_of_means"
+                with_loo = [f"{agreement.loc[method, name]:.2f}" for name in names]
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": one.n_draws,
+                    "method": METHOD_LABELS[method],
+                    "mean p-value": f"{row['mean_pvalue_ttest']:.3f} {_interval(low, high)}",
+                    "p < 0.05 → FDR 5 %": f"{_percent(row['below_alpha_ttest'])} → "
+                    f"{_percent(row['discoveries_ttest'])} %",
+                    "between seeds, %": _percent(components.loc[method, "share_between"]),
+                    "seeds for 80 % power": f"{needed.loc[method, 'draws_for_50%']:.0f}",
+                    "two halves": _halves(one, method),
+                    "with LOO of the same seed": with_loo[0],
+                    "of the means": with_loo[1],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def few_against_many(measured: list[Measured]) -> pd.DataFrame:
+    """Return what ten seeds say, on average over groups of ten, beside what all say."""
+    rows = []
+    for one in measured:
+        table = one.table("few_against_many")
+        for method in PAPER_METHODS:
+            own = table[table["method"] == method]
+            groups, whole = own[own["group"] != "all"], own[own["group"] == "all"].iloc[0]
+
+            def both(
+                name: str,
+                form: Callable[[float], str],
+                few: pd.DataFrame = groups,
+                all_: pd.Series = whole,
+            ) -> str:
+                return f"{form(few[name].mean())} → {form(all_[name])}"
+
+            rows.append(
+                {
+                    "method": METHOD_LABELS[method],
+                    "T": f"{groups['draws'].iloc[0]} → {whole['draws']}",
+                    "mean p-value": both("mean_pvalue", "{:.3f}".format),
+                    "p < 0.05, %": both("significant", _percent),
+                    "FDR 5 %, %": both("discoveries", _percent),
+                    "seeds for 80 % power": both("draws_needed", "{:.0f}".format),
+                    "ranks, few with the rest": f"{groups['rank_correlation'].mean():.2f}",
+                    "sign kept, % of p < 0.05": _percent(groups["sign_kept"].mean()),
+                    "of FDR 5 %": _percent(groups["sign_kept_discoveries"].mean()),
+                    "of the others": _percent(groups["sign_kept_rest"].mean()),
+                    "p < 0.05 again, %": _percent(groups["significant_again"].mean()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _halves(one: Measured, method: str) -> str:
+    halves = one.table("stability").query("method == @method")["rank_correlation"]
+    return f"{halves.iloc[-1]:.2f}"
+
+
+def _interval(low: float, high: float, form: str = ".3f") -> str:
+    return "" if np.isnan(low) else f"({low:{form}}–{high:{form}})"
+
+
+def _percent(share: float) -> str:
+    """Return a share in percents; 0.0 and 100.0 are none and all."""
+    if np.isnan(share):
+        return "–"
+    text = f"{100 * share:.1f}"
+    if text == "0.0" and share > 0:
+        return "<0.1"
+    return ">99.9" if text == "100.0" and share < 1 else text
+
+
+TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
+    table.__name__: table
+    for table in (
+        mean_pvalues,
+        published_pvalues,
+        significant,
+        steps,
+        sources,
+        clusters,
+        draws,
+        variance,
+        checkpoints,
+        accuracy,
+        estimators,
+        few_against_many,
+    )
+}

@@ -230,11 +230,12 @@ class Study:
         wanted = estimators_of(methods)
         for method, estimator in wanted.items():
             if self._is_given and estimator.retrains:
+                instead = "leave it out"
+                if "protocol" in estimator.settings():
+                    instead += ", ask for LeaveOneOut('continue') of src.tda.loo"
                 raise UserError(
                     f"{method} repeats each training from its start, and how the given "
-                    "checkpoints were trained is not known: leave it out, "
-                    + ("ask for LeaveOneOut('continue') of src.tda.loo, " * (method == "loo"))
-                    + "or have the study train"
+                    f"checkpoints were trained is not known: {instead}, or have the study train"
                 )
         return wanted
 

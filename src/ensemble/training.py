@@ -187,13 +187,17 @@ class Trainer:
                 n_samples += len(positions)
             yield total / n_samples
 
+    def member(self, m: int) -> State:
+        """Return member m's state as it is now: views, which further steps change."""
+        return {name: tensor[m].detach() for name, tensor in self.members.items()}
+
     def state_of_member(self, m: int) -> tuple[State, dict]:
         """Return member m's state and its optimiser's state dict, as of a model trained alone.
 
         The state dict is that of the same optimiser of torch over the member's trainable
         parameters.
         """
-        member = {name: tensor[m].detach().clone() for name, tensor in self.members.items()}
+        member = {name: tensor.clone() for name, tensor in self.member(m).items()}
         state_dict = self.optimizer.state_dict()
         state_dict["state"] = {
             i: {

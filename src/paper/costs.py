@@ -15,7 +15,7 @@ import torch
 from src.ensemble.draws import load_seeds
 from src.ensemble.evaluation import evaluate
 from src.ensemble.generators import without_drawing
-from src.ensemble.members import PerSampleLoss, State, repeat, unstack
+from src.ensemble.members import PerSampleLoss, State, repeat
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once
 from src.ensemble.setup import Setup
 from src.ensemble.training import Trainer
@@ -157,8 +157,7 @@ class _Timed:
                     trainer.step(positions)
 
             seconds = self._time(steps) / _STEPS
-        state = {name: t.detach() for name, t in unstack(trainer.members)[0].items()}
-        return seconds, state
+        return seconds, trainer.member(0)
 
     def _time(self, run: Callable[[], object]) -> float:
         """Return the seconds that something takes on the device."""

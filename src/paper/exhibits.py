@@ -60,8 +60,12 @@ def scored_of(scale: str, experiment: Experiment, asked: int | None) -> int | No
         asked: How many of each experiment that has more; None: what the scale says.
     """
     most = _QUICK_ROWS if asked is None and scale == "quick" else asked
-    n_train = experiment.n_train if experiment.n_per_class else experiment.task.n_scored
-    return most if most is not None and most < n_train else None
+    return most if most is not None and most < n_to_score(experiment) else None
+
+
+def n_to_score(experiment: Experiment) -> int:
+    """Return how many training samples of an experiment there are to score."""
+    return experiment.task.n_scored if experiment.n_per_class is None else experiment.n_train
 
 
 def _paper(models: Iterable[str], sizes: Iterable[str], sources: Iterable[str] = ("",)) -> list:

@@ -31,7 +31,7 @@ class Costs:
         self._paths = paths
         self._device = device
         self._backbone = backbone
-        self._measured = cache(self._measure)
+        self._measured = cache(self._measure)  # a hub that is not reached is asked once
 
     def seconds(self, need: Need) -> float:
         """Return the seconds that the files an experiment lacks would take, one after another.
@@ -42,10 +42,17 @@ class Costs:
         # What a seed drives costs nothing.
         alike = replace(need.experiment, randomness="", backbone=self._backbone)
         of_steps = self._measured(alike, need.n_scored)
+        if isinstance(of_steps, UserError):
+            raise of_steps
         return sum(of_steps[step] * len(seeds) for step, seeds in need.missing.items())
 
-    def _measure(self, experiment: Experiment, n_scored: int | None) -> dict[str, float]:
-        return seconds_of_steps(Setup.load(experiment, self._paths, self._device, n_scored))
+    def _measure(
+        self, experiment: Experiment, n_scored: int | None
+    ) -> dict[str, float] | UserError:
+        try:
+            return seconds_of_steps(Setup.load(experiment, self._paths, self._device, n_scored))
+        except UserError as error:
+            return error
 
 
 def listing(exhibits: list[Exhibit], asked: Asked, paths: Paths, costs: Costs) -> Iterator[str]:

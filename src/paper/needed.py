@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from src.argument_types import seed_ids_text
-from src.ensemble.draws import load_seeds
-from src.experiments import N_SEEDS, PAPER_STEPS, STEPS, Experiment, Paths
+from src.experiments import N_SEEDS, PAPER_STEPS, Experiment, Paths
 from src.launch.jobs import Job, plan
 from src.paper.exhibits import Exhibit, scored_of
 from src.steps import check_samples, seeds
@@ -39,14 +39,26 @@ class Need:
     Attributes:
         experiment: The experiment.
         seed_ids: Numbers of the seeds that are asked for.
-        missing: Numbers of the seeds that lack files, by step of PAPER_STEPS and "training".
         n_scored: How many training samples are scored; None: all.
+        jobs: The jobs that make its files.
     """
 
     experiment: Experiment
     seed_ids: list[int]
-    missing: dict[str, list[int]]
     n_scored: int | None
+    jobs: list[Job]
+
+    @cached_property
+    def missing(self) -> dict[str, list[int]]:
+        """Numbers of the seeds that lack files, by step of PAPER_STEPS and "training".
+
+        Scores that are all there need no checkpoints.
+        """
+        lacking = [job for job in self.jobs if job.training is not None and not job.is_done()]
+        trainings = dict.fromkeys(job.training for job in lacking)
+        lacking += [training for training in trainings if not training.is_done()]
+        steps = ("training", *PAPER_STEPS)
+        return {s: sorted(job.seed_id for job in lacking if job.step == s) for s in steps}
 
     @property
     def n_complete(self) -> int:
@@ -63,31 +75,14 @@ class Need:
 def needs_of(exhibit: Exhibit, asked: Asked, paths: Paths) -> list[Need]:
     """Return what of each of an exhibit's experiments is there."""
     seed_ids = exhibit.seed_ids(asked.scale, asked.seed_ids)
-    known = load_seeds(max(seed_ids) + 1)
+    numbered = seeds(seed_ids)
 
-    def missing(experiment: Experiment) -> dict[str, list[int]]:
-        files = {
-            step: lambda seed, methods=methods: [
-                paths.scores(experiment, method, seed) for method in methods
-            ]
-            for step, methods in STEPS.items()
-            if step in PAPER_STEPS
-        }
-        files["training"] = lambda seed: [
-            paths.checkpoint(experiment, seed, epoch) for epoch in experiment.kept_epochs
-        ]
-        lacking = {
-            step: [k for k in seed_ids if not all(f.exists() for f in of_seed(known[k]))]
-            for step, of_seed in files.items()
-        }
-        # Scores that are all there need no checkpoints.
-        wanted = {k for step in PAPER_STEPS for k in lacking[step]}
-        return lacking | {"training": [k for k in lacking["training"] if k in wanted]}
+    def need(experiment: Experiment) -> Need:
+        n_scored = scored_of(asked.scale, experiment, asked.n_scored)
+        jobs = plan([experiment], [*PAPER_STEPS], numbered, paths.root, asked.vit_options, n_scored)
+        return Need(experiment, seed_ids, n_scored, jobs)
 
-    return [
-        Need(e, seed_ids, missing(e), scored_of(asked.scale, e, asked.n_scored))
-        for e in exhibit.needs(asked.scale)
-    ]
+    return [need(experiment) for experiment in exhibit.needs(asked.scale)]
 
 
 def merged(needs: list[Need]) -> list[Need]:
@@ -98,8 +93,8 @@ def merged(needs: list[Need]) -> list[Need]:
         found[need.experiment] = Need(
             need.experiment,
             sorted({*other.seed_ids, *need.seed_ids}),
-            {s: sorted({*other.missing[s], *own}) for s, own in need.missing.items()},
             need.n_scored,
+            [*dict.fromkeys([*other.jobs, *need.jobs])],
         )
     return list(found.values())
 
@@ -135,12 +130,9 @@ def jobs_of(exhibits: list[Exhibit], asked: Asked, root: Path) -> list[Job]:
     Raises:
         UserError: The samples of an experiment are not there.
     """
-    paths = Paths(root)
-    needs = merged([need for exhibit in exhibits for need in needs_of(exhibit, asked, paths)])
+    needs = [need for exhibit in exhibits for need in needs_of(exhibit, asked, Paths(root))]
     jobs = []
-    for need in needs:
+    for need in merged(needs):
         check_samples([need.experiment], root, need.n_scored)
-        numbered = seeds(need.seed_ids)
-        options = asked.vit_options
-        jobs += plan([need.experiment], [*PAPER_STEPS], numbered, root, options, need.n_scored)
+        jobs += need.jobs
     return sorted(jobs, key=lambda job: job.training is not None)

@@ -10,7 +10,7 @@ import pandas as pd
 from src.errors import UserError
 from src.experiments import PAPER_METHODS, Paths
 from src.paper.drawing import Drawing
-from src.paper.exhibits import EXHIBITS, Exhibit
+from src.paper.exhibits import EXHIBITS, Exhibit, n_to_score
 from src.paper.needed import Asked, Need, commands, merged, needs_of
 from src.reports.parts import OVERVIEW
 from src.reports.reading import listed
@@ -135,7 +135,7 @@ def overview_table(asked: Asked, paths: Paths) -> pd.DataFrame:
             {
                 "exhibit": exhibit.name,
                 "experiment": need.experiment.name,
-                "training_samples_scored": _scored(need),
+                "training_samples_scored": need.n_scored or n_to_score(need.experiment),
                 "seeds": need.n_complete,
                 "seeds_wanted": len(need.seed_ids),
             }
@@ -143,8 +143,3 @@ def overview_table(asked: Asked, paths: Paths) -> pd.DataFrame:
             for need in needs_of(exhibit, asked, paths)
         ]
     )
-
-
-def _scored(need: Need) -> int:
-    e = need.experiment
-    return need.n_scored or (e.task.n_scored if e.n_per_class is None else e.n_train)

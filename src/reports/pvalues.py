@@ -66,7 +66,7 @@ def report_pvalues(
             ]
         ).strip(),
     )
-    _report_by_checkpoints(report, scores, means, estimates, suffix)
+    _report_by_checkpoints(report, scores, estimates, suffix)
     report.table(
         f"significant_fraction{suffix}",
         fractions,
@@ -109,19 +109,17 @@ def report_checkpoints(report: DrawsReport, scores: ExperimentScores) -> None:
         report: Takes the tables and the figure.
         scores: The scores.
     """
-    estimates = mean_pvalue_estimates(scores, "ttest")
-    rows = [{m: own.value for m, own in of_methods.items()} for of_methods in estimates.values()]
-    means = pd.DataFrame(rows, pd.Index(estimates, name="checkpoints"))
-    _report_by_checkpoints(report, scores, means, estimates, "")
+    _report_by_checkpoints(report, scores, mean_pvalue_estimates(scores, "ttest"), "")
 
 
 def _report_by_checkpoints(
     report: DrawsReport,
     scores: ExperimentScores,
-    means: pd.DataFrame,
     estimates: dict[int, dict[str, Estimate]],
     suffix: str,
 ) -> None:
+    rows = [{m: own.value for m, own in of_methods.items()} for of_methods in estimates.values()]
+    means = pd.DataFrame(rows, pd.Index(estimates, name="checkpoints"))
     last = means.index[-1]
     intervals = mean_pvalue_intervals(estimates)
     report.table(

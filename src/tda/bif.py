@@ -32,7 +32,7 @@ from src.ensemble.members import Params, PerSampleLoss, Stack, State, repeat, si
 from src.ensemble.memory import gradient_batch, in_chunks
 from src.errors import DivergedError, UserError
 from src.tda.chains import Covariance, effective_sample_size, split_r_hat
-from src.tda.estimator import Draws, Scores, each_checkpoint
+from src.tda.estimator import Draws, Scores, each_checkpoint, stacked
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,7 @@ class BayesianInfluence:
                 measure=setup.measure,
             )
 
-        results = each_checkpoint(draws, of_checkpoint, f"bif seed {draws.seed}")
-        scores = torch.stack([s for s, _ in results])
-        known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
+        scores, known = stacked(each_checkpoint(draws, of_checkpoint, f"bif seed {draws.seed}"))
         message = (
             f"mean training loss {known['loss_of_chains'].mean():.3g} along the chains, "
             f"{known['loss_at_start'].mean():.3g} where they began; of test losses effective "

@@ -24,7 +24,7 @@ from src.ensemble.evaluation import outputs_on
 from src.ensemble.members import PerSampleLoss, State, cross_entropy, squared_error
 from src.ensemble.memory import gradient_batch, vectors_at_once
 from src.errors import UserError
-from src.tda.estimator import Draws, Scores, each_checkpoint
+from src.tda.estimator import Draws, Scores, each_checkpoint, stacked
 from src.tda.influence import solved_products
 from src.tda.kronecker import fit_ekfac
 
@@ -70,10 +70,8 @@ class EkfacInfluence:
                 measure=setup.measure,
             )
 
-        results = each_checkpoint(draws, of_checkpoint, f"ekfac seed {draws.seed}")
-        damping = {layer: torch.stack([d[layer] for _, d in results]) for layer in results[0][1]}
+        scores, damping = stacked(each_checkpoint(draws, of_checkpoint, f"ekfac seed {draws.seed}"))
         extra = {f"damping_{layer}": values for layer, values in damping.items()}
-        scores = torch.stack([s for s, _ in results])
         return {"ekfac": Scores(scores, extra, describe(damping))}
 
 

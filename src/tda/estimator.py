@@ -156,6 +156,18 @@ def each_checkpoint(
     return draws.pieces.done
 
 
+def stacked(
+    results: list[tuple[Tensor, dict[str, Tensor]]],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the scores of all checkpoints, (C, ...), and what is known beside them, by name.
+
+    Args:
+        results: Scores, and what is known beside them, of each checkpoint.
+    """
+    scores, known = zip(*results, strict=True)
+    return torch.stack(scores), {k: torch.stack([own[k] for own in known]) for k in known[0]}
+
+
 def each_epoch(
     draws: Draws, compute: Callable[[int], Iterator[Piece]], description: str
 ) -> list[Piece]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from src.data.samples import Samples
 from src.ensemble.members import Params, PerSampleLoss, State
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
-from src.tda.estimator import Draws, Scores, each_checkpoint
+from src.tda.estimator import Draws, Scores, each_checkpoint, stacked
 from src.tda.gauss_newton import GaussNewton
 from src.tda.gradients import PerSampleGradients, per_sample_gradients
 from src.tda.hessian import Hessian, flatten, unflatten
@@ -72,9 +72,7 @@ class InfluenceFunction:
                 curvature=CURVATURES[self.curvature],
             )
 
-        results = each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}")
-        scores = torch.stack([s for s, _ in results])
-        known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
+        scores, known = stacked(each_checkpoint(draws, of_checkpoint, f"if seed {draws.seed}"))
         return {"if": Scores(scores, known, self.solver.describe(known))}
 
 

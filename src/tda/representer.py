@@ -28,7 +28,7 @@ from src.ensemble.independence import few, trial
 from src.ensemble.members import PerSampleLoss, State, cross_entropy
 from src.ensemble.memory import evaluation_batch, in_chunks
 from src.errors import DivergedError, UserError
-from src.tda.estimator import Draws, Scores, each_checkpoint
+from src.tda.estimator import Draws, Scores, each_checkpoint, stacked
 from src.tda.solvers.conjugate_gradient import conjugate_gradient
 
 NEAR = 1e-6  # largest entry of the gradient at which L-BFGS hands over to Newton's method
@@ -75,9 +75,9 @@ class RepresenterPoints:
                 setup.loss, checkpoint, setup.train, setup.test, setup.scored, l2=self.l2
             )
 
-        results = each_checkpoint(draws, of_checkpoint, f"representer seed {draws.seed}")
-        scores = torch.stack([s for s, _ in results])
-        known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
+        scores, known = stacked(
+            each_checkpoint(draws, of_checkpoint, f"representer seed {draws.seed}")
+        )
         message = (
             "remaining gradient norm of the refitted last layer at most "
             f"{known['gradient_norm'].max():.1e}, before {known['gradient_norm_before'].max():.1e};"

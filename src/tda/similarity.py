@@ -28,7 +28,7 @@ from src.data.samples import Samples
 from src.ensemble.members import Params, PerSampleLoss, State
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.errors import DivergedError
-from src.tda.estimator import Draws, Scores, each_checkpoint
+from src.tda.estimator import Draws, Scores, each_checkpoint, stacked
 from src.tda.gradients import PerSampleGradients, per_sample_gradients
 
 # Of the largest eigenvalue: what float32 leaves of K has errors of about as much.
@@ -64,9 +64,9 @@ class NetworkSimilarity:
                 chunk_size = max(1, vectors // n_outputs(outputs, checkpoint, scored))
             return input_similarity(outputs, checkpoint, scored, setup.test, chunk_size=chunk_size)
 
-        results = each_checkpoint(draws, of_checkpoint, f"similarity seed {draws.seed}")
-        scores = torch.stack([s for s, _ in results])
-        known = {name: torch.stack([k[name] for _, k in results]) for name in results[0][1]}
+        scores, known = stacked(
+            each_checkpoint(draws, of_checkpoint, f"similarity seed {draws.seed}")
+        )
         counts = known["neighbours"]
         message = (
             f"soft count of a test sample's neighbours among {len(scored)} training samples: "

@@ -27,7 +27,7 @@ from src.data.samples import Samples
 from src.ensemble.draws import shuffled_epochs
 from src.ensemble.generators import without_drawing
 from src.ensemble.independence import require_batches, require_independent_samples
-from src.ensemble.members import PerSampleLoss, State, repeat, unstack
+from src.ensemble.members import PerSampleLoss, State, repeat
 from src.ensemble.memory import vectors_at_once
 from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.training import Trainer
@@ -169,7 +169,7 @@ def traced(
         # The generators belong to the training: batch order, dropout, crops.
         with without_drawing(train.device):
             dot, _ = gradient_similarity(
-                loss, _state(trainer), samples, test, chunk_size=chunk_size, measure=measure
+                loss, trainer.member(0), samples, test, chunk_size=chunk_size, measure=measure
             )
         return dot
 
@@ -189,12 +189,7 @@ def traced(
             trainer.step(positions.to(train.device))
         if total is not None and at == "epochs":
             total += sum(rates) / len(rates) * products(train.at(scored.to(train.device)))
-        yield _state(trainer), total
-
-
-def _state(trainer: Trainer) -> State:
-    """Return the state of the one member that is trained, as it is now."""
-    return {name: tensor.detach() for name, tensor in unstack(trainer.members)[0].items()}
+        yield trainer.member(0), total
 
 
 def distance(loss: PerSampleLoss, start: State, expected: State, found: State) -> float:

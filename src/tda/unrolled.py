@@ -36,7 +36,7 @@ from src.data.samples import Samples
 from src.ensemble.draws import shuffled_epochs
 from src.ensemble.generators import without_drawing
 from src.ensemble.independence import few, look_at_training, require_independent_samples
-from src.ensemble.members import PerSampleLoss, Stack, State, repeat, unstack
+from src.ensemble.members import PerSampleLoss, Stack, State, repeat
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.training import Trainer
@@ -149,9 +149,8 @@ def unrolled(
             for positions in batches:
                 tangents.step(positions.to(train.device))
             if epoch in retraining.compared_epochs:
-                state = unstack(trainer.members)[0]
-                state = {name: tensor.detach() for name, tensor in state.items()}
-                of_epochs.append(-_along(measure or loss, state, tangents.of_parameters, test))
+                of_test = _along(measure or loss, trainer.member(0), tangents.of_parameters, test)
+                of_epochs.append(-of_test)
                 loss.model.train()
         return torch.stack(of_epochs)
 

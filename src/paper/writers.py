@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src.analysis.extension import compare_few_with_many, few_of
+from src.errors import UserError
 from src.paper.drawing import Drawing
 from src.reports.comparison.compared import Compared
 from src.reports.comparison.families import report_models, report_sizes
@@ -111,10 +112,19 @@ def write_full(report: Report, drawing: Drawing) -> None:
 
 
 def write_draws(report: Report, drawing: Drawing) -> None:
-    """Write what many draws say of the answers that few of them give."""
+    """Write what many draws say of the answers that few of them give.
+
+    Raises:
+        UserError: There are too few for two groups.
+    """
     for experiment in drawing.experiments:
         scores = drawing.load(experiment)
         few = few_of(scores.n_draws)
+        if few < 2:
+            raise UserError(
+                f"what more draws show takes four seeds at least, two groups of two: "
+                f"{experiment.name} has {scores.n_draws}"
+            )
         by_method = {
             method: compare_few_with_many(samples, few, drawing.alpha)
             for method, samples in scores.samples().items()

@@ -137,6 +137,14 @@ def test_how_many_rows_are_scored():
     assert scored_of("paper", parse_experiment("cnn2_mnist_all"), 20) == 20
 
 
+def test_too_few_seeds_for_groups_are_told(tmp_path):
+    plant(tmp_path, ["cnn2_digits3_10pc"], n_seeds=4)
+    arguments = ("--root", tmp_path, "--scale", "quick", "--only", "draws", "--seed_id")
+    call("run_paper", *arguments, "0-2").check_refused("takes four seeds at least", "has 3")
+    assert not folder(tmp_path).exists()
+    call_well("run_paper", *arguments, "0-3")
+
+
 def test_wrong_names_and_options_are_told():
     with pytest.raises(UserError, match="unknown exhibit 'sizes': choose from reliability"):
         exhibits_of(["sizes"])

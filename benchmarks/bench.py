@@ -6,7 +6,8 @@
 Everything is measured in one run, so that ratios do not depend on the day: the matrix product rate
 of the machine first, then each stage of one seed of `cnn2_mnist3_10pc`, `cnn2_cifar10_10pc` and,
 where its backbone is there, `vit_mnist3_10pc` on the tiny backbone; the same work by the naive
-versions of tests/reference.py and by captum and dattri; how stages grow with the number of training
+versions of tests/reference.py and by other libraries (benchmarks/libraries.py); every further
+estimator, whole; how stages grow with the number of training
 samples, of test samples and of parameters; and a slice of the two largest CNN experiments with what
 all of them would take. Writes benchmarks/RESULTS.md.
 
@@ -25,7 +26,6 @@ import gc
 import platform
 import shlex
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -41,11 +41,11 @@ import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import libraries  # noqa: E402
 from src.ensemble.draws import load_seeds  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
@@ -53,6 +53,7 @@ from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once 
 from src.ensemble.setup import Setup  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.experiments import (  # noqa: E402
+    FURTHER_METHODS,
     REPOSITORY,
     TINY_BACKBONE,
     Paths,
@@ -62,6 +63,8 @@ from src.kernels.library import without_kernels  # noqa: E402
 from src.models import build  # noqa: E402
 from src.models.cnn import CNN2  # noqa: E402
 from src.tda.ats import additional_step  # noqa: E402
+from src.tda.estimator import Draws  # noqa: E402
+from src.tda.estimators import estimator_of  # noqa: E402
 from src.tda.gradient_similarity import gradient_similarity  # noqa: E402
 from src.tda.influence import influence  # noqa: E402
 from src.tda.loo import leave_one_out, retrain  # noqa: E402
@@ -151,6 +154,17 @@ class Bench:
         # The processor's speed changes within minutes, with its other loads.
         rate = max(before, self.matmul_rate())
         return Stage(seconds / n, counter.get_total_flops() / n, peak[0], rate)
+
+    def once(self, run: Callable[[], object]) -> Stage:
+        """Measure a stage that takes long: one run counts its operations, and one is timed."""
+        with FlopCounterMode(display=False) as counter, without_kernels():
+            run()
+        gc.collect()
+        before = self.matmul_rate()
+        with self._peak_memory() as peak:
+            seconds = self.time(run)
+        rate = max(before, self.matmul_rate())
+        return Stage(seconds, counter.get_total_flops(), peak[0], rate)
 
     def fastest(self, run: Callable[[], object]) -> float:
         """Return the seconds of the fastest of some runs, of a short one of many."""
@@ -247,6 +261,15 @@ class Work:
             ),
         }
 
+    def further(self, bench: Bench) -> dict[str, Stage]:
+        """Measure each further estimator, once, for all checkpoints and pairs of one seed."""
+        stages = {}
+        for method in FURTHER_METHODS:
+            estimator = estimator_of(method)
+            draws = partial(Draws, self.setup, self.seed, self.checkpoints)
+            stages[method] = bench.once(lambda e=estimator, d=draws: e(d()))
+        return stages
+
     def counts(self) -> dict[str, int]:
         """Return how often each stage is done for one seed and all checkpoints."""
         n_train, n = len(self.setup.train), len(self.checkpoints)
@@ -326,99 +349,9 @@ def similarity(loss: PerSampleLoss, params: Params, setup: Setup, chunk_size: in
     return gradient_similarity(loss, params, setup.train, setup.test, chunk_size=chunk_size)[0]
 
 
-def peers(bench: Bench, work: Work, ours: dict[str, Stage]) -> list[str]:
-    """Time captum's TracInCP and dattri's LiSSA on the same checkpoint and samples."""
-    s, params = work.setup, work.checkpoints[-1]
-    model = work.plain()  # captum looks layers up by their exact type
-    train_set, test_set = (
-        TensorDataset(images.images.contiguous(), images.labels) for images in (s.train, s.test)
-    )
-    lines: list[str] = []
-    try:
-        from captum.influence import TracInCP
-    except ImportError:
-        lines.append("- captum is not installed (`pip install -r benchmarks/req.txt`)")
-    else:
-        with tempfile.NamedTemporaryFile(suffix=".pt") as file:
-            torch.save(params, file.name)
-
-            def load(model: nn.Module, path: str) -> float:
-                model.load_state_dict(torch.load(path, weights_only=True))
-                return 1.0
-
-            tracin = TracInCP(
-                model,
-                train_set,
-                [file.name],
-                checkpoints_load_func=load,
-                loss_fn=nn.CrossEntropyLoss(reduction="sum"),
-                batch_size=len(train_set),
-                sample_wise_grads_per_batch=True,
-            )
-            found = tracin.influence(test_set.tensors)
-            seconds = min(bench.time(lambda: tracin.influence(test_set.tensors)) for _ in range(3))
-        dot = similarity(s.loss, params, s, vectors_at_once(s.loss, params, s.train))
-        error = (found.T - dot).abs().max() / dot.abs().max()
-        lines.append(
-            f"- captum {version('captum')} TracInCP, grad-dot alone: {seconds:.2f} s; here GD and "
-            f"GC together {ours['GD and GC'].seconds:.3f} s: **{ratio(seconds, ours['GD and GC'])} "
-            f"times faster**. Largest difference of scores {error:.0e} of the largest score."
-        )
-    try:
-        from dattri.algorithm.influence_function import IFAttributorLiSSA
-        from dattri.task import AttributionTask
-    except ImportError:
-        lines.append("- dattri is not installed (`pip install -r benchmarks/req.txt`)")
-    else:
-
-        def mean_loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-            outputs = torch.func.functional_call(model, params, data[0])
-            return F.cross_entropy(outputs, data[1].long())
-
-        def sample_loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-            return mean_loss(
-                params, (data[0].reshape(1, *s.train.images.shape[1:]), data[1].reshape(1))
-            )
-
-        task = AttributionTask(mean_loss, model, params, target_func=sample_loss)
-        attributor = IFAttributorLiSSA(
-            task, batch_size=8, num_repeat=1, recursion_depth=4, damping=5e-3, scaling=1e4
-        )
-        few = 50
-        loaders = (
-            DataLoader(train_set, batch_size=len(train_set)),
-            DataLoader(TensorDataset(*test_set[:few]), batch_size=few),
-        )
-
-        def solve() -> None:
-            with torch.no_grad():
-                attributor.attribute(*loaders)
-
-        try:
-            attributor.cache(loaders[0])
-            seconds = bench.time(solve) * len(test_set) / few
-        except Exception as error:  # noqa: BLE001 - a peer that fails is a result, not an end
-            lines.append(f"- dattri {version('dattri')} LiSSA did not run: {error!s:.200}")
-        else:
-            lines.append(
-                f"- dattri {version('dattri')} LiSSA, same depth, damping and scale, "
-                f"{few} of {len(test_set)} test samples multiplied up: {seconds:.1f} s; here "
-                f"{ours['IF (LiSSA)'].seconds:.2f} s: "
-                f"**{ratio(seconds, ours['IF (LiSSA)'])} times faster**."
-            )
-    return lines
-
-
 def ratio(seconds: float, stage: Stage) -> str:
     """Return how many times a stage is faster than so many seconds."""
     return f"{seconds / stage.seconds:.1f}"
-
-
-def version(package: str) -> str:
-    """Return the version of an installed package."""
-    from importlib.metadata import version as installed
-
-    return installed(package)
 
 
 class PlainCNN2(nn.Module):
@@ -497,7 +430,7 @@ def stage_table(bench: Bench, stages: dict[str, Stage], naive: dict[str, float])
             "time": f"{s.seconds * 1e3:.3g} ms",
             "GFLOP": f"{s.flops / 1e9:.3g}",
             "GFLOP/s": f"{s.flops / s.seconds / 1e9:.0f}",
-            "time / limit": f"{s.seconds * s.rate / s.flops:.2f}",
+            "time / limit": f"{s.seconds * s.rate / s.flops:.2f}" if s.flops else "",
             "peak memory": f"{s.memory / 2**20:.0f} MiB",
         }
         for name, s in stages.items()
@@ -585,9 +518,16 @@ def main() -> None:
         table = stage_table(bench, stages, naive)
         print(table.to_string(index=False), flush=True)
         lines += [table.to_markdown(index=False), "", seed_line(work, stages, naive)]
+        if not args.quick:
+            further = stage_table(bench, work.further(bench), naive={})
+            print(further.to_string(index=False), flush=True)
+            lines += ["", "Further estimators: one seed, all checkpoints and pairs.", ""]
+            lines.append(further.to_markdown(index=False))
         if name == "cnn2_mnist3_10pc" and device.type == "cpu":
-            lines += ["", *peers(bench, work, stages)]
-            print("\n".join(lines[-2:]), flush=True)
+            case = libraries.Case(work.setup, work.checkpoints[-1], work.plain())
+            peers = libraries.table(case, bench.time)
+            print(peers.to_string(index=False), flush=True)
+            lines += ["", libraries.WHAT, "", peers.to_markdown(index=False)]
         write(lines)  # what is measured stays, should a later experiment be interrupted
     if not args.quick:
         bench.repeats = 2  # stages take seconds there, and one run alone may be disturbed

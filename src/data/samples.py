@@ -53,6 +53,14 @@ class Samples:
             self.images[positions], self.labels[positions], self.indices[positions], self.transform
         )
 
+    def followed_by(self, others: Samples) -> Samples:
+        """Return these samples and, behind them, others of the same kind."""
+        images, labels, indices = (
+            torch.cat([getattr(side, name) for side in (self, others)])
+            for name in ("images", "labels", "indices")
+        )
+        return Samples(images, labels, indices, self.transform)
+
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all samples in stored order, at most `batch_size` at once."""
         for start in range(0, len(self), batch_size):

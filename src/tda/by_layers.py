@@ -57,6 +57,8 @@ def observe(
     inputs: Tensor,
     labels: Tensor,
     take: Callable[[str, Tensor, Tensor], Taken],
+    *,
+    everywhere: bool = False,
 ) -> dict[str, Taken]:
     """Return what is taken of each layer's inputs and of the gradients of its outputs.
 
@@ -70,6 +72,8 @@ def observe(
         labels: (N, ...).
         take: Takes a layer's name, what it was given (N, ...), and the gradient of what it returned
             (N, ...), while the model has the loss's buffers: a rule may rest on running statistics.
+        everywhere: Whether inputs have to be whole. Else a map may lack what no window of a pooling
+            reaches, where gradients are 0.
     """
     if not layers:
         return {}
@@ -92,6 +96,8 @@ def observe(
             module.register_forward_hook(recorder(name), with_kwargs=True)
             for name, module in modules.items()
         ]
+        if everywhere:  # fused layers are computed as written where something waits at their input
+            handles += [m.register_forward_pre_hook(_wait) for m in modules.values()]
         try:
             total = loss(leaves, inputs, labels).sum()
         finally:
@@ -111,3 +117,7 @@ def observe(
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         return within(loss, leaves, backward)
+
+
+def _wait(module: nn.Module, args: tuple) -> None:
+    """Change nothing; that it is there is all."""

@@ -160,7 +160,7 @@ def fit_ekfac(
         return a.T @ a, b.T @ b
 
     def covariances(inputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        return observe(loss, params, layers, inputs, labels, products)
+        return observe(loss, params, layers, inputs, labels, products, everywhere=True)
 
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     for found in each_batch(covariances):

@@ -137,10 +137,11 @@ def trak(
         chunk_size: Samples whose gradients are held at once.
     """
     odds, params = odds.at(checkpoint)
-    phi_train, phi_test = (
-        projected_gradients(odds, params, samples, dim=dim, seed=seed, chunk_size=chunk_size)
-        for samples in (train, test)
+    # Of both at once, since to draw P takes as long as a third of the products with it.
+    phi = projected_gradients(
+        odds, params, train.followed_by(test), dim=dim, seed=seed, chunk_size=chunk_size
     )
+    phi_train, phi_test = phi[: len(train)], phi[len(train) :]
     solved = solve_gram(phi_train, phi_train[scored], damp)
     # 1 − p = 1 / (1 + odds), without a difference of nearly equal numbers.
     of_scored = evaluate(odds, repeat(params, 1), train.at(scored))[0]
@@ -192,24 +193,30 @@ def projected_gradients(
     """
     batch_size = min(chunk_size, gradient_batch(odds, params, samples))
 
+    n = n_parameters(params)
+    like = next(iter(params.values()))
+
     def gradients(batch: range) -> Tensor:
         return flatten(
             per_sample_gradients(odds, params, *samples[batch.start : batch.stop]).stack()
         )
 
     def projected(chunk: range) -> Tensor:
-        held = torch.cat([*in_chunks(chunk, batch_size, gradients)])
-        first, total = 0, held.new_zeros(len(held), dim)
-        for block in projection(n_parameters(params), dim, seed):
-            total += held[:, first : first + len(block)] @ block.to(held)
+        held, first = like.new_empty(len(chunk), n), 0
+        for batch in in_chunks(chunk, batch_size, gradients):
+            held[first : first + len(batch)] = batch
+            first += len(batch)
+        first, total = 0, like.new_zeros(len(chunk), dim)
+        for block in projection(n, dim, seed):
+            total.addmm_(held[:, first : first + len(block)], block.to(held))
             first += len(block)
-        return total
+        return total / dim**0.5
 
     return torch.cat([*in_chunks(range(len(samples)), chunk_size, projected)])
 
 
 def projection(n: int, dim: int, seed: int) -> Iterator[Tensor]:
-    """Yield blocks of rows of Pᵀ (n, k): independent normal numbers of variance 1 / k.
+    """Yield blocks of rows of √k Pᵀ (n, k): independent standard normal numbers.
 
     The same numbers on every device, and whatever else is computed at once: they are drawn on the
     CPU in float32, in blocks whose size follows from k.
@@ -217,4 +224,4 @@ def projection(n: int, dim: int, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     rows = max(1, BLOCK // dim)
     for first in range(0, n, rows):
-        yield torch.randn(min(rows, n - first), dim, generator=generator) / dim**0.5
+        yield torch.randn(min(rows, n - first), dim, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from src.ensemble.members import PerSampleLoss, squared_error, state_of, trainable
 from src.errors import UserError
 from src.experiments import Paths, parse_experiment
+from src.kernels.fuse import fuse
+from src.models.cnn import CNN2
 from src.storage.files import load
 from src.tda.ekfac import describe, draw_targets, ekfac_influence
 from src.tda.kronecker import KroneckerBasis, fit_ekfac
@@ -84,6 +87,18 @@ def check_network(work: Work) -> None:
         model, work.train, work.test, pairs, as_data(drawn, work.train[0])
     )
     assert relative_error(found, expected.reshape(found.shape)) < 1e-9
+
+
+def test_all_positions_count_where_layers_are_fused():
+    """Those that no window of a pooling reaches have inputs, too, though no gradients."""
+    torch.manual_seed(0)
+    model = CNN2((1, 28, 28), 10)  # its second map is 11 x 11, and the first is fused to 24 x 24
+    data = samples((torch.rand(6, 1, 28, 28), torch.arange(6)))
+    found = []
+    for network in (model, fuse(copy.deepcopy(model))):
+        given = PerSampleLoss(network), trainable(network), [data], data, data
+        found.append(ekfac_influence(*given, damp=0.1, chunk_size=4)[0])
+    assert relative_error(found[1], found[0]) < 1e-3
 
 
 def test_vit():

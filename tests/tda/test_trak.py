@@ -29,7 +29,7 @@ OPTIONS = {"dim": DIM, "damp": 1e-2, "seed": SEED}
 
 def matrix_of(n: int, dim: int = DIM) -> Tensor:
     """Return P (k, P)."""
-    return torch.cat([*projection(n, dim, SEED)]).T
+    return torch.cat([*projection(n, dim, SEED)]).T.double() / dim**0.5
 
 
 @functools.cache
@@ -95,12 +95,12 @@ def test_projection():
     assert p.square().mean().item() == pytest.approx(1 / 64, rel=0.01)
     kurtosis = p.pow(4).mean() / p.square().mean() ** 2
     assert kurtosis.item() == pytest.approx(3, rel=0.02)  # of a normal distribution
-    v = torch.randn(20_000)
+    v = torch.randn(20_000, dtype=torch.float64)
     assert (p @ v).square().sum().item() == pytest.approx(v.square().sum().item(), rel=0.5)
     state = torch.get_rng_state()
     assert matrix_of(30).equal(matrix_of(30))
     assert torch.get_rng_state().equal(state)
-    others = torch.cat([*projection(30, DIM, SEED + 1)]).T
+    others = torch.cat([*projection(30, DIM, SEED + 1)]).T / DIM**0.5
     assert not matrix_of(30).equal(others)
     blocks = [*projection(3 * module.BLOCK // 512, 512, SEED)]
     assert max(block.numel() for block in blocks) <= module.BLOCK

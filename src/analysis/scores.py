@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from src.analysis.rows import Rows
 from src.analysis.stats import draw_samples
 from src.errors import UserError
-from src.experiments import Experiment
+from src.experiments import METHODS, Experiment, Scored
 from src.storage.files import digest
 
 
@@ -39,6 +39,7 @@ class ExperimentScores:
         floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
         n_scored_of: Number of training samples of the models, of which the scored ones are a random
             sample; None: they are all.
+        seconds: Mean seconds that the scores of a seed took, by method; NaN where it is not known.
         unused: Seeds that there are scores of, but not of all that is compared, by method.
         missing: Methods that were asked for and have no scores, or too few.
     """
@@ -54,6 +55,7 @@ class ExperimentScores:
     checkpoints: dict[int, str]
     floors: dict[int, np.ndarray]
     n_scored_of: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
     unused: dict[str, list[int]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
@@ -125,6 +127,11 @@ class ExperimentScores:
             floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
             unused=unused,
         )
+
+    def trainings(self) -> dict[str, int]:
+        """Return how many trainings a draw of each method takes, the model's own among them."""
+        scored = partial(Scored, len(self.train_idx), self.n_checkpoints)
+        return {m: METHODS[m].trainings(scored(self.options[m])) for m in self.scores}
 
     def settings(self) -> dict[str, object]:
         """Return what the scores were made with, for people."""

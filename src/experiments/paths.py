@@ -64,6 +64,10 @@ class Paths:
         """Finished pieces of a score file that is being computed."""
         return self.scores(experiment, method, seed).with_suffix(".partial.pt")
 
+    def subsets(self, experiment: Experiment, kind: str, seed: int) -> Path:
+        """Losses of a seed's models that were trained on subsets of a kind."""
+        return self.root / "tda_scores" / experiment.name / "subsets" / kind / f"{seed}.pt"
+
     def training_lock(self, experiment: Experiment, seed: int) -> Path:
         """Lock of the training of a seed."""
         return self.root / "models" / experiment.name / f".{seed}.lock"

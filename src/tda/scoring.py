@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +16,7 @@ from src.storage.files import check_settings, digest, remove_leftovers, save
 from src.storage.locks import holder, lock
 from src.tda.estimator import Draws, Estimator, Scores, compute
 from src.tda.pieces import PartialFile, Pieces
-from src.tda.score_files import load_scores_of, score_command, score_identity
+from src.tda.score_files import SECONDS, load_scores_of, score_command, score_identity
 
 
 class Scoring:
@@ -122,13 +123,17 @@ class Scoring:
 
     def _compute(self) -> Iterator[str]:
         draws = Draws(self.setup, self.seed, self._checkpoints, self._pieces())
+        goes_on, start = bool(draws.pieces.done), time.perf_counter()
         try:
             results = compute(self.estimator, draws)
         except DivergedError:
             self._partial.unlink(missing_ok=True)  # other settings must not find it in their way
             raise
+        seconds = time.perf_counter() - start
         for method, result in results.items():
             content = score_content(self.setup, method, self.seed, result, self._settings)
+            if not goes_on:  # else what an earlier process took is not known
+                content[SECONDS] = seconds
             save(self._paths[method], content)
             message = f": {result.message}" if result.message else ""
             yield f"{self._paths[method]}{message}"

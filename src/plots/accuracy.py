@@ -13,8 +13,9 @@ from matplotlib.ticker import PercentFormatter
 from src.plots.labels import place_labels
 from src.plots.style import COLOURS, LINES, MARKERS, METHOD_LABELS, PAGE, legend_above
 
-_WIDTH = 4.3  # inches: on a phone, too, its letters can be read
+_WIDTH = 3.9  # inches: on a phone, too, its letters can be read
 _LETTERS = 7
+_SHORTEST = 0.025  # arrow, as a share of the axis: what is shorter lies below the mark
 
 
 def accuracy_beside_reliability(
@@ -30,7 +31,7 @@ def accuracy_beside_reliability(
         n_averaged: Number of draws of the mean.
         rate: False discovery rate.
     """
-    figure, axis = plt.subplots(figsize=(_WIDTH, 4.0))
+    figure, axis = plt.subplots(figsize=(_WIDTH, 4.1))
     table = table.dropna()
     value, low, high = ceiling
     handles = []
@@ -38,13 +39,17 @@ def accuracy_beside_reliability(
         if np.isfinite(low):
             axis.axhspan(low, high, color="0.5", alpha=0.15, linewidth=0)
         axis.axhline(value, color="0.4", linestyle="--", linewidth=0.9)
-        handles.append(Line2D([], [], color="0.4", linestyle="--", label="losses of other seeds"))
+        handles.append(
+            Line2D([], [], color="0.4", linestyle="--", label="ceiling: losses of other seeds")
+        )
     axis.axhline(0, color="0.85", linewidth=0.6, zorder=0)
     has_means = n_averaged > 1
+    bounds = [0, *table["draw_other"], *table["mean_other"], *np.nan_to_num([value, low, high])]
+    height = max(bounds) - min(bounds) or 1.0
     for method, row in table.iterrows():
         x, one, mean = row["reliability"], row["draw_other"], row["mean_other"]
-        colour, last = COLOURS[method], mean if has_means else one
-        if has_means:
+        colour = COLOURS[method]
+        if has_means and abs(mean - one) > _SHORTEST * height:
             axis.annotate(
                 "",
                 (x, mean),
@@ -54,11 +59,11 @@ def accuracy_beside_reliability(
                     "color": colour,
                     "linewidth": 1,
                     "shrinkA": 0,
-                    "shrinkB": 2.5,
+                    "shrinkB": 2,
                 },
             )
             axis.plot(x, one, "o", color=colour, markersize=2.5, markerfacecolor="white")
-        axis.plot(x, last, MARKERS[method], color=colour, markersize=5, clip_on=False)
+        axis.plot(x, mean if has_means else one, MARKERS[method], color=colour, markersize=5)
     marks = {"marker": "o", "color": "0.3", "linestyle": "none"}
     if has_means:
         one, mean = "one draw", f"mean of {n_averaged} draws"
@@ -69,16 +74,22 @@ def accuracy_beside_reliability(
         ]
     else:
         handles = [Line2D([], [], **marks, markersize=5, label="one draw"), *handles]
-    bounds = [0, *table["draw_other"], *table["mean_other"], *np.nan_to_num([value, low, high])]
-    margin = 0.06 * (max(bounds) - min(bounds)) or 0.1
     axis.set(
         xlabel=f"reliability: share of significant pairs (FDR {100 * rate:g}%)",
         ylabel="accuracy: linear datamodelling score",
         xlim=(-0.04, 1.04),
-        ylim=(min(bounds) - margin, max(bounds) + margin),
+        ylim=(min(bounds) - 0.06 * height, max(bounds) + 0.06 * height),
     )
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.legend(handles=handles, frameon=False, loc="outside upper right", ncols=len(handles))
+    figure.legend(
+        handles=handles,
+        frameon=False,
+        loc="outside upper right",
+        ncols=len(handles),
+        columnspacing=1.2,
+        handletextpad=0.5,
+        handlelength=1.6,
+    )
     sns.despine(figure)
     column = "mean_other" if has_means else "draw_other"
     place_labels(

@@ -199,9 +199,9 @@ def _reading_of_figure(
 ) -> str:
     said = [
         f"Reliability is the share of pairs that are significant with the false discovery rate "
-        f"held at {alpha:.2g}; accuracy the linear datamodelling score against the mean losses of other "
-        "seeds: whether the sum of a subset's scores ranks what models trained on it lose. One "
-        f"draw has {of_methods(summary['draw_other'], decimals)}"
+        f"held at {alpha:.2g}; accuracy the linear datamodelling score against the mean losses of "
+        "other seeds: whether the sum of a subset's scores ranks what models trained on it lose. "
+        f"One draw has {of_methods(summary['draw_other'], decimals)}"
     ]
     if n_averaged > 1:
         said[0] += f", the mean of {n_averaged} draws {of_methods(summary['mean_other'], decimals)}"

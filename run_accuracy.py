@@ -31,6 +31,7 @@ def main() -> None:
     from src.reports.accuracy import load_subsets, write_accuracy
     from src.reports.overview import Page
     from src.reports.scores import load_scores
+    from src.tda.timing import mean_seconds
 
     paths = Paths(args.root)
 
@@ -49,8 +50,11 @@ def main() -> None:
     for experiment in experiments:
         scores = load(experiment)
         common, losses = load_subsets(paths, scores)
+        seconds = {
+            m: mean_seconds(paths, experiment, m, common.common_seeds) for m in common.scores
+        }
         page = Page.of_experiment(paths.results(experiment), scores, Fit.of(paths, scores))
-        summary, path = write_accuracy(page, common, losses, args.alpha)
+        summary, path = write_accuracy(page, common, losses, seconds, args.alpha)
         print(f"{experiment.name}, over {common.draws}")
         print(f"\nreliability and accuracy\n{summary.round(2).to_string()}\n")
         print(f"{path}\n", flush=True)

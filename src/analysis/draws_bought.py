@@ -3,7 +3,7 @@
 The linear datamodelling score of the mean scores over n of T draws, against the mean losses over
 all of them, or (`other`) of n draws of one half of the seeds against the other half (see
 `src.analysis.lds`). What n draws cost is n times one: in trainings, the model's own among them, and
-in seconds of attribution where the score files say how long it took.
+in seconds of attribution where that was recorded.
 """
 
 from __future__ import annotations

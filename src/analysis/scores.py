@@ -39,7 +39,6 @@ class ExperimentScores:
         floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
         n_scored_of: Number of training samples of the models, of which the scored ones are a random
             sample; None: they are all.
-        seconds: Mean seconds that the scores of a seed took, by method; NaN where it is not known.
         unused: Seeds that there are scores of, but not of all that is compared, by method.
         missing: Methods that were asked for and have no scores, or too few.
     """
@@ -55,7 +54,6 @@ class ExperimentScores:
     checkpoints: dict[int, str]
     floors: dict[int, np.ndarray]
     n_scored_of: int | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
     unused: dict[str, list[int]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 

@@ -9,7 +9,7 @@ import numpy as np
 from src.argument_types import seed_ids_text
 from src.errors import UserError
 from src.experiments import Experiment, Paths
-from src.storage.files import load
+from src.storage.files import check_finite, load
 
 TRUTH = "truth"  # the kind of subsets that are the same for all seeds
 
@@ -82,9 +82,19 @@ def _command(paths: Paths, experiment: Experiment, seed_id: int) -> str:
 
 
 def _load(paths: Paths, experiment: Experiment, seed: int, seed_id: int) -> dict:
-    return load(
-        paths.subsets(experiment, TRUTH, seed),
-        _command(paths, experiment, seed_id),
+    path, make = paths.subsets(experiment, TRUTH, seed), _command(paths, experiment, seed_id)
+    content = load(
+        path,
+        make,
         identity={"experiment": experiment.name, "kind": TRUTH, "seed": seed},
         holds=("masks", "losses", "epochs", "train_idx", "test_idx"),
     )
+    keys = ("epochs", "masks", "test_idx")
+    shape, found = tuple(len(content[key]) for key in keys), tuple(content["losses"].shape)
+    if found != shape:
+        raise UserError(
+            f"{path} has losses {found}, where {shape} belong: make it again with: {make} "
+            "--overwrite"
+        )
+    check_finite(path, "losses", content["losses"], make)
+    return content

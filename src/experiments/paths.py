@@ -85,6 +85,10 @@ class Paths:
         """Log of a job ("training" or a method) that `run_parallel.py` started."""
         return self.root / "logs" / experiment.name / job / f"{seed}.log"
 
+    def seconds(self, experiment: Experiment, method: str, seed: int) -> Path:
+        """How long one method's scores of a seed took."""
+        return self.root / "logs" / experiment.name / method / f"{seed}.seconds"
+
     def results(self, experiment: Experiment) -> Path:
         """Folder of an experiment's tables and figures."""
         return self.root / "results" / experiment.name

@@ -17,7 +17,7 @@ _LED = 6  # a label that is further away has a line to its point
 _GAP = 1.5  # around a label, in points
 # What a point of length costs: of being nearer to another mark, of lying over a label, the frame, a
 # mark and a line, and of the distance.
-_NEARER, _LABEL, _FRAME, _MARKED, _LINE, _AWAY = 3.0, 100.0, 100.0, 20.0, 2.0, 0.3
+_NEARER, _LABEL, _FRAME, _MARKED, _LINE, _AWAY = 3.0, 100.0, 100.0, 20.0, 6.0, 0.3
 _LED_OVER = 15.0  # each point of a line to a label that lies over another label or mark
 
 Box = np.ndarray  # left, bottom, right, top

@@ -21,7 +21,7 @@ from src.plots.accuracy import accuracy_beside_reliability, accuracy_by_cost
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
 from src.reports.overview import Page
-from src.reports.reading import counted, decimals, labels, of_methods
+from src.reports.reading import counted, decimals, of_methods, told
 from src.reports.report import Report
 
 ACCURACY = "Accuracy beside reliability"
@@ -61,7 +61,11 @@ def load_subsets(paths: Paths, scores: ExperimentScores) -> tuple[ExperimentScor
 
 
 def write_accuracy(
-    page: Page, scores: ExperimentScores, losses: SubsetLosses, alpha: float
+    page: Page,
+    scores: ExperimentScores,
+    losses: SubsetLosses,
+    seconds: dict[str, float],
+    alpha: float,
 ) -> tuple[pd.DataFrame, Path]:
     """Write the part on accuracy.
 
@@ -69,6 +73,7 @@ def write_accuracy(
         page: The page.
         scores: The scores.
         losses: Losses of models trained on subsets, of the same seeds.
+        seconds: What the attribution of a draw took, by method; NaN where it is not known.
         alpha: False discovery rate of the reliable pairs.
 
     Returns:
@@ -84,12 +89,16 @@ def write_accuracy(
         **scores.settings(),
     }
     report = page.part("accuracy", ACCURACY, settings)
-    summary = report_accuracy(report, scores, losses, alpha)
+    summary = report_accuracy(report, scores, losses, seconds, alpha)
     return summary, page.close(report)
 
 
 def report_accuracy(
-    report: Report, scores: ExperimentScores, losses: SubsetLosses, alpha: float
+    report: Report,
+    scores: ExperimentScores,
+    losses: SubsetLosses,
+    seconds: dict[str, float],
+    alpha: float,
 ) -> pd.DataFrame:
     """Write the tables and figures of accuracy.
 
@@ -97,6 +106,7 @@ def report_accuracy(
         report: Takes the tables and figures.
         scores: The scores.
         losses: Losses of models trained on subsets, of the same seeds.
+        seconds: What the attribution of a draw took, by method; NaN where it is not known.
         alpha: False discovery rate of the reliable pairs.
 
     Returns:
@@ -138,13 +148,13 @@ def report_accuracy(
         losses.masks,
         truth,
         scores.trainings(),
-        {m: scores.seconds.get(m, np.nan) for m in samples},
+        seconds,
     )
     report.figure(
         "accuracy_by_cost",
         accuracy_by_cost(by_draws),
         "How many draws buy how much accuracy",
-        _reading_of_cost(by_draws),
+        _reading_of_cost(by_draws, found, scores.n_draws),
     )
     report.table(
         "accuracy_by_draws",
@@ -153,7 +163,7 @@ def report_accuracy(
         "`losses` says whose mean losses are predicted: those of `all` seeds, the averaged draws' "
         "among them, or, of draws of one half of the seeds, those of the `other` half. "
         "`trainings` counts the models' own; `seconds` is the attribution alone, of all methods "
-        "that are computed together, and empty where score files do not say it.",
+        "that are computed together, and empty where it was not recorded.",
         index=False,
     )
     return summary
@@ -265,17 +275,24 @@ def _words_of_intervals(n_draws: int) -> str:
     return f"{words}. `loo`: agreement with {METHOD_LABELS[_REFERENCE]} of other seeds."
 
 
-def _reading_of_cost(by_draws: pd.DataFrame) -> str:
+def _reading_of_cost(by_draws: pd.DataFrame, found: dict[str, Agreement], n_draws: int) -> str:
     bought = at_equal_cost(by_draws)
     if bought.empty:
-        return "A draw of every method takes as many trainings as one of the others."
-    first, rest = bought.iloc[0], bought.iloc[1:]
-    label = METHOD_LABELS[bought.index[0]]
+        return "A draw of one method takes as many trainings as a draw of another."
+    costliest, first, rest = bought.index[0], bought.iloc[0], bought.iloc[1:]
     said = (
-        f"{counted(int(first['draws']), 'draw')} of {label} takes "
+        f"One draw of {METHOD_LABELS[costliest]} takes "
         f"{counted(int(first['trainings']), 'training')} and has {_not_defined_or(first['lds'])}. "
-        f"Of the others, the mean of as many draws as that buys, at most the "
-        f"{int(by_draws['draws'].max())} that are there, has {of_methods(rest['lds'], decimals)}"
+        f"Of the others, the mean of as many draws as that buys, at most the {n_draws} that are "
+        f"there, has {of_methods(rest['lds'], decimals)}."
     )
-    higher = rest.index[rest["lds"] > first["lds"]]
-    return f"{said}: higher is {labels(higher) if len(higher) else 'none'}."
+    words = {1: "is higher", -1: "is lower", 0: "cannot be told"}
+    one = found[costliest].versions["draw_mean"]
+    # Of the mean of all draws the interval is known.
+    differences = {
+        m: words[(found[m].versions["mean_mean"] - one).sign]
+        for m in rest.index[rest["draws"] == n_draws]
+    }
+    if not differences:
+        return said
+    return f"{said} Which of them is higher or lower: {told(differences, n_draws)}."

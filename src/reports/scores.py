@@ -15,7 +15,7 @@ from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, PAPER_METHODS, Experiment, Paths, in_order
 from src.reports.checks import TEN, check_alike, missing_message, unless_ten
-from src.tda.score_files import ORIGIN, SECONDS, load_scores_of, score_command
+from src.tda.score_files import ORIGIN, load_scores_of, score_command
 
 
 def load_scores(
@@ -118,13 +118,7 @@ def gathered(
         },
         {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
         first["settings"].get("train_samples_all"),
-        {m: _seconds(of_seeds) for m, of_seeds in files.items()},
     )
-
-
-def _seconds(of_seeds: dict[int, dict]) -> float:
-    """Return the mean seconds that a seed's scores took; NaN where one does not say."""
-    return float(np.mean([content.get(SECONDS, np.nan) for content in of_seeds.values()]))
 
 
 def check_scores(

@@ -20,9 +20,6 @@ ORIGIN = {
 # Beside leave-one-out's scores: what leaving nothing out scores, and the losses that are compared
 # with, each (C, n_test).
 OF_LOO = ("floor", "base")
-# How long the computation took, of all methods that share it; no setting, as no number follows from
-# it, and not there where it was interrupted.
-SECONDS = "seconds"
 # How many training samples are scored, and of how many; only where these are not all.
 ROWS = ("train_samples_scored", "train_samples_all")
 _ARGUMENTS = {

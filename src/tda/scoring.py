@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import torch
@@ -16,7 +15,8 @@ from src.storage.files import check_settings, digest, remove_leftovers, save
 from src.storage.locks import holder, lock
 from src.tda.estimator import Draws, Estimator, Scores, compute
 from src.tda.pieces import PartialFile, Pieces
-from src.tda.score_files import SECONDS, load_scores_of, score_command, score_identity
+from src.tda.score_files import load_scores_of, score_command, score_identity
+from src.tda.timing import record_seconds, stopwatch
 
 
 class Scoring:
@@ -123,20 +123,19 @@ class Scoring:
 
     def _compute(self) -> Iterator[str]:
         draws = Draws(self.setup, self.seed, self._checkpoints, self._pieces())
-        goes_on, start = bool(draws.pieces.done), time.perf_counter()
+        goes_on, seconds = bool(draws.pieces.done), stopwatch()
         try:
             results = compute(self.estimator, draws)
         except DivergedError:
             self._partial.unlink(missing_ok=True)  # other settings must not find it in their way
             raise
-        seconds = time.perf_counter() - start
+        took = None if goes_on else seconds()
         for method, result in results.items():
             content = score_content(self.setup, method, self.seed, result, self._settings)
-            if not goes_on:  # else what an earlier process took is not known
-                content[SECONDS] = seconds
             save(self._paths[method], content)
             message = f": {result.message}" if result.message else ""
             yield f"{self._paths[method]}{message}"
+        record_seconds(self.at, self.setup.experiment, list(results), self.seed, took)
         self._partial.unlink(missing_ok=True)
 
 

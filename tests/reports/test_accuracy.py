@@ -250,6 +250,7 @@ def test_scores_of_some_training_samples_predict_no_subset(tmp_path):
 def test_readings_name_no_method_that_is_not_there():
     scores = made("noise", 7, ("gd", "trak"), (N_TRAIN, N_TEST))
     report = Collected()
-    report_accuracy(report, scores, losses_of(scores, "noise"), 0.05)
+    unknown = dict.fromkeys(scores.scores, np.nan)
+    report_accuracy(report, scores, losses_of(scores, "noise"), unknown, 0.05)
     for _, reading in report.readings.values():
         assert not re.search(r"\b(ATS|IF|GC)\b", reading)

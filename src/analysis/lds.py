@@ -60,7 +60,8 @@ VERSIONS = {
     "mean_other": "mean scores, mean losses of other seeds",
 }
 _CEILING = "ceiling"
-_NUMBERS_AT_ONCE = 2**22  # 32 MB
+_NUMBERS_AT_ONCE = 2**21  # 16 MB, some ten times in each thread
+_THREADS = 4
 
 
 def helpful(samples: np.ndarray, method: str) -> np.ndarray:
@@ -196,7 +197,7 @@ def gather(
     slices: list[slice], of_part: Callable[[slice], dict[str, dict[str, np.ndarray]]]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return what is computed of slices of the test samples, arrays (N, m), of all of them."""
-    with ThreadPoolExecutor() as pool:  # numpy lets other threads run
+    with ThreadPoolExecutor(_THREADS) as pool:  # numpy lets other threads run
         found = [*pool.map(of_part, slices)]
     return {
         name: {key: np.concatenate([own[name][key] for own in found], axis=1) for key in first}

@@ -32,13 +32,16 @@ def record_seconds(
         if seconds is None:
             path.unlink(missing_ok=True)
         else:
-            write_atomically(path, lambda file: file.write_text(f"{seconds:.3f}\n"))
+            text = f"{seconds:.3f}\n"
+            write_atomically(path, lambda file, t=text: file.write_text(t, encoding="utf-8"))
 
 
 def mean_seconds(paths: Paths, experiment: Experiment, method: str, seeds: Sequence[int]) -> float:
     """Return the mean seconds that the scores of a seed took; NaN where one has no record."""
     try:
-        found = [float(paths.seconds(experiment, method, s).read_text()) for s in seeds]
+        found = [
+            float(paths.seconds(experiment, method, s).read_text(encoding="utf-8")) for s in seeds
+        ]
     except (OSError, ValueError):
         return math.nan
     return sum(found) / len(found)

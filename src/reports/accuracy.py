@@ -214,7 +214,10 @@ def _reading_of_figure(
         f"One draw has {of_methods(summary['draw_other'], decimals)}"
     ]
     if n_averaged > 1:
-        said[0] += f", the mean of {n_averaged} draws {of_methods(summary['mean_other'], decimals)}"
+        said[0] += (
+            f", the mean of {n_averaged} draws {of_methods(summary['mean_other'], decimals)}; an "
+            "arrow leads from the one to the other unless it is too short to be seen"
+        )
     said[0] += "."
     said.append(
         "The mean losses of one half of the seeds against those of the other, the dashed line, "

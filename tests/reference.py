@@ -13,6 +13,7 @@ A data set is a pair of tensors: inputs (N, ...) and labels (N,).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
@@ -785,3 +787,24 @@ def bif(
                     losses.append(of_chain)
     a, b = np.array(train_losses), np.array(test_losses)
     return torch.tensor([n * np.cov(a[:, j], b[:, z])[0, 1] for j, z in pairs])
+
+
+def datamodelling_score(scores: Tensor, masks: Tensor, losses: Tensor) -> float:
+    """Return the linear datamodelling score of one matrix of scores, a number at a time.
+
+    Args:
+        scores: Positive helps, (n_train, n_test).
+        masks: Members of the subsets, bool (K, n_train).
+        losses: Losses of models trained on them, (K, n_test).
+    """
+    found = []
+    for z in range(scores.shape[1]):
+        sums = [
+            math.fsum(scores[j, z].item() for j in range(len(scores)) if mask[j]) for mask in masks
+        ]
+        negative = [-losses[k, z].item() for k in range(len(masks))]
+        if len(set(negative)) == 1:
+            continue
+        constant = len(set(sums)) == 1
+        found.append(0.0 if constant else spearmanr(sums, negative).statistic)
+    return sum(found) / len(found)

@@ -31,6 +31,16 @@ def numbers_of_draws(most: int) -> list[int]:
     return [n for n in (*range(2, 11), *steps) if n < most] + [most]
 
 
+def rotations(n_draws: int, most: int = MOST_ROTATIONS) -> tuple[np.ndarray, list[int]]:
+    """Return one random order of T seeds, and how far it is rotated for each group of seeds.
+
+    Of the first seeds of each rotation; up to `most` seeds every seed counts alike.
+    """
+    n_rotations = min(n_draws, most)
+    shifts = [k * n_draws // n_rotations for k in range(n_rotations)]
+    return np.random.default_rng(0).permutation(n_draws), shifts
+
+
 def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
     """Return how p-values and ranks of pairs depend on the number of seeds and checkpoints.
 
@@ -48,9 +58,7 @@ def stability(scores: np.ndarray, alpha: float) -> pd.DataFrame:
     """
     scores = some_pairs(scores, 2)
     n_draws, n_checkpoints = scores.shape[:2]
-    order = np.random.default_rng(0).permutation(n_draws)
-    n_rotations = min(n_draws, MOST_ROTATIONS)
-    shifts = [k * n_draws // n_rotations for k in range(n_rotations)]
+    order, shifts = rotations(n_draws)
 
     def with_last(k: int) -> list[dict[str, float]]:
         samples = draw_samples(scores, k)

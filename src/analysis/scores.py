@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from src.analysis.rows import Rows
 from src.analysis.stats import draw_samples
 from src.errors import UserError
-from src.experiments import Experiment
+from src.experiments import METHODS, Experiment, Scored
 from src.storage.files import digest
 
 
@@ -125,6 +125,11 @@ class ExperimentScores:
             floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
             unused=unused,
         )
+
+    def trainings(self) -> dict[str, int]:
+        """Return how many trainings a draw of each method takes, the model's own among them."""
+        scored = partial(Scored, len(self.train_idx), self.n_checkpoints)
+        return {m: METHODS[m].trainings(scored(self.options[m])) for m in self.scores}
 
     def settings(self) -> dict[str, object]:
         """Return what the scores were made with, for people."""

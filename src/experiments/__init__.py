@@ -24,6 +24,7 @@ from src.experiments.methods import (
     PAPER_STEPS,
     STEPS,
     Method,
+    Scored,
     call_of,
     in_order,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Method",
     "Model",
     "Paths",
+    "Scored",
     "Task",
     "call_of",
     "compared_name",

@@ -6,8 +6,8 @@ heavy is imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,21 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What a draw's cost follows from.
+
+    Attributes:
+        n_scored: Number of training samples that are scored.
+        n_checkpoints: Number of checkpoints C.
+        settings: Of the score files.
+    """
+
+    n_scored: int
+    n_checkpoints: int
+    settings: dict
+
+
+@dataclass(frozen=True)
 class Method:
     """An attribution method.
 
@@ -42,6 +57,7 @@ class Method:
         script: The script that computes it.
         arguments: Further arguments of the script that name it.
         options: Options of an estimator that `run_estimators.py` computes.
+        trainings: Returns how many trainings a draw takes, the model's own among them.
     """
 
     name: str
@@ -51,6 +67,7 @@ class Method:
     script: str
     arguments: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
+    trainings: Callable[[Scored], int] = lambda scored: 1
 
     @property
     def step(self) -> str:
@@ -65,6 +82,17 @@ def _of_paper(name: str, label: str, sign: int, estimator: str, script: str) -> 
 def _further(name: str, label: str, sign: int, estimator: str, *options: Option) -> Method:
     call = ("run_estimators.py", ("--method", name))
     return Method(name, label, sign, f"src.tda.{estimator}", *call, options)
+
+
+def _of_loo(scored: Scored) -> int:
+    # One more member leaves nothing out.
+    once = 1 if scored.settings.get("protocol", "retrain") == "retrain" else scored.n_checkpoints
+    return 1 + once * (scored.n_scored + 1)
+
+
+def _repeating(method: Method) -> Method:
+    """Return a method that repeats the training of the checkpoints."""
+    return replace(method, trainings=lambda scored: 2)
 
 
 _TRACIN_AT = Option(
@@ -88,13 +116,13 @@ _BIF = (
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        _of_paper("loo", "LOO", 1, "loo:LeaveOneOut", "run_loo.py"),
+        replace(_of_paper("loo", "LOO", 1, "loo:LeaveOneOut", "run_loo.py"), trainings=_of_loo),
         _of_paper("ats", "ATS", -1, "ats:AdditionalStep", "run_ats.py"),
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
-        _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
-        _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
+        _repeating(_further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT)),
+        _repeating(_further("unrolled", "unrolled", 1, "unrolled:Unrolled")),
         _further(
             "ekfac",
             "EK-FAC",

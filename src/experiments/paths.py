@@ -64,6 +64,10 @@ class Paths:
         """Finished pieces of a score file that is being computed."""
         return self.scores(experiment, method, seed).with_suffix(".partial.pt")
 
+    def subsets(self, experiment: Experiment, kind: str, seed: int) -> Path:
+        """Losses of a seed's models that were trained on subsets of a kind."""
+        return self.root / "tda_scores" / experiment.name / "subsets" / kind / f"{seed}.pt"
+
     def training_lock(self, experiment: Experiment, seed: int) -> Path:
         """Lock of the training of a seed."""
         return self.root / "models" / experiment.name / f".{seed}.lock"
@@ -80,6 +84,10 @@ class Paths:
     def log(self, experiment: Experiment, job: str, seed: int) -> Path:
         """Log of a job ("training" or a method) that `run_parallel.py` started."""
         return self.root / "logs" / experiment.name / job / f"{seed}.log"
+
+    def seconds(self, experiment: Experiment, method: str, seed: int) -> Path:
+        """How long one method's scores of a seed took."""
+        return self.root / "logs" / experiment.name / method / f"{seed}.seconds"
 
     def results(self, experiment: Experiment) -> Path:
         """Folder of an experiment's tables and figures."""

@@ -14,10 +14,11 @@ from src.storage.files import digest, write_atomically
 OVERVIEW = "overview"  # the part that stands before the contents
 # What writes each part, in the order of the page; other parts come after these.
 SCRIPTS = {
-    OVERVIEW: "run_pvalues.py or run_correlations.py",
+    OVERVIEW: "run_pvalues.py, run_correlations.py or run_accuracy.py",
     "pvalues": "run_pvalues.py",
     "pvalues_snr": "run_pvalues.py --test snr",
     "correlations": "run_correlations.py",
+    "accuracy": "run_accuracy.py",
 }
 _FORMAT = 3  # of the saved parts; parts of another format cannot be shown
 

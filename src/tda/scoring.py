@@ -16,6 +16,7 @@ from src.storage.locks import holder, lock
 from src.tda.estimator import Draws, Estimator, Scores, compute
 from src.tda.pieces import PartialFile, Pieces
 from src.tda.score_files import load_scores_of, score_command, score_identity
+from src.tda.timing import record_seconds, stopwatch
 
 
 class Scoring:
@@ -122,16 +123,19 @@ class Scoring:
 
     def _compute(self) -> Iterator[str]:
         draws = Draws(self.setup, self.seed, self._checkpoints, self._pieces())
+        goes_on, seconds = bool(draws.pieces.done), stopwatch()
         try:
             results = compute(self.estimator, draws)
         except DivergedError:
             self._partial.unlink(missing_ok=True)  # other settings must not find it in their way
             raise
+        took = None if goes_on else seconds()
         for method, result in results.items():
             content = score_content(self.setup, method, self.seed, result, self._settings)
             save(self._paths[method], content)
             message = f": {result.message}" if result.message else ""
             yield f"{self._paths[method]}{message}"
+        record_seconds(self.at, self.setup.experiment, list(results), self.seed, took)
         self._partial.unlink(missing_ok=True)
 
 

@@ -1,0 +1,100 @@
+"""Losses of models trained on subsets of the training set, as arrays of all seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.argument_types import seed_ids_text
+from src.errors import UserError
+from src.experiments import Experiment, Paths
+from src.storage.files import check_finite, load
+
+TRUTH = "truth"  # the kind of subsets that are the same for all seeds
+
+
+@dataclass(frozen=True)
+class SubsetLosses:
+    """Losses of models trained on the same subsets by several seeds.
+
+    Attributes:
+        masks: Which training samples are in each subset, bool (K, n_train).
+        losses: Loss of each test sample, float32 (T, C, K, n_test).
+        seeds: The T seeds.
+        train_idx: Index of each training sample in its full split, (n_train,).
+        test_idx: Index of each test sample in its full split, (n_test,).
+    """
+
+    masks: np.ndarray
+    losses: np.ndarray
+    seeds: list[int]
+    train_idx: np.ndarray
+    test_idx: np.ndarray
+
+    def samples(self) -> np.ndarray:
+        """Return the mean losses over checkpoints, float64 (T, K, n_test)."""
+        return self.losses.mean(axis=1, dtype=np.float64)
+
+
+def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> SubsetLosses:
+    """Load the losses on the truth subsets of those of several seeds that have them.
+
+    Args:
+        paths: Every path below the root.
+        experiment: The experiment.
+        ids: Number of each seed that is asked for.
+
+    Raises:
+        UserError: Fewer than two seeds have them, a file is not sound, or the subsets or samples
+            of two seeds differ.
+    """
+    there = [s for s in ids if paths.subsets(experiment, TRUTH, s).exists()]
+    if len(there) < 2:
+        lacking = seed_ids_text(ids[s] for s in ids if s not in there)
+        command = paths.command("run_subsets.py", "--experiment", experiment.name)
+        raise UserError(
+            f"losses of models trained on subsets are there of {len(there)} of the "
+            f"{len(ids)} seeds of {experiment.name} that have scores, and two are the least there "
+            f"can be (missing: seed_id {lacking}): make them with: {command}"
+        )
+    files = [_load(paths, experiment, seed, ids[seed]) for seed in there]
+    first = files[0]
+    for seed, content in zip(there, files, strict=True):
+        for key in ("masks", "epochs", "train_idx", "test_idx"):
+            if not content[key].equal(first[key]):
+                raise UserError(
+                    f"{paths.subsets(experiment, TRUTH, seed)} has other {key} than "
+                    f"{paths.subsets(experiment, TRUTH, there[0])}: make it again with: "
+                    f"{_command(paths, experiment, ids[seed])} --overwrite"
+                )
+    return SubsetLosses(
+        first["masks"].numpy(),
+        np.stack([content["losses"].numpy() for content in files]),
+        there,
+        first["train_idx"].numpy(),
+        first["test_idx"].numpy(),
+    )
+
+
+def _command(paths: Paths, experiment: Experiment, seed_id: int) -> str:
+    return paths.command("run_subsets.py", "--experiment", experiment.name, "--seed_id", seed_id)
+
+
+def _load(paths: Paths, experiment: Experiment, seed: int, seed_id: int) -> dict:
+    path, make = paths.subsets(experiment, TRUTH, seed), _command(paths, experiment, seed_id)
+    content = load(
+        path,
+        make,
+        identity={"experiment": experiment.name, "kind": TRUTH, "seed": seed},
+        holds=("masks", "losses", "epochs", "train_idx", "test_idx"),
+    )
+    keys = ("epochs", "masks", "test_idx")
+    shape, found = tuple(len(content[key]) for key in keys), tuple(content["losses"].shape)
+    if found != shape:
+        raise UserError(
+            f"{path} has losses {found}, where {shape} belong: make it again with: {make} "
+            "--overwrite"
+        )
+    check_finite(path, "losses", content["losses"], make)
+    return content

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.analysis.distributions import loo_distributions
 from src.analysis.scores import ExperimentScores
 from src.reports.all_pairs import report_all_pairs
 from src.reports.correlations import report_agreement, report_correlations
+from src.reports.distributions import report_distributions
 from src.reports.overview import Page
 from src.reports.pairs import Predict, report_pairs
 from src.reports.pvalues import report_pvalues
@@ -56,7 +58,10 @@ def write_reliability(
     means, p = report_pvalues(report, scores, test, alpha)
     if test == "ttest":
         report_draws(report, scores, alpha)
-        report_all_pairs(report, scores, images)
+        distributions = loo_distributions(scores)
+        if distributions is not None:
+            report_distributions(report, scores, distributions, alpha)
+        report_all_pairs(report, scores, images, distributions)
     report_pairs(report, scores, p, images, predict, alpha, test_index, suffix)
     return means, page.close(report)
 

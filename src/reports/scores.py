@@ -15,7 +15,7 @@ from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, PAPER_METHODS, Experiment, Paths, in_order
 from src.reports.checks import TEN, check_alike, missing_message, unless_ten
-from src.tda.score_files import ORIGIN, load_scores_of, score_command
+from src.tda.score_files import OF_LOO, ORIGIN, load_scores_of, score_command
 
 
 def load_scores(
@@ -116,7 +116,10 @@ def gathered(
             for of_seeds in files.values()
             for seed, content in of_seeds.items()
         },
-        {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
+        *(
+            {seed: content[key].numpy() for seed, content in files.get("loo", {}).items()}
+            for key in OF_LOO
+        ),
         first["settings"].get("train_samples_all"),
     )
 

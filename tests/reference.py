@@ -785,3 +785,15 @@ def bif(
                     losses.append(of_chain)
     a, b = np.array(train_losses), np.array(test_losses)
     return torch.tensor([n * np.cov(a[:, j], b[:, z])[0, 1] for j, z in pairs])
+
+
+def top_consistency(helpful: np.ndarray, k: int) -> float:
+    """Return the mean Jaccard index of the top k of (T, n_train, n_test) over pairs of seeds."""
+    n_draws, _, n_test = helpful.shape
+    found = []
+    for z in range(n_test):
+        tops = [set(np.argsort(helpful[t, :, z])[-k:].tolist()) for t in range(n_draws)]
+        for s in range(n_draws):
+            for t in range(s + 1, n_draws):
+                found.append(len(tops[s] & tops[t]) / len(tops[s] | tops[t]))
+    return float(np.mean(found))

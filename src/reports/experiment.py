@@ -14,7 +14,7 @@ from src.reports.distributions import report_distributions
 from src.reports.overview import Page
 from src.reports.pairs import Predict, report_pairs
 from src.reports.pvalues import report_pvalues
-from src.reports.variance import report_draws
+from src.reports.variance import report_draws, report_top_samples
 
 RELIABILITY = "Reliability of the scores"
 AGREEMENT = "Agreement between methods"
@@ -58,6 +58,7 @@ def write_reliability(
     means, p = report_pvalues(report, scores, test, alpha)
     if test == "ttest":
         report_draws(report, scores, alpha)
+        report_top_samples(report, scores)
         distributions = loo_distributions(scores)
         if distributions is not None:
             report_distributions(report, scores, distributions, alpha)

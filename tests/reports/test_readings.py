@@ -22,7 +22,7 @@ from src.reports.pairs import report_pairs
 from src.reports.pvalues import pvalue_tables, report_pvalues
 from src.reports.reading import decimals, percent
 from src.reports.scores import load_images
-from src.reports.variance import report_draws
+from src.reports.variance import report_draws, report_top_samples
 from tests.tools import noise_digest, save_images
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -204,6 +204,11 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
     final = report.tables["stability"].query("draws == @n_draws and checkpoints == 5")
     halves = final.set_index("method")["rank_correlation"]
     assert of(halves, decimals) in report.reading("figure", "stability")
+    report_top_samples(report, scores)
+    top = report.tables["top_samples"].query("share == 0.1").set_index("method")
+    reading = report.reading("figure", "top_samples")
+    assert of(top["jaccard"], decimals) in reading
+    assert f"chance gives {decimals(top['by_chance'].iloc[0])}." in reading
 
     if n_methods > 1 and shape == (4, 6):  # the sheets take long; one of each kind is enough
         monkeypatch.setattr(sheets, "pair_sheet", lambda *_: plt.figure())

@@ -48,6 +48,7 @@ def main() -> None:
     from src.reports.comparison.pvalues import report_pvalue_comparison
     from src.reports.experiment import RELIABILITY, write_reliability
     from src.reports.overview import Page, check_page
+    from src.reports.pairs import words_of_told
     from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
@@ -93,6 +94,8 @@ def main() -> None:
         )
         print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
+        if args.test_index is not None:
+            print(f"{words_of_told(scores, args.test_index, args.alpha)}\n")
         print(f"{path}\n", flush=True)
 
 

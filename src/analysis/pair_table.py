@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
-from scipy.stats import false_discovery_control
 
 from src.analysis.distributions import Distributions
 from src.analysis.scores import ExperimentScores
-from src.analysis.stats import moments, pvalues
+from src.analysis.significance import false_discovery_rates
+from src.analysis.stats import moments, pvalues, sign_agreement
 from src.storage.files import write_atomically
 
 
@@ -51,8 +51,8 @@ def pair_table(
             f"{method}_mean": mean.ravel(),
             f"{method}_std": std.ravel(),
             f"{method}_p": p.ravel(),
-            f"{method}_q": false_discovery_control(p.ravel()),
-            f"{method}_sign": (np.sign(samples) == np.sign(mean)).mean(axis=0).ravel(),
+            f"{method}_q": false_discovery_rates(p).ravel(),
+            f"{method}_sign": sign_agreement(samples).ravel(),
         }
     further = {} if distributions is None else distributions.pair_columns
     columns |= {f"loo_{name}": values.ravel() for name, values in further.items()}

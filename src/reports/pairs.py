@@ -22,7 +22,7 @@ Predict = Callable[[set[int], set[int]], dict[str, dict[int, np.ndarray]]]
 
 N_PAIRS = 5  # on each side of a sheet
 N_INFLUENCES = 5  # proponents, and opponents
-N_TOLD = 10  # of those that are told from noise
+N_TOLD = 6  # the same of those that are told from noise
 
 
 def report_pairs(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from src.analysis.scores import ExperimentScores, shared
-from src.data.samples import inputs_key, load_tensors, to_samples
+from src.data.samples import experiment_tensors, inputs_key, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
@@ -159,6 +159,7 @@ def check_scores(
         if images:
             load_images(paths, scores)
         for split, name in experiment.splits.items():
+            name += " (noisy)" if split == "train" and experiment.label_noise else ""
             index = {"train": scores.train_idx, "test": scores.test_idx}[split]
             if split == "train":
                 key, own = (experiment.task.name, name, "rows"), scores.rows
@@ -207,8 +208,8 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         UserError: The tensors are missing or damaged, or others.
     """
     experiment, found = scores.experiment, {}
-    for split, name in experiment.splits.items():
-        tensors = load_tensors(paths, experiment.task, name)
+    for split, tensors in experiment_tensors(paths, experiment).items():
+        name = experiment.splits[split]
         samples = to_samples(tensors, experiment)
         # The digest is of all training samples, of which scores may be of some.
         whole = split == "train" and not scores.rows.are_all

@@ -18,6 +18,7 @@ SCRIPTS = {
     "pvalues": "run_pvalues.py",
     "pvalues_snr": "run_pvalues.py --test snr",
     "correlations": "run_correlations.py",
+    "mislabelled": "run_pvalues.py --mislabelled",
 }
 _FORMAT = 3  # of the saved parts; parts of another format cannot be shown
 

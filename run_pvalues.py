@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from src.argument_types import index, number, several_seed_ids
 from src.cli import ArgumentParser, run
+from src.errors import UserError
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def main() -> None:
 
     if args.mislabelled:
         check_noisy(experiments)
+        if compares and not args.single_pages:
+            raise UserError("--mislabelled is about single experiments: add --single_pages")
 
     def of_both(scores: ExperimentScores) -> tuple[ExperimentScores, ExperimentScores]:
         return with_self_influence(paths, scores, args.seed_id, allow_missing=args.allow_missing)

@@ -76,6 +76,8 @@ def test_what_is_missing_is_named_and_nothing_is_written(root: Path, tmp_path: P
     call(*command(copy)).check_refused("gc of seed_id 1", "run_gd_and_gc.py", "--self")
     clean = [DIGITS if argument == NOISY else argument for argument in command(copy)]
     call(*clean).check_refused("no label of cnn2_digits3_10pc is flipped", "_noisy")
+    two = (*command(copy), "--experiment", NOISY, f"{NOISY}_init")
+    call(*two).check_refused("--mislabelled", "--single_pages")
     assert tree(copy) == before
 
 

@@ -11,6 +11,7 @@ def main() -> None:
     add_estimators(parser)
     parser.add_computing()
     parser.add_train_samples()
+    parser.add_self()
     parser.add_chunk_size("what an estimator computes")
     args = parser.parse_args()
     options = options_by_method(args)

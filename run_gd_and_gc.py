@@ -9,6 +9,7 @@ def main() -> None:
     parser.add_experiments()
     parser.add_computing()
     parser.add_train_samples()
+    parser.add_self()
     parser.add_chunk_size("training samples whose gradients are held")
     args = parser.parse_args()
 

@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_experiments()
     parser.add_computing()
     parser.add_train_samples()
+    parser.add_self()
     parser.add_argument(
         "--solver",
         choices=("lissa", "cg", "exact"),

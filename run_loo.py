@@ -9,6 +9,7 @@ def main() -> None:
     parser.add_experiments()
     parser.add_computing()
     parser.add_train_samples()
+    parser.add_self()
     parser.add_argument(
         "--protocol",
         choices=("retrain", "continue"),

@@ -24,6 +24,12 @@ def main() -> None:
     )
     parser.add_seeds()
     parser.add_train_samples()
+    parser.add_argument(
+        "--self",
+        action="store_true",
+        dest="on_itself",
+        help="also score the training samples on themselves",
+    )
     add_launching(parser)
     args = parser.parse_args()
     check_launching(parser, args)
@@ -36,7 +42,15 @@ def main() -> None:
     if not args.slurm:  # it imports libraries, as what follows does: side by side
         fork_server(with_backbone=with_backbone)
     numbered = seeds(args.seed_id)
-    jobs = plan(experiments, args.methods, numbered, args.root, options, args.train_samples)
+    jobs = plan(
+        experiments,
+        args.methods,
+        numbered,
+        args.root,
+        options,
+        args.train_samples,
+        on_itself=args.on_itself,
+    )
     run_jobs(jobs, args, with_backbone=with_backbone)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from src.argument_types import index, number, several_seed_ids
 from src.cli import ArgumentParser, run
+from src.errors import UserError
 from src.experiments import Experiment, Paths
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def main() -> None:
         help="index of a test image in its full split (as in data/subset_indices/<task>/test.txt) "
         "whose proponents and opponents are drawn",
     )
+    parser.add_argument(
+        "--mislabelled",
+        action="store_true",
+        help="of experiments _noisy: how well the scores find the flipped labels, by those of the "
+        "training samples on themselves (scripts' --self) and on the test samples",
+    )
     parser.add_seeds(several_seed_ids)
     parser.add_methods()
     parser.add_allow_missing()
@@ -47,7 +54,9 @@ def main() -> None:
     from src.ensemble.predictions import load_predictions
     from src.reports.comparison.pvalues import report_pvalue_comparison
     from src.reports.experiment import RELIABILITY, write_reliability
+    from src.reports.mislabelled import check_noisy, with_self_influence, write_mislabelled
     from src.reports.overview import Page, check_page
+    from src.reports.pairs import words_of_told
     from src.reports.scores import check_scores, load_images, load_scores
 
     paths = Paths(args.root)
@@ -62,6 +71,14 @@ def main() -> None:
             allow_missing=args.allow_missing,
             methods=args.methods,
         )
+
+    if args.mislabelled:
+        check_noisy(experiments)
+        if compares and not args.single_pages:
+            raise UserError("--mislabelled is about single experiments: add --single_pages")
+
+    def of_both(scores: ExperimentScores) -> tuple[ExperimentScores, ExperimentScores]:
+        return with_self_influence(paths, scores, args.seed_id, allow_missing=args.allow_missing)
 
     check_page(args.output, experiments)
     check_scores(
@@ -80,10 +97,12 @@ def main() -> None:
         print(page.close(report))
     for experiment in experiments if args.single_pages or not compares else ():
         scores = load(experiment)
+        both = of_both(scores) if args.mislabelled else None
         images = load_images(paths, scores)
         folder = args.output if args.output and not compares else paths.results(experiment)
+        page = Page.of_experiment(folder, scores, Fit.of(paths, scores))
         means, path = write_reliability(
-            Page.of_experiment(folder, scores, Fit.of(paths, scores)),
+            page,
             scores,
             images,
             partial(load_predictions, paths, experiment, scores.checkpoints),
@@ -93,6 +112,11 @@ def main() -> None:
         )
         print(f"{experiment.name}, {args.test} over {scores.draws}")
         print(f"\nmean p-value\n{means.round(3).to_string()}\n")
+        if args.test_index is not None:
+            print(f"{words_of_told(scores, args.test_index, args.alpha)}\n")
+        if both is not None:
+            table, path = write_mislabelled(page, paths, *both)
+            print(f"area under the ROC curve\n{table.round(3).to_string()}\n")
         print(f"{path}\n", flush=True)
 
 

@@ -80,7 +80,7 @@ class ArgumentParser(argparse.ArgumentParser):
             required=required,
             metavar="E",
             default=argparse.SUPPRESS if required else None,
-            help="<model>_<task>_<n>pc[_init|_batch], for example cnn2_mnist3_10pc"
+            help="<model>_<task>_<n>pc[_noisy][_init|_batch], for example cnn2_mnist3_10pc"
             + ("" if required else "; none: every one of the paper that this script trains"),
         )
 
@@ -130,6 +130,15 @@ class ArgumentParser(argparse.ArgumentParser):
             help="score a random sample of K training samples, as balanced over classes as K "
             "allows, the same for all methods and seeds; training is on all. None: all, or of an "
             "experiment on all samples of a source those of its index file",
+        )
+
+    def add_self(self) -> None:
+        """Add --self."""
+        self.add_argument(
+            "--self",
+            action="store_true",
+            dest="on_itself",
+            help="score training samples on themselves, not the test samples, as self_<seed>.pt",
         )
 
     def add_methods(self) -> None:

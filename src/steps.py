@@ -69,6 +69,11 @@ def check_samples(experiments: list[Experiment], root: Path, n_scored: int | Non
             if not path.exists():
                 make = paths.command("run_subset_generation.py", "--task", experiment.task.name)
                 raise UserError(f"{path} does not exist; make it with: {make}")
+        if experiment.label_noise:
+            from src.data.noise import check_flippable
+            from src.data.samples import described
+
+            check_flippable(described(experiment, paths))
     if n_scored is None:
         return
 
@@ -85,7 +90,7 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
 
     What can be known of all of them is checked before the first is trained.
     """
-    checkpoints_of, skipped = _loader_of_checkpoints(args), Skipped()
+    checkpoints_of, skipped = _loader_of_checkpoints(args, Paths(args.root)), Skipped()
     numbered = seeds(args.seed_id)
     if len(experiments) * len(numbered) > 1:  # a single one is checked when its turn comes
         for experiment in experiments:
@@ -110,13 +115,13 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
 
 
 def _loader_of_checkpoints(
-    args: argparse.Namespace, n_scored: int | None = None
+    args: argparse.Namespace, paths: Paths, n_scored: int | None = None
 ) -> Callable[[Experiment], Checkpoints]:
     """Return what loads the setup of an experiment's checkpoints, and holds the last one."""
     from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.setup import Setup
 
-    paths, device = Paths(args.root), choose_device(args.device)
+    device = choose_device(args.device)
     return lru_cache(maxsize=1)(
         lambda experiment: Checkpoints(Setup.load(experiment, paths, device, n_scored), paths)
     )
@@ -159,7 +164,7 @@ def take_checkpoints(args: argparse.Namespace) -> None:
         raise UserError("--checkpoints takes one --experiment and one --seed_id")
     [experiment], [(seed_id, seed)] = args.experiment, numbered
     check_number(experiment, args.checkpoints)
-    checkpoints, skipped = _loader_of_checkpoints(args)(experiment), Skipped()
+    checkpoints, skipped = _loader_of_checkpoints(args, Paths(args.root))(experiment), Skipped()
     setup, at = checkpoints.setup, checkpoints.paths
     states = load_states(setup, args.checkpoints)
     folder = at.checkpoint(experiment, seed, 0).parent
@@ -186,8 +191,8 @@ def score_seeds(args: argparse.Namespace, estimator: Estimator) -> None:
     from src.storage.locks import HeldError, require_free
     from src.tda.scoring import Scoring
 
-    checkpoints_of = _loader_of_checkpoints(args, args.train_samples)
-    paths, skipped = Paths(args.root), Skipped()
+    paths, skipped = Paths(args.root, args.on_itself), Skipped()
+    checkpoints_of = _loader_of_checkpoints(args, paths, args.train_samples)
     jobs = list(product(args.experiment, seeds(args.seed_id)))
 
     def scoring(experiment: Experiment, seed_id: int, seed: int) -> Scoring:

@@ -808,3 +808,15 @@ def datamodelling_score(scores: Tensor, masks: Tensor, losses: Tensor) -> float:
         constant = len(set(sums)) == 1
         found.append(0.0 if constant else spearmanr(sums, negative).statistic)
     return sum(found) / len(found)
+
+
+def top_consistency(helpful: np.ndarray, k: int) -> float:
+    """Return the mean Jaccard index of the top k of (T, n_train, n_test) over pairs of seeds."""
+    n_draws, _, n_test = helpful.shape
+    found = []
+    for z in range(n_test):
+        tops = [set(np.argsort(helpful[t, :, z])[-k:].tolist()) for t in range(n_draws)]
+        for s in range(n_draws):
+            for t in range(s + 1, n_draws):
+                found.append(len(tops[s] & tops[t]) / len(tops[s] | tops[t]))
+    return float(np.mean(found))

@@ -23,9 +23,18 @@ def standardised(samples: np.ndarray, method: str) -> np.ndarray:
     return METHODS[method].helpful_sign * samples / (size if size > 0 else 1.0)
 
 
-def wasserstein(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the 1-Wasserstein distance (...) between the samples (T, ...) of every pair."""
-    return np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(axis=0)
+def wasserstein(a: np.ndarray, b: np.ndarray, order: int = 1) -> np.ndarray:
+    """Return the Wasserstein distance (...) between the samples (T, ...) of every pair.
+
+    It is that of the empirical distributions, between which sorted samples are the best plan.
+
+    Args:
+        a: Samples.
+        b: Samples of the other.
+        order: 1 or 2: of the distances that are moved, the mean or the root mean square.
+    """
+    moved = np.abs(np.sort(a, axis=0) - np.sort(b, axis=0))
+    return (moved**order).mean(axis=0) ** (1 / order)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -92,7 +101,7 @@ def agreement(loo: np.ndarray, estimator: np.ndarray, method: str, alpha: float)
         alpha: Significance level of the t-test.
     """
     a, b = standardised(loo, "loo"), standardised(estimator, method)
-    dealt_a, dealt_b = _dealt_out(a, b)
+    dealt_a, dealt_b = dealt_out(a, b)
     said_a, said_b = answers(a, alpha), answers(b, alpha)
     confusion = np.zeros((3, 3))
     np.add.at(confusion, (said_a.ravel(), said_b.ravel()), 1 / said_a.size)
@@ -111,7 +120,7 @@ def agreement(loo: np.ndarray, estimator: np.ndarray, method: str, alpha: float)
     )
 
 
-def _dealt_out(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dealt_out(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples of both methods dealt out to two hands at random, pair by pair."""
     both = np.random.default_rng(0).permuted(np.concatenate([a, b]), axis=0)
     return both[: len(a)], both[len(a) :]

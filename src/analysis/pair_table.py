@@ -8,15 +8,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
-from scipy.stats import false_discovery_control
 
+from src.analysis.distributions import Distributions
 from src.analysis.scores import ExperimentScores
-from src.analysis.stats import moments, pvalues
+from src.analysis.significance import false_discovery_rates
+from src.analysis.stats import moments, pvalues, sign_agreement
 from src.storage.files import write_atomically
 
 
 def pair_table(
-    scores: ExperimentScores, labels: tuple[np.ndarray, np.ndarray], called: str = "label"
+    scores: ExperimentScores,
+    labels: tuple[np.ndarray, np.ndarray],
+    called: str = "label",
+    distributions: Distributions | None = None,
 ) -> pd.DataFrame:
     """Return one row for each pair, train sample by train sample.
 
@@ -24,6 +28,7 @@ def pair_table(
         scores: The scores.
         labels: Labels (n_train,) of the train and (n_test,) of the test samples, or their values.
         called: What they are called in the columns' names.
+        distributions: Of leave-one-out, where it is among the methods.
 
     Returns:
         A frame with `train_index`, `test_index` (in the full splits), `train_label`, `test_label`,
@@ -31,7 +36,7 @@ def pair_table(
         `<method>_std` (T − 1), `<method>_p` of the two-sided t-test of mean 0, `<method>_q`, the
         smallest false discovery rate at which Benjamini and Hochberg's procedure over all pairs of
         the method would keep the pair, and `<method>_sign`, the share of seeds whose score has the
-        mean's sign.
+        mean's sign. After these come `loo_<name>` of what `distributions` says of each pair.
     """
     train, test = (x.ravel() for x in np.indices((len(scores.train_idx), len(scores.test_idx))))
     columns = {
@@ -46,9 +51,11 @@ def pair_table(
             f"{method}_mean": mean.ravel(),
             f"{method}_std": std.ravel(),
             f"{method}_p": p.ravel(),
-            f"{method}_q": false_discovery_control(p.ravel()),
-            f"{method}_sign": (np.sign(samples) == np.sign(mean)).mean(axis=0).ravel(),
+            f"{method}_q": false_discovery_rates(p).ravel(),
+            f"{method}_sign": sign_agreement(samples).ravel(),
         }
+    further = {} if distributions is None else distributions.pair_columns
+    columns |= {f"loo_{name}": values.ravel() for name, values in further.items()}
     return pd.DataFrame(columns)
 
 

@@ -1,13 +1,19 @@
-"""Which pairs to look at: the most and least reliable ones, and what helped one test sample."""
+"""Which pairs to look at: the most and least reliable ones, and what helped one test sample.
+
+What can be told of one test sample are the training samples that Benjamini and Hochberg's procedure
+over all pairs of a method keeps (`q` in the table of pairs).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t as student_t
 
-from src.analysis.stats import moments, pvalues
+from src.analysis.significance import false_discovery_rates
+from src.analysis.stats import moments, pvalues, sign_agreement
 from src.experiments import METHODS
 
 
@@ -53,7 +59,13 @@ class Influences:
     n_proponents: int
 
 
-def influences(samples: np.ndarray, method: str, n_each: int, alpha: float) -> Influences:
+def influences(
+    samples: np.ndarray,
+    method: str,
+    n_each: int,
+    alpha: float,
+    among: np.ndarray | None = None,
+) -> Influences:
     """Return the proponents and opponents of one test sample.
 
     Args:
@@ -61,10 +73,13 @@ def influences(samples: np.ndarray, method: str, n_each: int, alpha: float) -> I
         method: The method, which decides the sign.
         n_each: The most proponents, and the most opponents.
         alpha: One minus the level of the confidence intervals.
+        among: Which training samples there are to choose from, bool (n_train,); None: all.
     """
     helpful = METHODS[method].helpful_sign * samples
     mean, std = moments(helpful)
     order = np.argsort(-mean, kind="stable")
+    if among is not None:
+        order = order[among[order]]
     proponents = order[mean[order] > 0][:n_each]
     opponents = order[mean[order] < 0][-n_each:]
     chosen = np.concatenate([proponents, opponents])
@@ -73,3 +88,45 @@ def influences(samples: np.ndarray, method: str, n_each: int, alpha: float) -> I
     return Influences(
         chosen, mean[chosen], reach[chosen], pvalues(helpful)[chosen], len(proponents)
     )
+
+
+def told_of(
+    samples: dict[str, np.ndarray], position: int, train_idx: np.ndarray, rate: float
+) -> pd.DataFrame:
+    """Return the training samples whose score on a test sample is told from 0, by each method.
+
+    Args:
+        samples: Samples (T, n_train, n_test), by method.
+        position: Position of the test sample.
+        train_idx: Index of each training sample, (n_train,).
+        rate: False discovery rate, over all pairs of a method.
+
+    Returns:
+        A row for each method and training sample, from what helps most to what harms most:
+        `method`, `train_index`, `effect` ("helps" or "harms"), `mean` and `std` in helpful sign,
+        `p`, `q` and `sign`, as in the table of pairs.
+    """
+    frames = []
+    for method, values in samples.items():
+        p = pvalues(values)
+        q = false_discovery_rates(p)[:, position]
+        own = METHODS[method].helpful_sign * values[:, :, position]
+        mean, std = moments(own)
+        chosen = np.flatnonzero(q <= rate)
+        chosen = chosen[np.argsort(-mean[chosen], kind="stable")]
+        mean, std = mean[chosen], std[chosen]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "method": method,
+                    "train_index": train_idx[chosen],
+                    "effect": np.where(mean > 0, "helps", "harms"),
+                    "mean": mean,
+                    "std": std,
+                    "p": p[chosen, position],
+                    "q": q[chosen],
+                    "sign": sign_agreement(own[:, chosen]),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)

@@ -37,6 +37,7 @@ class ExperimentScores:
         digests: SHA-256 of the "train" and "test" samples that they were computed from.
         checkpoints: SHA-256 of each seed's checkpoints, by seed.
         floors: Leave-one-out's numerical floor (C, n_test), by seed; empty without it.
+        bases: Losses L(z; θ) (C, n_test) that leave-one-out's are compared with, by seed.
         n_scored_of: Number of training samples of the models, of which the scored ones are a random
             sample; None: they are all.
         unused: Seeds that there are scores of, but not of all that is compared, by method.
@@ -53,6 +54,7 @@ class ExperimentScores:
     digests: dict[str, str]
     checkpoints: dict[int, str]
     floors: dict[int, np.ndarray]
+    bases: dict[int, np.ndarray]
     n_scored_of: int | None = None
     unused: dict[str, list[int]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -62,10 +64,13 @@ class ExperimentScores:
         """Digest of all that a page is made from: two pages of one digest show the same scores."""
         arrays = {method: torch.from_numpy(scores) for method, scores in self.scores.items()}
         indices = [torch.from_numpy(found) for found in (self.train_idx, self.test_idx)]
-        floors = {seed: torch.from_numpy(floor) for seed, floor in self.floors.items()}
+        of_loo = [
+            {seed: torch.from_numpy(own) for seed, own in by_seed.items()}
+            for by_seed in (self.floors, self.bases)
+        ]
         made_with = [self.options, self.machines, self.checkpoints]
         of = [self.experiment.name, self.seeds, self.n_train]
-        return digest([*of, arrays, indices, floors, made_with])
+        return digest([*of, arrays, indices, of_loo, made_with])
 
     @property
     def n_train(self) -> int:
@@ -123,6 +128,7 @@ class ExperimentScores:
             options={method: self.options[method] for method in kept},
             checkpoints={seed: self.checkpoints[seed] for seed in seeds},
             floors={seed: self.floors[seed] for seed in seeds if "loo" in kept},
+            bases={seed: self.bases[seed] for seed in seeds if "loo" in kept},
             unused=unused,
         )
 

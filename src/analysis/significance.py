@@ -33,6 +33,15 @@ def expected_under_noise(test: str, alpha: float, n_draws: int) -> float:
     return float(2 * student_t.sf(z * np.sqrt(n_draws), n_draws - 1))
 
 
+def false_discovery_rates(p: np.ndarray) -> np.ndarray:
+    """Return the smallest rate at which Benjamini and Hochberg's procedure keeps each test, (...).
+
+    Args:
+        p: P-values (...), of all the tests that were made.
+    """
+    return false_discovery_control(p.ravel()).reshape(p.shape)
+
+
 def false_discoveries_controlled(p: np.ndarray, rate: float) -> np.ndarray:
     """Return which pairs Benjamini and Hochberg's procedure calls significant.
 
@@ -44,7 +53,7 @@ def false_discoveries_controlled(p: np.ndarray, rate: float) -> np.ndarray:
         bool (...). The tests may depend on each other positively, as pairs with a common sample do
         (Benjamini and Yekutieli 2001, theorem 1.2).
     """
-    return (false_discovery_control(p.ravel()) <= rate).reshape(p.shape)
+    return false_discovery_rates(p) <= rate
 
 
 def least_sign_flip_pvalue(n_draws: int) -> float:

@@ -38,6 +38,11 @@ def moments(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean[0], samples.std(axis=0, ddof=1, mean=mean)
 
 
+def sign_agreement(samples: np.ndarray) -> np.ndarray:
+    """Return the share of the samples (T, ...) that have their mean's sign, (...)."""
+    return (np.sign(samples) == np.sign(samples.mean(axis=0))).mean(axis=0)
+
+
 def pvalues(samples: np.ndarray, test: str = "ttest") -> np.ndarray:
     """Return the p-value of 'the mean is 0' for every pair.
 

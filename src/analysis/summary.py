@@ -14,7 +14,7 @@ from src.experiments import Experiment
 def identity(experiment: Experiment) -> dict[str, object]:
     """Return the parts of an experiment's name, which are the row labels of comparisons."""
     return {
-        "task": experiment.task.name,
+        "task": experiment.task.name + ("_noisy" if experiment.label_noise else ""),
         "model": experiment.model.name,
         "n_per_class": "all" if experiment.n_per_class is None else experiment.n_per_class,
         "randomness": experiment.randomness or "both",

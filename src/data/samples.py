@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from src.data.noise import check_flippable, with_flips
 from src.errors import UserError
 from src.experiments import Experiment, Paths, Task
 from src.experiments.experiment import ALL
@@ -184,6 +185,25 @@ def described(experiment: Experiment, paths: Paths) -> Experiment:
     return replace(experiment, task=replace(task, **said))
 
 
+def experiment_tensors(paths: Paths, experiment: Experiment) -> dict[str, dict]:
+    """Return the tensors of an experiment, whose task is described, of "train" and of "test".
+
+    The labels of `_noisy` training samples are those that are trained on.
+
+    Raises:
+        UserError: See `load_tensors`, or labels cannot be flipped.
+    """
+    splits = {
+        split: load_tensors(paths, experiment.task, name)
+        for split, name in experiment.splits.items()
+    }
+    if experiment.label_noise:
+        check_flippable(experiment)
+        train = splits["train"]
+        train["labels"] = with_flips(train["labels"], experiment.task.classes)
+    return splits
+
+
 def to_samples(
     tensors: dict, experiment: Experiment, transform: Callable[[Tensor], Tensor] | None = None
 ) -> Samples:
@@ -225,7 +245,7 @@ def load_samples(
         experiment: The experiment.
         transform: See `to_samples`.
     """
-    both = [load_tensors(paths, experiment.task, split) for split in experiment.splits.values()]
-    train, test = (to_samples(tensors, experiment, transform) for tensors in both)
-    scored = both[0].get("scored")
+    splits = experiment_tensors(paths, experiment)
+    train, test = (to_samples(own, experiment, transform) for own in splits.values())
+    scored = splits["train"].get("scored")
     return train, test, None if scored is None else train.positions(scored)

@@ -115,7 +115,8 @@ class Setup:
 
         Args:
             experiment: The experiment.
-            paths: Every path below the root.
+            paths: Every path below the root. If they are those of training samples on themselves,
+                these stand in the place of the test samples.
             device: Where all of it goes.
             n_scored: Number of training samples that are scored; None: all, or those that an
                 experiment on all samples of a source scores.
@@ -134,6 +135,8 @@ class Setup:
             paths, experiment, backbone.pixel_values if backbone else None
         )
         scored = scored_positions(train.labels, n_scored, experiment.name, among)
+        if paths.on_itself:
+            test = train.at(scored)
         return cls.of(experiment, train, test, device, backbone, scored)
 
     @classmethod

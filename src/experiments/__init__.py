@@ -1,10 +1,10 @@
 """Names, hyper-parameters and paths of the experiments; the only place where they stand.
 
-An experiment is `<model>_<task>_<n>pc[_init|_batch]`, for example `cnn2_mnist3_10pc`: a model, a
-task, the number of training samples per class (or `all` in the place of `<n>pc`, for every sample
-of the train split), and what a seed drives. Models and tasks of one's
-own are registered by `register_model` and `register_task`. Nothing heavy is imported here, so that
-wrong arguments are answered at once.
+An experiment is `<model>_<task>_<n>pc[_noisy][_init|_batch]`, for example `cnn2_mnist3_10pc`: a
+model, a task, the number of training samples per class (or `all` in the place of `<n>pc`, for every
+sample of the train split), whether labels are flipped, and what a seed drives. Models and tasks of
+one's own are registered by `register_model` and `register_task`. Nothing heavy is imported here, so
+that wrong arguments are answered at once.
 """
 
 from src.experiments.experiment import (

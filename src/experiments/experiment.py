@@ -26,7 +26,8 @@ ALL = "train_all"  # the split of every sample that there is to train on
 _LONGEST_NAME = 100  # characters of a comparison's folder; file systems take 255 bytes
 
 _NAME = re.compile(
-    r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?:(?P<n>\d+)pc|all)(?:_(?P<randomness>[^_]+))?"
+    r"(?P<model>[^_]+)_(?P<task>[^_]+)_(?:(?P<n>\d+)pc|all)(?P<noisy>_noisy)?"
+    r"(?:_(?P<randomness>[^_]+))?"
 )
 
 
@@ -39,6 +40,7 @@ class Experiment:
         task: The task.
         n_per_class: Training samples per class; None: every sample of the train split.
         randomness: What a seed drives, one of RANDOMNESS.
+        label_noise: Whether a fixed tenth of the training labels is flipped (`src.data.noise`).
         backbone: Of a ViT, the pre-trained network: a name on the hub, an absolute path, or
             TINY_BACKBONE. No part of the name: a seed's checkpoints say which it was.
         random_crop: Of a ViT, whether images are cropped at random, in training and evaluation.
@@ -48,6 +50,7 @@ class Experiment:
     task: Task
     n_per_class: int | None
     randomness: str = ""
+    label_noise: bool = False
     backbone: str = DEFAULT_BACKBONE
     random_crop: bool = False
 
@@ -80,8 +83,9 @@ class Experiment:
     @property
     def name(self) -> str:
         """Name of the experiment and of its folder under models/, tda_scores/ and results/."""
+        noisy = "_noisy" if self.label_noise else ""
         suffix = f"_{self.randomness}" if self.randomness else ""
-        return f"{self.model.name}_{self.task.name}_{self.size}{suffix}"
+        return f"{self.model.name}_{self.task.name}_{self.size}{noisy}{suffix}"
 
     @property
     def size(self) -> str:
@@ -160,7 +164,7 @@ def parse_experiment(name: str) -> Experiment:
     match = _NAME.fullmatch(name)
     if match is None:
         raise UserError(
-            f"unknown experiment {name!r}: a name is <model>_<task>_<n>pc[_init|_batch], "
+            f"unknown experiment {name!r}: a name is <model>_<task>_<n>pc[_noisy][_init|_batch], "
             "for example cnn2_mnist3_10pc, or has all in the place of <n>pc"
         )
     model, task, randomness = match["model"], match["task"], match["randomness"] or ""
@@ -182,9 +186,11 @@ def parse_experiment(name: str) -> Experiment:
     if randomness not in RANDOMNESS:
         allowed = ", ".join(f"_{r}" for r in RANDOMNESS if r)
         raise UserError(
-            f"unknown suffix '_{randomness}' in {name!r}: choose from {allowed} or none"
+            f"unknown suffix '_{randomness}' in {name!r}: choose from {allowed} or none; "
+            "_noisy stands before it"
         )
-    experiment = Experiment(MODELS[model], TASKS[task], n_per_class, randomness)
+    noisy = match["noisy"] is not None
+    experiment = Experiment(MODELS[model], TASKS[task], n_per_class, randomness, noisy)
     experiment.hyperparameters  # noqa: B018, raises where they do not go together
     return experiment
 
@@ -198,7 +204,10 @@ def compared_name(experiments: Iterable[Experiment]) -> str:
     """
     ordered = sorted(
         set(experiments),
-        key=lambda e: (e.model.name, e.task.name, e.n_per_class or math.inf, e.randomness),
+        key=lambda e: (
+            *(e.model.name, e.task.name, e.n_per_class or math.inf),
+            *(e.label_noise, e.randomness),
+        ),
     )
     name = "+".join(e.name for e in ordered)
     if len(name) <= _LONGEST_NAME:

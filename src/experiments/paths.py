@@ -15,9 +15,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Paths:
-    """Every path below the root folder, and what to run on it."""
+    """Every path below the root folder, and what to run on it.
+
+    Attributes:
+        root: The root folder.
+        on_itself: Whether score files are those of the training samples on themselves: files as all
+            others, whose test samples are the training samples that are scored.
+    """
 
     root: Path
+    on_itself: bool = False
 
     def call(self, script: str, *arguments: object) -> tuple[str, ...]:
         """Return a script and its arguments.
@@ -58,7 +65,8 @@ class Paths:
 
     def scores(self, experiment: Experiment, method: str, seed: int) -> Path:
         """Attribution scores of one method on one seed's checkpoints."""
-        return self.root / "tda_scores" / experiment.name / method / f"{seed}.pt"
+        name = f"self_{seed}.pt" if self.on_itself else f"{seed}.pt"
+        return self.root / "tda_scores" / experiment.name / method / name
 
     def partial_scores(self, experiment: Experiment, method: str, seed: int) -> Path:
         """Finished pieces of a score file that is being computed."""
@@ -74,7 +82,8 @@ class Paths:
 
     def scores_lock(self, experiment: Experiment, method: str, seed: int) -> Path:
         """Lock of one method's scores of a seed."""
-        return self.scores(experiment, method, seed).with_name(f".{seed}.lock")
+        path = self.scores(experiment, method, seed)
+        return path.with_name(f".{path.stem}.lock")
 
     def backbone_lock(self, task: str) -> Path:
         """Lock of the pre-training of a task's tiny backbone."""

@@ -16,7 +16,8 @@ class Job:
     Attributes:
         name: What a person calls it.
         experiment: Name of the experiment.
-        step: "training", or one of STEPS.
+        step: "training", or one of STEPS, with `_self` where training samples are scored on
+            themselves.
         seed_id: Number of the seed.
         arguments: Script and arguments, without the device.
         outputs: The files that it makes.
@@ -56,6 +57,8 @@ def plan(
     root: Path,
     vit_options: list[str],
     n_scored: int | None = None,
+    *,
+    on_itself: bool = False,
 ) -> list[Job]:
     """Return the jobs of experiments, each behind what it needs, the longest of the rest first.
 
@@ -66,8 +69,10 @@ def plan(
         root: Folder of data/, models/, tda_scores/ and results/.
         vit_options: Further arguments for the training of ViTs.
         n_scored: Number of training samples that are scored; None: all.
+        on_itself: Whether the training samples are scored on themselves, too.
     """
     paths = Paths(root)
+    kinds = {"": paths} | ({"_self": Paths(root, on_itself=True)} if on_itself else {})
     scoring_options = () if n_scored is None else ("--train_samples", str(n_scored))
     trainings = {
         (experiment.name, seed_id): Job(
@@ -88,18 +93,23 @@ def plan(
     }
     scores = [
         Job(
-            f"{step} of {experiment.name}, seed_id {seed_id}",
+            f"{step}{kind} of {experiment.name}, seed_id {seed_id}",
             experiment.name,
-            step,
+            f"{step}{kind}",
             seed_id,
-            (*_call(paths, call_of(STEPS[step][0]), experiment, seed_id), *scoring_options),
-            tuple(paths.scores(experiment, method, seed) for method in STEPS[step]),
-            paths.scores_lock(experiment, STEPS[step][0], seed),
-            paths.log(experiment, step, seed),
+            (
+                *_call(paths, call_of(STEPS[step][0]), experiment, seed_id),
+                *scoring_options,
+                *(("--self",) if at.on_itself else ()),
+            ),
+            tuple(at.scores(experiment, method, seed) for method in STEPS[step]),
+            at.scores_lock(experiment, STEPS[step][0], seed),
+            paths.log(experiment, f"{step}{kind}", seed),
             trainings[experiment.name, seed_id],
         )
         for step in STEPS
         if step in methods
+        for kind, at in kinds.items()
         for experiment in experiments
         for seed_id, seed in seeds
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.analysis.distributions import Distributions
 from src.analysis.pair_table import pair_table, write_pairs
 from src.analysis.scores import ExperimentScores
 from src.experiments import METHODS
@@ -12,14 +13,25 @@ from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
 from src.reports.report import Report
 
+_COLUMNS_OF_LOO = (
+    " For LOO also p_unpaired (Welch), mu, variance_change and wasserstein2 of the losses with and "
+    "without the train sample."
+)
 
-def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str, dict]) -> None:
+
+def report_all_pairs(
+    report: Report,
+    scores: ExperimentScores,
+    images: dict[str, dict],
+    distributions: Distributions | None = None,
+) -> None:
     """Write `pairs.csv` and, for each method, the matrix of mean scores.
 
     Args:
         report: Takes the file and the figures.
         scores: The scores.
         images: Tensors of the samples, as `src.reports.scores.load_images` returns them.
+        distributions: Of leave-one-out, where it is among the methods.
     """
     report = DrawsReport(report, scores.n_draws, [scores.rows])
     task = scores.experiment.task
@@ -28,13 +40,13 @@ def report_all_pairs(report: Report, scores: ExperimentScores, images: dict[str,
     n_pairs = len(scores.train_idx) * len(scores.test_idx)
     report.file(
         "pairs.csv",
-        lambda path: write_pairs(path, pair_table(scores, labels, called)),
+        lambda path: write_pairs(path, pair_table(scores, labels, called, distributions)),
         "Every pair",
         f"{n_pairs:,} rows: indices in the full splits and {called}s of both samples and, for each "
         f"method, over its seeds ({scores.draws}): mean, standard deviation (std), p-value of the "
         "t-test (p), the smallest false discovery rate at which Benjamini and Hochberg's procedure "
         "keeps the pair (q), and the share of seeds whose score has the mean's sign (sign). Scores "
-        "are in each method's own sign.",
+        "are in each method's own sign." + (_COLUMNS_OF_LOO if distributions is not None else ""),
     )
     for method, samples in scores.samples().items():
         matrix = ScoreMatrix.of(METHODS[method].helpful_sign * samples.mean(axis=0), *labels)

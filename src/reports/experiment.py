@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.analysis.distributions import loo_distributions
 from src.analysis.scores import ExperimentScores
 from src.reports.all_pairs import report_all_pairs
 from src.reports.correlations import report_agreement, report_correlations
+from src.reports.distributions import report_distributions
 from src.reports.overview import Page
 from src.reports.pairs import Predict, report_pairs
 from src.reports.pvalues import report_pvalues
-from src.reports.variance import report_draws
+from src.reports.variance import report_draws, report_top_samples
 
 RELIABILITY = "Reliability of the scores"
 AGREEMENT = "Agreement between methods"
@@ -56,7 +58,11 @@ def write_reliability(
     means, p = report_pvalues(report, scores, test, alpha)
     if test == "ttest":
         report_draws(report, scores, alpha)
-        report_all_pairs(report, scores, images)
+        report_top_samples(report, scores)
+        distributions = loo_distributions(scores)
+        if distributions is not None:
+            report_distributions(report, scores, distributions, alpha)
+        report_all_pairs(report, scores, images, distributions)
     report_pairs(report, scores, p, images, predict, alpha, test_index, suffix)
     return means, page.close(report)
 

@@ -186,8 +186,9 @@ def _training_samples(scores: ExperimentScores) -> str:
     experiment, rows = scores.experiment, scores.rows
     is_balanced = not experiment.task.has_values and rows.n_train == experiment.n_train
     per_class = f" ({experiment.n_per_class} per class)" if is_balanced else ""
+    noisy = "; the labels of a random tenth are flipped" if experiment.label_noise else ""
     scored = "" if rows.are_all else f"; a random sample of {rows.n_scored} of them is scored"
-    return f"{rows.n_train:,}{per_class}{scored}"
+    return f"{rows.n_train:,}{per_class}{noisy}{scored}"
 
 
 def _loss_name(task: Task) -> str:

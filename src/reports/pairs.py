@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from src.analysis.pairs import Influences, distinct_pairs, influences
+from src.analysis.pairs import Influences, distinct_pairs, influences, told_of
 from src.analysis.scores import ExperimentScores
 from src.errors import UserError
 from src.plots.exhibits import Pictures
@@ -22,6 +22,7 @@ Predict = Callable[[set[int], set[int]], dict[str, dict[int, np.ndarray]]]
 
 N_PAIRS = 5  # on each side of a sheet
 N_INFLUENCES = 5  # proponents, and opponents
+N_TOLD = 6  # the same of those that are told from noise
 
 
 def report_pairs(
@@ -73,6 +74,7 @@ def report_pairs(
             f"Proponents and opponents of test sample {test_index}",
             " ".join([_reading_of_influences(found, scores, alpha), *pictures.readings()]),
         )
+        _report_told(report, scores, pictures, test_index, alpha)
     for method, sides in sheets.items():
         report.figure(
             f"{method}_pairs{suffix}",
@@ -86,6 +88,75 @@ def report_pairs(
                 ]
             ),
         )
+
+
+def words_of_told(scores: ExperimentScores, test_index: int, alpha: float) -> str:
+    """Return which training samples' scores on a test sample are told from noise, for people.
+
+    Args:
+        scores: The scores.
+        test_index: Index of the test sample in its full split.
+        alpha: False discovery rate, over all pairs of a method.
+    """
+    position = scores.test_position(test_index)
+    told = told_of(scores.samples(), position, scores.train_idx, alpha)
+    what = f"train samples whose score on test sample {test_index} is told from noise (q <= "
+    if told.empty:
+        return f"{what}{alpha:g}): none, by any method"
+    lines = [f"{what}{alpha:g}), from what helps most to what harms most:"]
+    for method in scores.scores:
+        own = told[told["method"] == method]
+        by_effect = own.groupby("effect")["train_index"].apply(lambda ids: " ".join(map(str, ids)))
+        said = [
+            f"{effect} {by_effect[effect]}" for effect in ("helps", "harms") if effect in by_effect
+        ]
+        lines.append(f"{method}: {'; '.join(said) or 'none'}")
+    return "\n".join(lines)
+
+
+def _report_told(
+    report: DrawsReport, scores: ExperimentScores, pictures: Pictures, test_index: int, alpha: float
+) -> None:
+    """Write which training samples' scores on a test sample are told from noise, if any are."""
+    samples, position = scores.samples(), scores.test_position(test_index)
+    told = told_of(samples, position, scores.train_idx, alpha)
+    if told.empty:
+        return
+    counts = told["method"].value_counts().reindex([*samples], fill_value=0)
+    chosen = {
+        m: influences(
+            samples[m][:, :, position],
+            m,
+            N_TOLD,
+            alpha,
+            np.isin(scores.train_idx, told.loc[told["method"] == m, "train_index"]),
+        )
+        for m in counts.index[counts > 0]
+    }
+    title = f"Train samples whose score on test sample {test_index} survives retraining"
+    n_more = counts.sum() - sum(len(own.train) for own in chosen.values())
+    reading = " ".join(
+        [
+            f"With the false discovery rate over all pairs of a method held at {alpha:g}, these "
+            f"are, of {len(scores.train_idx)}: {of_methods(counts, str)}.",
+            *([f"Of these {n_more} are in the table alone."] if n_more else []),
+            "LOO is what a sample did; the others estimate it, and a score can survive retraining "
+            "without being right.",
+        ]
+    )
+    report.figure(
+        f"told_{test_index}", influence_sheet(chosen, pictures, position, alpha), title, reading
+    )
+    report.table(
+        f"told_{test_index}",
+        told,
+        f"{title}: all of them",
+        "By method from what helps most to what harms most; scores are positive where the train "
+        "sample helps. p is the t-test's, q the smallest false discovery rate at which the pair is "
+        "kept, sign the share of seeds with the mean's sign.",
+        index=False,
+        digits=4,
+    )
 
 
 def _sides(p: np.ndarray) -> dict[str, list[tuple[int, int]]]:

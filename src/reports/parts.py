@@ -19,6 +19,7 @@ SCRIPTS = {
     "pvalues_snr": "run_pvalues.py --test snr",
     "correlations": "run_correlations.py",
     "accuracy": "run_accuracy.py",
+    "mislabelled": "run_pvalues.py --mislabelled",
 }
 _FORMAT = 3  # of the saved parts; parts of another format cannot be shown
 

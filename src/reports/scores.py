@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from src.analysis.scores import ExperimentScores, shared
-from src.data.samples import inputs_key, load_tensors, to_samples
+from src.data.samples import experiment_tensors, inputs_key, to_samples
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
 from src.experiments import METHODS, PAPER_METHODS, Experiment, Paths, in_order
 from src.reports.checks import TEN, check_alike, missing_message, unless_ten
-from src.tda.score_files import ORIGIN, load_scores_of, score_command
+from src.tda.score_files import OF_LOO, ORIGIN, load_scores_of, score_command
 
 
 def load_scores(
@@ -116,7 +116,10 @@ def gathered(
             for of_seeds in files.values()
             for seed, content in of_seeds.items()
         },
-        {seed: content["floor"].numpy() for seed, content in files.get("loo", {}).items()},
+        *(
+            {seed: content[key].numpy() for seed, content in files.get("loo", {}).items()}
+            for key in OF_LOO
+        ),
         first["settings"].get("train_samples_all"),
     )
 
@@ -156,6 +159,7 @@ def check_scores(
         if images:
             load_images(paths, scores)
         for split, name in experiment.splits.items():
+            name += " (noisy)" if split == "train" and experiment.label_noise else ""
             index = {"train": scores.train_idx, "test": scores.test_idx}[split]
             if split == "train":
                 key, own = (experiment.task.name, name, "rows"), scores.rows
@@ -204,8 +208,8 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         UserError: The tensors are missing or damaged, or others.
     """
     experiment, found = scores.experiment, {}
-    for split, name in experiment.splits.items():
-        tensors = load_tensors(paths, experiment.task, name)
+    for split, tensors in experiment_tensors(paths, experiment).items():
+        name = experiment.splits[split]
         samples = to_samples(tensors, experiment)
         # The digest is of all training samples, of which scores may be of some.
         whole = split == "train" and not scores.rows.are_all

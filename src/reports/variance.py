@@ -7,11 +7,13 @@ import pandas as pd
 from src.analysis.draws_needed import MOST_DRAWS, POWER, power_table, stability
 from src.analysis.rows import MOST_PAIRS
 from src.analysis.scores import ExperimentScores
+from src.analysis.top_samples import consistency_table
 from src.analysis.variance import variance_components_table
 from src.plots.draws import stability_by_draws
+from src.plots.top_samples import consistency_of_top
 from src.plots.variance import share_between_seeds
 from src.reports.draws import DrawsReport
-from src.reports.reading import decimals, of_methods, percent, words_of_intervals
+from src.reports.reading import counted, decimals, of_methods, percent, words_of_intervals
 from src.reports.report import Report
 
 VARIANCE_TITLE = "Variance between seeds, of the rest, and between epochs"
@@ -76,6 +78,38 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         f"{of_methods(needed['draws_for_50%'].drop('noise'), _number_of_seeds)} seeds; pure noise "
         f"would seem to need {_number_of_seeds(needed.loc['noise', 'draws_for_50%'])}. Where the "
         "observed effect is noise, so is its number.",
+    )
+
+
+def report_top_samples(report: Report, scores: ExperimentScores) -> None:
+    """Write how far seeds agree on the top training samples of a test sample.
+
+    Args:
+        report: Takes the table and the figure.
+        scores: The scores.
+    """
+    report = DrawsReport(report, scores.n_draws, [scores.rows])
+    table = consistency_table(scores.samples())
+    last = table[table["k"] == table["k"].max()].set_index("method")
+    most = last["k"].iloc[0]
+    title = "Do two seeds name the same top training samples?"
+    report.figure(
+        "top_samples",
+        consistency_of_top(table),
+        title,
+        f"Of a test sample's {counted(most, 'most helpful training sample')} by two seeds, the "
+        f"common share (Jaccard index) is {of_methods(last['jaccard'], decimals)} on average; "
+        f"chance gives {decimals(last['by_chance'].iloc[0])}.",
+    )
+    report.table(
+        "top_samples",
+        table,
+        f"{title} By number of top samples",
+        "Mean Jaccard index over all pairs of seeds and all test samples, for the k of "
+        f"{len(scores.train_idx)} training samples with the largest scores in helpful sign; equal "
+        "scores in random order. by_chance: expected of two random sets. "
+        f"{words_of_intervals(scores.n_draws, of_all_pairs=True)}.",
+        index=False,
     )
 
 

@@ -56,6 +56,8 @@ def score_command(
         if value is not None and name in _ARGUMENTS:
             # Of the settings `train_samples` is the digest of all of them.
             arguments += [f"--{name.removesuffix('_scored')}", value]
+    if paths.on_itself:
+        arguments.append("--self")
     return paths.command(*call_of(method), *arguments)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from src.analysis.pairs import distinct_pairs, influences
+from src.analysis.pairs import distinct_pairs, influences, told_of
 
 
 def test_distinct_pairs_share_no_sample():
@@ -37,3 +37,33 @@ def test_influences_of_one_kind_only():
     assert found.train.tolist() == [1, 0]
     assert found.n_proponents == 2
     assert influences(np.zeros((2, 3)), "gd", 5, 0.05).train.size == 0
+
+
+def test_what_is_told_of_a_test_sample_are_its_rows_of_the_pair_table():
+    """By the q over all pairs, in helpful sign and order; a method that tells nothing has none."""
+    rng = np.random.default_rng(0)
+    means = np.array([3.0, -2, 0, 9, -7, 0])
+    planted = 0.1 * rng.normal(size=(6, 6, 4))
+    planted -= planted.mean(axis=0)
+    planted[:, :, 2] += means
+    either_way = np.array([-1.0, 1, -2, 2, -3, 3])[:, None, None] + np.zeros((6, 6, 4))
+    samples = {"if": -planted, "gd": either_way}
+    told = told_of(samples, 2, np.arange(10, 16), 0.05)
+    assert told["method"].unique().tolist() == ["if"]
+    assert told["train_index"].tolist() == [13, 10, 11, 14]
+    assert told["effect"].tolist() == ["helps", "helps", "harms", "harms"]
+    assert told["mean"].tolist() == pytest.approx([9, 3, -2, -7])
+    p = scipy.stats.ttest_1samp(planted, 0).pvalue
+    q = scipy.stats.false_discovery_control(p.ravel()).reshape(p.shape)
+    assert told["p"].to_numpy() == pytest.approx(p[[3, 0, 1, 4], 2], rel=1e-9)
+    assert told["q"].to_numpy() == pytest.approx(q[[3, 0, 1, 4], 2], rel=1e-9)
+    assert told["std"].to_numpy() == pytest.approx(planted[:, [3, 0, 1, 4], 2].std(0, ddof=1))
+    assert (told["sign"] == 1).all()
+    assert told_of(samples, 2, np.arange(10, 16), 1e-12).empty
+
+
+def test_influences_among_some():
+    samples = np.array([[1.0, 2, -1, -3], [1.5, 2.5, -1.5, -3.5]])
+    found = influences(samples, "gd", 5, 0.05, np.array([True, False, False, True]))
+    assert found.train.tolist() == [0, 3]
+    assert found.n_proponents == 1

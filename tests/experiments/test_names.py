@@ -28,6 +28,9 @@ from src.experiments import (
         ("cnn2_mnist3_10pc", 15),
         ("cnn3_cifar10_50pc_batch", 30),
         ("cnn2_digits3_20pc_init", 15),
+        ("cnn2_digits3_20pc_noisy", 15),
+        ("cnn2_cifar10_20pc_noisy_batch", 30),
+        ("cnn2_mnist_all_noisy", 15),
     ],
 )
 def test_names_go_both_ways(name: str, epochs: int):
@@ -53,6 +56,8 @@ def test_names_go_both_ways(name: str, epochs: int):
         ("cnn2_mnist3_all", "mnist3 has no experiment of all .*: choose from 10, 20, 50"),
         ("cnn2_mnist3_30pc", "choose from 10, 20, 50"),
         ("cnn2_mnist3_10pc_order", "choose from _init, _batch"),
+        ("cnn2_mnist3_10pc_noisy_order", "choose from _init, _batch"),
+        ("cnn2_mnist3_10pc_init_noisy", "a name is <model>"),
     ],
 )
 def test_wrong_names_say_what_is_allowed(name: str, says: str):

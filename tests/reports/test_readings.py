@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from src.analysis.distributions import loo_distributions
 from src.analysis.scores import ExperimentScores
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
@@ -16,11 +17,12 @@ from src.reports import pairs as sheets
 from src.reports.comparison.correlations import report_correlation_comparison
 from src.reports.comparison.pvalues import report_pvalue_comparison
 from src.reports.correlations import report_agreement, report_correlations
+from src.reports.distributions import report_distributions
 from src.reports.pairs import report_pairs
 from src.reports.pvalues import pvalue_tables, report_pvalues
 from src.reports.reading import decimals, percent
 from src.reports.scores import load_images
-from src.reports.variance import report_draws
+from src.reports.variance import report_draws, report_top_samples
 from tests.tools import noise_digest, save_images
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -106,6 +108,12 @@ def made(kind, n_draws, methods, shape, experiment="cnn2_digits3_10pc", first=0,
         },
         {seed: f"of {seed}" for seed in seeds},
         {seed: np.zeros((n_checkpoints, shape[1])) for seed in seeds if "loo" in methods},
+        {
+            seed: rng.normal(size=(n_checkpoints, shape[1])) if kind == "noise" else floor
+            for seed in seeds
+            if "loo" in methods
+            for floor in [np.zeros((n_checkpoints, shape[1]))]
+        },
     )
 
 
@@ -196,6 +204,11 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
     final = report.tables["stability"].query("draws == @n_draws and checkpoints == 5")
     halves = final.set_index("method")["rank_correlation"]
     assert of(halves, decimals) in report.reading("figure", "stability")
+    report_top_samples(report, scores)
+    top = report.tables["top_samples"].query("share == 0.1").set_index("method")
+    reading = report.reading("figure", "top_samples")
+    assert of(top["jaccard"], decimals) in reading
+    assert f"chance gives {decimals(top['by_chance'].iloc[0])}." in reading
 
     if n_methods > 1 and shape == (4, 6):  # the sheets take long; one of each kind is enough
         monkeypatch.setattr(sheets, "pair_sheet", lambda *_: plt.figure())
@@ -215,6 +228,28 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
                 rf"{name}, (\d+) pairs? .*?(\d+) of them with scores of either", reading
             )
             assert own.groups() == (str(len(pairs)), str(either))
+
+
+@pytest.mark.parametrize(("n_draws", "n_methods", "kind", "shape"), CASES)
+def test_readings_of_distributions(n_draws, n_methods, kind, shape):
+    scores = made(kind, n_draws, PAPER_METHODS[:n_methods], shape)
+    protocol = scores.options["loo"]["protocol"] = "continue" if n_draws == 3 else "retrain"
+    report = Collected()
+    report_distributions(report, scores, loo_distributions(scores), 0.05)
+    report.check_words(n_draws)
+    tests, reading = (
+        report.tables["distribution_tests"],
+        report.reading("table", "distribution_tests"),
+    )
+    p = pvalue_tables(scores, "ttest", 0.05)[2]["loo"]
+    assert tests.loc["paired", "significant"] == (p < 0.05).mean()
+    for column in ("significant", "benjamini_hochberg"):
+        assert " and ".join(percent(v) for v in tests[column]) in reading.replace(" of pairs", "")
+    assert ("continued the trainings" in reading) == (protocol == "continue")
+    mu = report.tables["distributions"].loc["mu"]
+    reading = report.reading("table", "distributions")
+    for size in (mu["median_size"], mu["median_size_same"]):
+        assert (decimals(size) if np.isfinite(size) else "infinite") in reading
 
 
 @pytest.mark.parametrize(("n_draws", "n_methods", "kind", "shape"), CASES)

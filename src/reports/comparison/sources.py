@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from src.analysis.variance import variance_by_source
@@ -25,8 +27,7 @@ def report_sources(report: DrawsReport, load: Load, experiments: list[Experiment
         variants = {
             other.randomness or "both": other
             for other in experiments
-            if (other.model, other.task, other.n_per_class)
-            == (experiment.model, experiment.task, experiment.n_per_class)
+            if replace(other, randomness="") == replace(experiment, randomness="")
         }
         if experiment.randomness == "" and len(variants) > 1:
             table = variance_by_source(

@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from src.experiments.subset_kinds import HALF, INDEPENDENT, PERMUTATIONS, SUBSET_KINDS
+
+# What a method needs of a seed: its checkpoints, and
+CHECKPOINTS = "checkpoints"  # nothing else;
+TRAINING = "training"  # to repeat its training. Else a kind of subsets that models were trained on.
+
 
 @dataclass(frozen=True)
 class Option:
@@ -42,6 +48,7 @@ class Method:
         script: The script that computes it.
         arguments: Further arguments of the script that name it.
         options: Options of an estimator that `run_estimators.py` computes.
+        needs: CHECKPOINTS; TRAINING, unless options say otherwise; or one of SUBSET_KINDS.
     """
 
     name: str
@@ -51,6 +58,12 @@ class Method:
     script: str
     arguments: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
+    needs: str = CHECKPOINTS
+
+    @property
+    def subsets(self) -> str | None:
+        """The kind of subsets that it is computed from; None: it is not."""
+        return self.needs if self.needs in SUBSET_KINDS else None
 
     @property
     def step(self) -> str:
@@ -58,13 +71,17 @@ class Method:
         return self.name if self.arguments else self.script.removeprefix("run_").removesuffix(".py")
 
 
-def _of_paper(name: str, label: str, sign: int, estimator: str, script: str) -> Method:
-    return Method(name, label, sign, f"src.tda.{estimator}", script)
+def _of_paper(
+    name: str, label: str, sign: int, estimator: str, script: str, needs: str = CHECKPOINTS
+) -> Method:
+    return Method(name, label, sign, f"src.tda.{estimator}", script, needs=needs)
 
 
-def _further(name: str, label: str, sign: int, estimator: str, *options: Option) -> Method:
+def _further(
+    name: str, label: str, sign: int, estimator: str, *options: Option, needs: str = CHECKPOINTS
+) -> Method:
     call = ("run_estimators.py", ("--method", name))
-    return Method(name, label, sign, f"src.tda.{estimator}", *call, options)
+    return Method(name, label, sign, f"src.tda.{estimator}", *call, options, needs)
 
 
 _TRACIN_AT = Option(
@@ -88,13 +105,13 @@ _BIF = (
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        _of_paper("loo", "LOO", 1, "loo:LeaveOneOut", "run_loo.py"),
+        _of_paper("loo", "LOO", 1, "loo:LeaveOneOut", "run_loo.py", TRAINING),
         _of_paper("ats", "ATS", -1, "ats:AdditionalStep", "run_ats.py"),
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
-        _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT),
-        _further("unrolled", "unrolled", 1, "unrolled:Unrolled"),
+        _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT, needs=TRAINING),
+        _further("unrolled", "unrolled", 1, "unrolled:Unrolled", needs=TRAINING),
         _further(
             "ekfac",
             "EK-FAC",
@@ -114,6 +131,10 @@ METHODS: dict[str, Method] = {
         _further("representer", "RPS", 1, "representer:RepresenterPoints", _REPRESENTER_L2),
         _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
         _further("bif", "BIF", 1, "bif:BayesianInfluence", *_BIF),
+        _further("downsampling", "downsampling", 1, "downsampling:Downsampling", needs=HALF),
+        _further("banzhaf", "Banzhaf", 1, "banzhaf:Banzhaf", needs=INDEPENDENT),
+        _further("datamodel", "datamodel", 1, "datamodel:Datamodel", needs=HALF),
+        _further("shapley", "Shapley", 1, "shapley:Shapley", needs=PERMUTATIONS),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -31,6 +31,7 @@ from src.ensemble import memory
 from src.ensemble.draws import Draw
 from src.ensemble.members import Params, PerSampleLoss, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.errors import UserError
 from src.models.backbones import Backbone, load_backbone
 from src.models.vit import LoraViT, query_and_value
@@ -39,7 +40,7 @@ from src.tda.gradient_similarity import gradient_similarity
 from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import Hessian, flatten
 from src.tda.influence import influence
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 from src.tda.solvers.lissa import Lissa
 from tests import reference

@@ -115,6 +115,16 @@ def test_every_method_has_its_estimator():
     assert not LeaveOneOut("continue").retrains
 
 
+def test_methods_of_subsets_have_their_models_trained():
+    methods = [name for name, method in METHODS.items() if method.subsets]
+    found = study().scores(methods, n_seeds=1)
+    assert list(found) == methods
+    for scores in found.values():
+        assert scores.shape == (1, 2, 11, 5)
+    means = found["downsampling"].ravel(), found["datamodel"].ravel()
+    assert np.corrcoef(*means)[0, 1] > 0.8  # of the same subsets
+
+
 def test_options_by_estimators():
     own = study()
     default, other = (

@@ -41,7 +41,7 @@ def difference_of_means(masks: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
     alone = ((n_in == 0) | (n_in == len(masks))).nonzero().flatten().tolist()
     if alone:
         raise UserError(
-            f"{len(alone)} of {masks.shape[1]} training samples, the first at position {alone[0]}, "
+            f"{len(alone)} of {masks.shape[1]} scored samples, the first at position {alone[0]}, "
             f"are in all or in none of {len(masks)} subsets, so that nothing can be said of them: "
             "draw more by run_subsets.py --n_subsets"
         )
@@ -61,11 +61,11 @@ def difference_of_means(masks: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
 def scores_of_means(draws: Draws, kind: str, chunk_size: int | None) -> Scores:
     """Return scores that are differences of means over a kind of subsets."""
     content = subsets_for(draws, kind, chunk_size)
-    scores, errors = difference_of_means(content["masks"], content["losses"])
-    scores, errors = scores[:, draws.setup.scored], errors[:, draws.setup.scored]
+    masks = content["masks"][:, draws.setup.scored]
+    scores, errors = difference_of_means(masks, content["losses"])
     typical = torch.nanmedian(errors)
     message = (
         f"median |score| {scores.abs().median():.2e}, median standard error {typical:.2e} over "
-        f"{len(content['masks'])} subsets"
+        f"{len(masks)} subsets"
     )
     return Scores(scores, {"standard_error": errors.float()}, message)

@@ -4,7 +4,7 @@
 
 (Wang and Jia 2023, "Data Banzhaf"). Whether z_j is in says nothing of who else is, where every
 sample is in or out by itself, so that the mean over drawn subsets without z_j minus that over those
-with it estimates this from all of them at once (their maximum-sample-reuse estimator, section 4).
+with it estimates this from all of them at once (their maximum-sample-reuse estimator).
 They are the subsets `independent` of a seed; with another probability than 1/2 it is the weighted
 value (Li and Yu 2023). Positive: z_j helps z.
 

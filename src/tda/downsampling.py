@@ -3,8 +3,8 @@
     τ(z_j, z) = mean of L(z; θ_S) over subsets S without z_j − mean over those with z_j
 
 over the subsets `half` of a seed: by default 200 of half of the training set (Feldman and Zhang
-2020, "What neural networks memorize and why", equation 2, with the loss in the place of the chance
-of a right answer). All models of a draw share its initialisation and batches, so that the mean is
+2020, "What neural networks memorize and why", with the loss in the place of the chance of a right
+answer). All models of a draw share its initialisation and batches, so that the mean is
 over subsets alone. Positive: z_j helps z.
 
 `standard_error`, beside the scores, is that of the two means, (C, n_scored, n_test).

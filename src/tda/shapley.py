@@ -2,8 +2,8 @@
 
     τ(z_j, z) = mean over permutations π of L(z; θ_before) − L(z; θ_{before ∪ {z_j}}),
 
-`before` the samples in front of z_j in π (Ghorbani and Zou 2019, "Data Shapley", equation 2, with
-the value of a set the negative loss). The empty set's loss is that of the untrained start. The
+`before` the samples in front of z_j in π (Ghorbani and Zou 2019, "Data Shapley", with the negative
+loss as the value of a set). The empty set's loss is that of the untrained start. The
 permutations are those of a seed's subsets `permutations`; one that was truncated
 (`src.subsets.walk`) counts 0 for the samples behind. Positive: z_j helps z.
 

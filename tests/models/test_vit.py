@@ -652,6 +652,21 @@ def test_estimators_that_follow_the_training_or_the_outputs(
         shutil.rmtree(root)
 
 
+def test_models_on_subsets(vit_root: Path, cropped_root: Path, copy_of: object) -> None:
+    for whole in (vit_root, cropped_root):
+        root = copy_of(whole)
+        arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
+        for kind, n in (("independent", 14), ("permutations", 1)):
+            call_well("run_subsets", *arguments, "--kind", kind, "--n_subsets", n)
+        call_well("run_estimators", *arguments, "--method", "banzhaf", "shapley")
+        for method in ("banzhaf", "shapley"):
+            path = root / "tda_scores" / EXPERIMENT / method / f"{SEED}.pt"
+            content = torch.load(path, weights_only=True)
+            assert content["scores"].shape == (5, 30, 30)
+            assert content["scores"].std() > 0
+        shutil.rmtree(root)
+
+
 def test_random_crop_is_recorded_and_used(
     cropped_root: Path, copy_of: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

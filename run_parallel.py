@@ -7,7 +7,7 @@ files are there are left out, so the same command goes on after an interruption.
 from src.cli import ArgumentParser, run
 from src.experiments import PAPER_STEPS, STEPS
 from src.launch.arguments import add_launching, check_launching, run_jobs, vit_options
-from src.launch.jobs import plan
+from src.launch.jobs import SUBSETS, plan
 from src.launch.processes import fork_server
 from src.steps import check_samples, seeds
 
@@ -18,9 +18,11 @@ def main() -> None:
     parser.add_argument(
         "--methods",
         nargs="*",
-        choices=STEPS,
+        choices=(SUBSETS, *STEPS),
         default=list(PAPER_STEPS),
-        help="none: training only",
+        help=f"none: training only; {SUBSETS}: models on the subsets that accuracy is measured by "
+        "(run_subsets.py). Methods that are computed from models on other subsets bring these "
+        "along",
     )
     parser.add_seeds()
     parser.add_train_samples()

@@ -50,6 +50,7 @@ from src.ensemble.draws import load_seeds  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
 from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once  # noqa: E402
+from src.ensemble.retraining import retrain  # noqa: E402
 from src.ensemble.setup import Setup  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.experiments import (  # noqa: E402
@@ -67,7 +68,7 @@ from src.tda.estimator import Draws  # noqa: E402
 from src.tda.estimators import estimator_of  # noqa: E402
 from src.tda.gradient_similarity import gradient_similarity  # noqa: E402
 from src.tda.influence import influence  # noqa: E402
-from src.tda.loo import leave_one_out, retrain  # noqa: E402
+from src.tda.loo import leave_one_out  # noqa: E402
 from src.tda.solvers.lissa import Lissa  # noqa: E402
 from tests import reference  # noqa: E402
 

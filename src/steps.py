@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from src.ensemble.checkpoints import Checkpoints
     from src.ensemble.members import Params
     from src.ensemble.setup import Setup
+    from src.subsets.masks import Subsets
     from src.tda.estimator import Estimator
+    from src.tda.seed_files import SeedFiles
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -187,26 +189,72 @@ def score_seeds(args: argparse.Namespace, estimator: Estimator) -> None:
 
     What can be known of all of them is checked before the first is computed.
     """
-    from src.ensemble.checkpoint_files import as_trained
-    from src.storage.locks import HeldError, require_free
     from src.tda.scoring import Scoring
 
-    paths, skipped = Paths(args.root, args.on_itself), Skipped()
-    checkpoints_of = _loader_of_checkpoints(args, paths, args.train_samples)
+    def scoring(trained: Checkpoints, seed: int, seed_id: int) -> SeedFiles:
+        return Scoring(trained, seed, seed_id, estimator, overwrite=args.overwrite)
+
+    paths, first = Paths(args.root, args.on_itself), estimator.methods[0]
+    _compute_seeds(
+        args,
+        paths,
+        scoring,
+        lambda experiment, seed: paths.scores(experiment, first, seed),
+        args.train_samples,
+    )
+
+
+def train_on_subsets(args: argparse.Namespace, subsets: Subsets) -> None:
+    """Train models on subsets of seeds of experiments and save losses, one line for each file.
+
+    What can be known of all of them is checked before the first is computed.
+    """
+    from src.subsets.computing import SubsetTraining
+
+    def training(trained: Checkpoints, seed: int, seed_id: int) -> SeedFiles:
+        given = (trained, seed, seed_id, subsets, args.chunk_size)
+        return SubsetTraining(*given, overwrite=args.overwrite)
+
+    paths, kind = Paths(args.root), subsets.kind
+    _compute_seeds(
+        args, paths, training, lambda experiment, seed: paths.subsets(experiment, kind, seed)
+    )
+
+
+def _compute_seeds(
+    args: argparse.Namespace,
+    paths: Paths,
+    files_of: Callable[[Checkpoints, int, int], SeedFiles],
+    path_of: Callable[[Experiment, int], Path],
+    n_scored: int | None = None,
+) -> None:
+    """Compute the files of each seed of each experiment.
+
+    Args:
+        args: The arguments.
+        paths: Every path below the root.
+        files_of: Returns them, given checkpoints, a seed and its number.
+        path_of: Returns what a person calls them, given an experiment and a seed.
+        n_scored: Number of training samples that are scored; None: all.
+    """
+    from src.ensemble.checkpoint_files import as_trained
+    from src.storage.locks import HeldError, require_free
+
+    checkpoints_of, skipped = _loader_of_checkpoints(args, paths, n_scored), Skipped()
     jobs = list(product(args.experiment, seeds(args.seed_id)))
 
-    def scoring(experiment: Experiment, seed_id: int, seed: int) -> Scoring:
+    def files(experiment: Experiment, seed_id: int, seed: int) -> SeedFiles:
         require_free(paths.training_lock(experiment, seed))
         trained = as_trained(experiment, paths, seed, seed_id)
-        return Scoring(checkpoints_of(trained), seed, seed_id, estimator, overwrite=args.overwrite)
+        return files_of(checkpoints_of(trained), seed, seed_id)
 
     if len(jobs) > 1:  # a single one is checked when its turn comes
         for experiment, (seed_id, seed) in jobs:
             with contextlib.suppress(HeldError):  # which is said when its turn comes
-                scoring(experiment, seed_id, seed).check()
+                files(experiment, seed_id, seed).check()
     for experiment, (seed_id, seed) in jobs:
-        with skipped.if_held(paths.scores(experiment, estimator.methods[0], seed)):
-            for line in scoring(experiment, seed_id, seed).run():
+        with skipped.if_held(path_of(experiment, seed)):
+            for line in files(experiment, seed_id, seed).run():
                 print(line, flush=True)
     skipped.exit_if_any()
 

@@ -820,3 +820,97 @@ def top_consistency(helpful: np.ndarray, k: int) -> float:
             for t in range(s + 1, n_draws):
                 found.append(len(tops[s] & tops[t]) / len(tops[s] | tops[t]))
     return float(np.mean(found))
+
+
+# Subsets of the training set
+
+
+def subset_losses(
+    build: Build,
+    train_data: Data,
+    test_data: Data,
+    inside: list[int],
+    seed: int,
+    n_epochs: int,
+    kept_epochs: list[int],
+    batch_size: int = 32,
+    *,
+    taken_out: bool = False,
+) -> Tensor:
+    """Return the test losses (C, n_test) of a model that is trained on a subset.
+
+    It sees the batches of a training on all. The losses of what is not inside are zero, or that is
+    taken out of its batches; either way a batch's sum is divided by the batch's full size.
+    """
+    torch.manual_seed(seed)
+    model = build()
+    optimizer = adam(model)
+    positions = torch.arange(len(train_data[1]))
+    loader = DataLoader(TensorDataset(*train_data, positions), batch_size=batch_size, shuffle=True)
+    result = []
+    for epoch in range(n_epochs):
+        model.train()
+        for inputs, labels, which in loader:
+            is_in = torch.tensor([i in inside for i in which.tolist()])
+            optimizer.zero_grad()
+            if taken_out and not is_in.any():
+                for parameter in model.parameters():
+                    parameter.grad = torch.zeros_like(parameter)
+            else:
+                if taken_out:
+                    losses = losses_of_some(model, inputs, labels, is_in)
+                else:
+                    losses = F.cross_entropy(model(inputs), labels, reduction="none")
+                    losses = torch.where(is_in, losses, 0.0)
+                (losses.sum() / len(labels)).backward()
+            optimizer.step()
+        if epoch in kept_epochs:
+            model.eval()
+            with torch.no_grad():
+                result.append(F.cross_entropy(model(test_data[0]), test_data[1], reduction="none"))
+    return torch.stack(result)
+
+
+Values = dict[frozenset[int], Tensor]  # what a model trained on each subset of 0 ... n − 1 loses
+
+
+def banzhaf(losses: Values, n: int) -> Tensor:
+    """Return what each sample takes off the loss, the mean over all subsets of the others."""
+    result = []
+    for j in range(n):
+        without = [subset for subset in losses if j not in subset]
+        result.append(torch.stack([losses[s] - losses[s | {j}] for s in without]).mean(0))
+    return torch.stack(result)
+
+
+def shapley(losses: Values, n: int) -> Tensor:
+    """Return the Shapley value of each sample by its formula over all subsets of the others."""
+    result = []
+    for j in range(n):
+        total = 0.0
+        for subset in losses:
+            if j not in subset:
+                size = len(subset)
+                weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+                total = total + weight * (losses[subset] - losses[subset | {j}])
+        result.append(total)
+    return torch.stack(result)
+
+
+def ridge(masks: Tensor, losses: Tensor, penalty: float) -> tuple[Tensor, float]:
+    """Return weights (n,) and intercept of one target (K,), by the normal equations."""
+    x, y = masks.double(), losses.double()
+    centred = x - x.mean(0)
+    left = centred.T @ centred + penalty * torch.eye(x.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(left, centred.T @ (y - y.mean()))
+    return weights, (y.mean() - x.mean(0) @ weights).item()
+
+
+def ridge_error(masks: Tensor, losses: Tensor, penalty: float) -> float:
+    """Return the mean squared error of each subset's loss by a fit to all other subsets."""
+    errors = []
+    for k in range(len(losses)):
+        others = torch.arange(len(losses)) != k
+        weights, intercept = ridge(masks[others], losses[others], penalty)
+        errors.append((losses[k] - masks[k].double() @ weights - intercept).square())
+    return torch.stack(errors).mean().item()

@@ -19,13 +19,14 @@ from src.ensemble.draws import Draw
 from src.ensemble.evaluation import evaluate, predict
 from src.ensemble.members import Params, PerSampleLoss, stack, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.ensemble.setup import train
 from src.kernels.fuse import fuse
 from src.models.cnn import CNN2, CNN3
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 from src.tda.solvers.exact import Exact
 from src.tda.solvers.lissa import Lissa

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.experiments import PAPER_METHODS, Experiment, Paths, parse_experiment
 from src.models import build
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
-from src.tda.loo import leave_one_out, retrain
+from src.tda.loo import leave_one_out
 from src.tda.solvers.lissa import Lissa
 from tests import reference
 from tests.conftest import DIGITS, MNIST

@@ -18,7 +18,8 @@ from src.data.scored import scored_positions
 from src.ensemble.draws import load_seeds
 from src.ensemble.setup import Setup
 from src.errors import UserError
-from src.experiments import PAPER_METHODS, Paths, parse_experiment
+from src.experiments import METHODS, PAPER_METHODS, Paths, parse_experiment
+from src.experiments.methods import CHECKPOINTS
 from src.models.cnn import CNN2
 from src.storage.files import digest
 from src.study import Study
@@ -107,10 +108,21 @@ def test_every_method_has_its_estimator():
     classes = estimator_classes()
     assert all(method in cls.methods for method, cls in classes.items())
     made = {method: estimator_of(method) for method in classes}
-    assert {m for m, one in made.items() if one.retrains} == {"loo", "tracin", "unrolled"}
+    for method, one in made.items():
+        assert one.retrains == (METHODS[method].needs != CHECKPOINTS)
     for method, cls in classes.items():  # by hand or by the scripts, the defaults are the same
         assert made[method] == cls()
     assert not LeaveOneOut("continue").retrains
+
+
+def test_methods_of_subsets_have_their_models_trained():
+    methods = [name for name, method in METHODS.items() if method.subsets]
+    found = study().scores(methods, n_seeds=1)
+    assert list(found) == methods
+    for scores in found.values():
+        assert scores.shape == (1, 2, 11, 5)
+    means = found["downsampling"].ravel(), found["datamodel"].ravel()
+    assert np.corrcoef(*means)[0, 1] > 0.8  # of the same subsets
 
 
 def test_options_by_estimators():

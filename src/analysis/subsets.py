@@ -8,10 +8,8 @@ import numpy as np
 
 from src.argument_types import seed_ids_text
 from src.errors import UserError
-from src.experiments import Experiment, Paths
-from src.storage.files import check_finite, load
-
-TRUTH = "truth"  # the kind of subsets that are the same for all seeds
+from src.experiments import TRUTH, Experiment, Paths
+from src.subsets.files import load_subsets, subsets_command
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,13 @@ def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> Sub
     there = [s for s in ids if paths.subsets(experiment, TRUTH, s).exists()]
     if len(there) < 2:
         lacking = seed_ids_text(ids[s] for s in ids if s not in there)
-        command = paths.command("run_subsets.py", "--experiment", experiment.name)
+        command = subsets_command(paths, experiment, TRUTH)
         raise UserError(
             f"losses of models trained on subsets are there of {len(there)} of the "
             f"{len(ids)} seeds of {experiment.name} that have scores, and two are the least there "
             f"can be (missing: seed_id {lacking}): make them with: {command}"
         )
-    files = [_load(paths, experiment, seed, ids[seed]) for seed in there]
+    files = [load_subsets(paths, experiment, TRUTH, seed) for seed in there]
     first = files[0]
     for seed, content in zip(there, files, strict=True):
         for key in ("masks", "epochs", "train_idx", "test_idx"):
@@ -66,7 +64,7 @@ def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> Sub
                 raise UserError(
                     f"{paths.subsets(experiment, TRUTH, seed)} has other {key} than "
                     f"{paths.subsets(experiment, TRUTH, there[0])}: make it again with: "
-                    f"{_command(paths, experiment, ids[seed])} --overwrite"
+                    f"{subsets_command(paths, experiment, TRUTH, ids[seed])} --overwrite"
                 )
     return SubsetLosses(
         first["masks"].numpy(),
@@ -75,26 +73,3 @@ def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> Sub
         first["train_idx"].numpy(),
         first["test_idx"].numpy(),
     )
-
-
-def _command(paths: Paths, experiment: Experiment, seed_id: int) -> str:
-    return paths.command("run_subsets.py", "--experiment", experiment.name, "--seed_id", seed_id)
-
-
-def _load(paths: Paths, experiment: Experiment, seed: int, seed_id: int) -> dict:
-    path, make = paths.subsets(experiment, TRUTH, seed), _command(paths, experiment, seed_id)
-    content = load(
-        path,
-        make,
-        identity={"experiment": experiment.name, "kind": TRUTH, "seed": seed},
-        holds=("masks", "losses", "epochs", "train_idx", "test_idx"),
-    )
-    keys = ("epochs", "masks", "test_idx")
-    shape, found = tuple(len(content[key]) for key in keys), tuple(content["losses"].shape)
-    if found != shape:
-        raise UserError(
-            f"{path} has losses {found}, where {shape} belong: make it again with: {make} "
-            "--overwrite"
-        )
-    check_finite(path, "losses", content["losses"], make)
-    return content

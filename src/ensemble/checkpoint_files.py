@@ -90,6 +90,23 @@ def are_given(experiment: Experiment, paths: Paths, seed: int, seed_id: int) -> 
     return _first_settings(experiment, paths, seed, seed_id).get("origin") == GIVEN
 
 
+def require_trained_here(
+    experiment: Experiment, paths: Paths, seed: int, seed_id: int, others: str = ""
+) -> None:
+    """Check that a seed's training can be repeated, because it was done here.
+
+    Raises:
+        UserError: The checkpoints were given, or the first one is missing or damaged. `others`
+            ends the sentence by what else can be done.
+    """
+    if are_given(experiment, paths, seed, seed_id):
+        raise UserError(
+            f"{paths.checkpoint(experiment, seed, 0).parent} was given by --checkpoints, and how "
+            "it was trained is not known here, so that its training cannot be repeated: "
+            f"train here with: {training_command(paths, experiment, seed_id)} --overwrite{others}"
+        )
+
+
 def _first_settings(experiment: Experiment, paths: Paths, seed: int, seed_id: int) -> dict:
     epoch, make = experiment.kept_epochs[0], training_command(paths, experiment, seed_id)
     return load_checkpoint(paths, experiment, seed, epoch, make)["settings"]

@@ -231,6 +231,16 @@ class Setup:
             "random_crop": self.experiment.random_crop,
         }
 
+    def sources(self, checkpoints: list[State]) -> dict:
+        """Return what scores of checkpoints rest on beside options, as settings."""
+        return {
+            **self.network_settings(),
+            **self.environment(),
+            "checkpoints": digest(checkpoints),
+            "train_samples": self.train.digest(),
+            "test_samples": self.test.digest(),
+        }
+
     def scored_settings(self) -> dict:
         """Return which training samples are scored, where these are not all."""
         if self.scores_all:

@@ -153,7 +153,9 @@ class Trainer:
             which = (counts == count).nonzero().flatten()
             groups.append(which.to(device))
             group = slice(None) if len(which) == n_members else groups[-1]
-            if count == len(positions):  # the last one
+            if count == 0:
+                parts.append(self._nothing(group))
+            elif count == len(positions):  # the last one
                 parts.append(self._sums(group, inputs, labels, positions))
             else:
                 columns = present[which].nonzero()[:, 1].reshape(-1, count).to(device)
@@ -166,6 +168,12 @@ class Trainer:
         return torch.cat(sums)[order], {
             name: torch.cat([changed[name] for changed in buffers])[order] for name in self.buffers
         }
+
+    def _nothing(self, group: slice | Tensor) -> tuple[Tensor, Stack]:
+        """Return the same of members that have no sample in a batch: 0, of gradients 0."""
+        parameters = self.loss.parameters(self.members).values()
+        sums = sum((0 * parameter[group]).flatten(1).sum(1) for parameter in parameters)
+        return sums, {name: self.members[name][group] for name in self.buffers}
 
     def _draw_as_a_full_batch(
         self, start: tuple[Tensor, ...], inputs: Tensor, labels: Tensor

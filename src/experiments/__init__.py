@@ -36,6 +36,15 @@ from src.experiments.models import (
     register_model,
 )
 from src.experiments.paths import REPOSITORY, Paths
+from src.experiments.subset_kinds import (
+    FRACTION,
+    HALF,
+    INCLUSION,
+    INDEPENDENT,
+    PERMUTATIONS,
+    SUBSET_KINDS,
+    TRUTH,
+)
 from src.experiments.tasks import TASKS, Task, register_task
 
 N_SEEDS = 10  # by default, as in the paper
@@ -44,7 +53,11 @@ SOURCE_VARIABLE = "TDA_DATASETS"  # names the folder of data sets where --source
 
 __all__ = [
     "DEFAULT_BACKBONE",
+    "FRACTION",
     "FURTHER_METHODS",
+    "HALF",
+    "INCLUSION",
+    "INDEPENDENT",
     "METHODS",
     "MODELS",
     "MOST_SEEDS",
@@ -52,12 +65,15 @@ __all__ = [
     "OPTIONS",
     "PAPER_METHODS",
     "PAPER_STEPS",
+    "PERMUTATIONS",
     "RANDOMNESS",
     "REPOSITORY",
     "SOURCE_VARIABLE",
     "STEPS",
+    "SUBSET_KINDS",
     "TASKS",
     "TINY_BACKBONE",
+    "TRUTH",
     "Experiment",
     "Hyperparameters",
     "Method",

@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from src.experiments.subset_kinds import HALF, INDEPENDENT, PERMUTATIONS, SUBSET_KINDS
+
+# What a method needs of a seed: its checkpoints, and
+CHECKPOINTS = "checkpoints"  # nothing else;
+TRAINING = "training"  # to repeat its training. Else a kind of subsets that models were trained on.
+
 
 @dataclass(frozen=True)
 class Option:
@@ -57,6 +63,7 @@ class Method:
         script: The script that computes it.
         arguments: Further arguments of the script that name it.
         options: Options of an estimator that `run_estimators.py` computes.
+        needs: CHECKPOINTS; TRAINING, unless options say otherwise; or one of SUBSET_KINDS.
         trainings: Returns how many trainings a draw takes, the model's own among them.
     """
 
@@ -67,7 +74,13 @@ class Method:
     script: str
     arguments: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
+    needs: str = CHECKPOINTS
     trainings: Callable[[Scored], int] = lambda scored: 1
+
+    @property
+    def subsets(self) -> str | None:
+        """The kind of subsets that it is computed from; None: it is not."""
+        return self.needs if self.needs in SUBSET_KINDS else None
 
     @property
     def step(self) -> str:
@@ -75,24 +88,27 @@ class Method:
         return self.name if self.arguments else self.script.removeprefix("run_").removesuffix(".py")
 
 
-def _of_paper(name: str, label: str, sign: int, estimator: str, script: str) -> Method:
-    return Method(name, label, sign, f"src.tda.{estimator}", script)
+def _of_paper(
+    name: str, label: str, sign: int, estimator: str, script: str, needs: str = CHECKPOINTS
+) -> Method:
+    return Method(name, label, sign, f"src.tda.{estimator}", script, needs=needs)
 
 
-def _further(name: str, label: str, sign: int, estimator: str, *options: Option) -> Method:
+def _further(
+    name: str, label: str, sign: int, estimator: str, *options: Option, needs: str = CHECKPOINTS
+) -> Method:
     call = ("run_estimators.py", ("--method", name))
-    return Method(name, label, sign, f"src.tda.{estimator}", *call, options)
+    trainings = {
+        CHECKPOINTS: lambda scored: 1,
+        TRAINING: lambda scored: 2,
+    }.get(needs, lambda scored: 1 + scored.settings["n_subsets"])
+    return Method(name, label, sign, f"src.tda.{estimator}", *call, options, needs, trainings)
 
 
 def _of_loo(scored: Scored) -> int:
     # One more member leaves nothing out.
     once = 1 if scored.settings.get("protocol", "retrain") == "retrain" else scored.n_checkpoints
     return 1 + once * (scored.n_scored + 1)
-
-
-def _repeating(method: Method) -> Method:
-    """Return a method that repeats the training of the checkpoints."""
-    return replace(method, trainings=lambda scored: 2)
 
 
 _TRACIN_AT = Option(
@@ -116,13 +132,16 @@ _BIF = (
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        replace(_of_paper("loo", "LOO", 1, "loo:LeaveOneOut", "run_loo.py"), trainings=_of_loo),
+        replace(
+            _of_paper("loo", "LOO", 1, "loo:LeaveOneOut", "run_loo.py", TRAINING),
+            trainings=_of_loo,
+        ),
         _of_paper("ats", "ATS", -1, "ats:AdditionalStep", "run_ats.py"),
         _of_paper("if", "IF", -1, "influence:InfluenceFunction", "run_if.py"),
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
-        _repeating(_further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT)),
-        _repeating(_further("unrolled", "unrolled", 1, "unrolled:Unrolled")),
+        _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT, needs=TRAINING),
+        _further("unrolled", "unrolled", 1, "unrolled:Unrolled", needs=TRAINING),
         _further(
             "ekfac",
             "EK-FAC",
@@ -142,6 +161,10 @@ METHODS: dict[str, Method] = {
         _further("representer", "RPS", 1, "representer:RepresenterPoints", _REPRESENTER_L2),
         _further("similarity", "similarity", 1, "similarity:NetworkSimilarity"),
         _further("bif", "BIF", 1, "bif:BayesianInfluence", *_BIF),
+        _further("downsampling", "downsampling", 1, "downsampling:Downsampling", needs=HALF),
+        _further("banzhaf", "Banzhaf", 1, "banzhaf:Banzhaf", needs=INDEPENDENT),
+        _further("datamodel", "datamodel", 1, "datamodel:Datamodel", needs=HALF),
+        _further("shapley", "Shapley", 1, "shapley:Shapley", needs=PERMUTATIONS),
         # Controls: what reliability alone can and cannot tell.
         _further("inputs", "inputs", 1, "controls:InputSimilarity"),
         _further("noise", "noise", 1, "controls:Noise"),

@@ -73,8 +73,16 @@ class Paths:
         return self.scores(experiment, method, seed).with_suffix(".partial.pt")
 
     def subsets(self, experiment: Experiment, kind: str, seed: int) -> Path:
-        """Losses of a seed's models that were trained on subsets of a kind."""
+        """Losses of one seed's models on a kind of subsets of the training set."""
         return self.root / "tda_scores" / experiment.name / "subsets" / kind / f"{seed}.pt"
+
+    def partial_subsets(self, experiment: Experiment, kind: str, seed: int) -> Path:
+        """Finished pieces of a file of subsets that is being computed."""
+        return self.subsets(experiment, kind, seed).with_suffix(".partial.pt")
+
+    def subsets_lock(self, experiment: Experiment, kind: str, seed: int) -> Path:
+        """Lock of one kind's subsets of a seed."""
+        return self.subsets(experiment, kind, seed).with_name(f".{seed}.lock")
 
     def training_lock(self, experiment: Experiment, seed: int) -> Path:
         """Lock of the training of a seed."""
@@ -91,7 +99,7 @@ class Paths:
         return folder.with_name(f".{folder.name}.lock")
 
     def log(self, experiment: Experiment, job: str, seed: int) -> Path:
-        """Log of a job ("training" or a method) that `run_parallel.py` started."""
+        """Log of a job ("training", a method, "subsets_<kind>") of `run_parallel.py`."""
         return self.root / "logs" / experiment.name / job / f"{seed}.log"
 
     def seconds(self, experiment: Experiment, method: str, seed: int) -> Path:

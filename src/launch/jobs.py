@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.experiments import STEPS, Experiment, Paths, call_of
+from src.experiments import METHODS, STEPS, SUBSET_KINDS, TRUTH, Experiment, Paths, call_of
 from src.storage.locks import Holder, Unreadable, holder
+
+SUBSETS = "subsets"  # what a person calls the trainings on subsets
 
 
 @dataclass(frozen=True)
@@ -16,14 +18,14 @@ class Job:
     Attributes:
         name: What a person calls it.
         experiment: Name of the experiment.
-        step: "training", or one of STEPS, with `_self` where training samples are scored on
-            themselves.
+        step: "training", "subsets_<kind>", or one of STEPS, with `_self` where training samples are
+            scored on themselves.
         seed_id: Number of the seed.
         arguments: Script and arguments, without the device.
         outputs: The files that it makes.
         lock: Held by the process that makes them.
         log: Where its output goes.
-        training: The job that has to be done before; None for a training.
+        after: The job that has to be done right before; None for a training.
     """
 
     name: str
@@ -34,7 +36,12 @@ class Job:
     outputs: tuple[Path, ...]
     lock: Path
     log: Path
-    training: Job | None = None
+    after: Job | None = None
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """All jobs that have to be done before, the last one first."""
+        return () if self.after is None else (self.after, *self.after.needs)
 
     def is_done(self) -> bool:
         """Say whether its files are there; whether their settings fit, only the script can say."""
@@ -42,8 +49,7 @@ class Job:
 
     def holder(self) -> Holder | Unreadable | None:
         """Return the process that is at work on its files, or on those it needs, if any."""
-        found = holder(self.lock)
-        return found if found or self.training is None else holder(self.training.lock)
+        return next(filter(None, (holder(job.lock) for job in (self, *self.needs))), None)
 
     def command(self, device: str) -> list[str]:
         """Return the command, for the repository's folder."""
@@ -62,9 +68,11 @@ def plan(
 ) -> list[Job]:
     """Return the jobs of experiments, each behind what it needs, the longest of the rest first.
 
+    Methods that are computed from trainings on subsets bring these along.
+
     Args:
         experiments: The experiments.
-        methods: Of STEPS, in any order.
+        methods: Of STEPS, in any order, and SUBSETS: those that accuracy is measured by.
         seeds: (seed_id, seed) of each seed.
         root: Folder of data/, models/, tda_scores/ and results/.
         vit_options: Further arguments for the training of ViTs.
@@ -91,6 +99,26 @@ def plan(
         for experiment in experiments
         for seed_id, seed in seeds
     }
+    needed = {METHODS[STEPS[step][0]].subsets for step in methods if step in STEPS}
+    if SUBSETS in methods:
+        needed.add(TRUTH)
+    subsets = {
+        (kind, experiment.name, seed_id): Job(
+            f"{SUBSETS}_{kind} of {experiment.name}, seed_id {seed_id}",
+            experiment.name,
+            f"{SUBSETS}_{kind}",
+            seed_id,
+            _call(paths, ("run_subsets.py", "--kind", kind), experiment, seed_id),
+            (paths.subsets(experiment, kind, seed),),
+            paths.subsets_lock(experiment, kind, seed),
+            paths.log(experiment, f"{SUBSETS}_{kind}", seed),
+            trainings[experiment.name, seed_id],
+        )
+        for kind in SUBSET_KINDS
+        if kind in needed
+        for experiment in experiments
+        for seed_id, seed in seeds
+    }
     scores = [
         Job(
             f"{step}{kind} of {experiment.name}, seed_id {seed_id}",
@@ -105,15 +133,31 @@ def plan(
             tuple(at.scores(experiment, method, seed) for method in STEPS[step]),
             at.scores_lock(experiment, STEPS[step][0], seed),
             paths.log(experiment, f"{step}{kind}", seed),
-            trainings[experiment.name, seed_id],
+            _before(step, experiment, seed_id, trainings, subsets),
         )
         for step in STEPS
         if step in methods
         for kind, at in kinds.items()
+        # The losses that they are computed from are of test samples.
+        if not (at.on_itself and METHODS[STEPS[step][0]].subsets)
         for experiment in experiments
         for seed_id, seed in seeds
     ]
-    return [*trainings.values(), *scores]
+    return [*trainings.values(), *subsets.values(), *scores]
+
+
+def _before(
+    step: str,
+    experiment: Experiment,
+    seed_id: int,
+    trainings: dict[tuple[str, int], Job],
+    subsets: dict[tuple[str, str, int], Job],
+) -> Job:
+    """Return the job that has to be done before a step's."""
+    kind = METHODS[STEPS[step][0]].subsets
+    if kind is None:
+        return trainings[experiment.name, seed_id]
+    return subsets[kind, experiment.name, seed_id]
 
 
 def _call(

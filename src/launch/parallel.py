@@ -88,7 +88,7 @@ class Launcher:
 
     Attributes:
         failed: The jobs that failed.
-        skipped: The jobs whose training failed.
+        skipped: The jobs that would need one that failed.
     """
 
     def __init__(self, jobs: list[Job], slots: list[Slot]) -> None:
@@ -124,10 +124,11 @@ class Launcher:
     def _start_what_can_start(self) -> None:
         unfinished = {*self._waiting, *(process.job for process, _ in self._running)}
         for job in list(self._waiting):
-            if job.training in self.failed:
+            failed = [needed for needed in job.needs if needed in self.failed]
+            if failed:
                 self.skipped.append(job)
-                self._settle(job, f"skipped          {job.name}: its training failed")
-            elif not self._free or job.training in unfinished:
+                self._settle(job, f"skipped          {job.name}: its {failed[0].step} failed")
+            elif not self._free or unfinished.intersection(job.needs):
                 continue
             elif (holder := job.holder()) is not None:
                 if job not in self._left_to_others:

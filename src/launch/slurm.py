@@ -76,7 +76,7 @@ class Task:
 
 
 def submit(jobs: list[Job], resources: Resources, folder: Path) -> list[tuple[str, int, str]]:
-    """Submit an array for each step of each experiment, its tasks waiting for their training.
+    """Submit an array for each step of each experiment, its tasks waiting for what they need.
 
     Args:
         jobs: The jobs; those whose files are there are left out.
@@ -106,7 +106,8 @@ def submit(jobs: list[Job], resources: Resources, folder: Path) -> list[tuple[st
     for (experiment, step), array in arrays.items():
         if all(job.is_done() for job in array):
             continue
-        after = ids.get((experiment, "training"))
+        needs = (ids.get((experiment, needed.step)) for needed in array[0].needs)
+        after = next(filter(None, needs), None)
         ids[experiment, step] = _submit_array(array, resources, folder, after)
         submitted.append((f"{experiment} {step}", len(array), ids[experiment, step]))
     return submitted
@@ -123,7 +124,7 @@ def _submit_array(array: list[Job], resources: Resources, folder: Path, after: s
         mem=f"{resources.mem_gb}GB",
         gpus_per_task=resources.gpus_per_task or None,
         partition=resources.partition,
-        # Task i waits for task i of the training, and leaves the queue if that one failed.
+        # Task i waits for task i of what it needs, and leaves the queue if that one failed.
         dependency=None if after is None else f"aftercorr:{after}",
         additional_parameters={"kill-on-invalid-dep": "yes", "requeue": True, **resources.options},
         # Not the working directory's src, nor its modules of the standard library's names.

@@ -54,8 +54,8 @@ class Need:
 
         Scores that are all there need no checkpoints.
         """
-        lacking = [job for job in self.jobs if job.training is not None and not job.is_done()]
-        trainings = dict.fromkeys(job.training for job in lacking)
+        lacking = [job for job in self.jobs if job.after is not None and not job.is_done()]
+        trainings = dict.fromkeys(job.after for job in lacking)
         lacking += [training for training in trainings if not training.is_done()]
         steps = ("training", *PAPER_STEPS)
         return {s: sorted(job.seed_id for job in lacking if job.step == s) for s in steps}
@@ -135,4 +135,4 @@ def jobs_of(exhibits: list[Exhibit], asked: Asked, root: Path) -> list[Job]:
     for need in merged(needs):
         check_samples([need.experiment], root, need.n_scored)
         jobs += need.jobs
-    return sorted(jobs, key=lambda job: job.training is not None)
+    return sorted(jobs, key=lambda job: job.after is not None)

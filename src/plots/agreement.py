@@ -84,7 +84,8 @@ def seeds_against_means(by_method: dict[str, Agreement]) -> Figure:
             axis.plot(
                 k + rng.uniform(-0.15, 0.15, len(values)),
                 values,
-                MARKERS[method],
+                marker=MARKERS[method],
+                linestyle="none",
                 color=COLOURS[method],
                 markersize=3,
                 alpha=dot_opacity(len(values)),

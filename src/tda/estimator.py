@@ -27,12 +27,22 @@ Piece = TypeVar("Piece")
 
 @dataclass(frozen=True)
 class Draws:
-    """What an estimator is given: one seed's checkpoints, where they come from, what is done."""
+    """What an estimator is given of one seed.
+
+    Attributes:
+        setup: Where it comes from.
+        seed: The seed.
+        checkpoints: Its checkpoints.
+        pieces: What is done.
+        subsets: What the file of trainings on subsets holds (`src.subsets.files`); None: there is
+            none, and an estimator that needs it has them trained.
+    """
 
     setup: Setup
     seed: int
     checkpoints: list[State]
     pieces: Pieces = field(default_factory=Pieces)
+    subsets: dict | None = None
 
 
 @dataclass
@@ -128,7 +138,7 @@ def collect(
     else:
         chunks = iter(())
     with progress(description, "members", len(items), n_done) as advance:
-        for chunk in _kept(draws, _checked(draws, chunks, description)):
+        for chunk in kept(draws, checked(draws, chunks, description)):
             advance(chunk.shape[1])
     return torch.cat(pieces.done, 1)
 
@@ -151,7 +161,7 @@ def each_checkpoint(
             yield piece
 
     with progress(description, "checkpoints", len(draws.checkpoints), n_done) as advance:
-        for _ in _kept(draws, results()):
+        for _ in kept(draws, results()):
             advance(1)
     return draws.pieces.done
 
@@ -190,12 +200,12 @@ def each_epoch(
 
     with progress(description, "epochs", n_epochs, n_done) as advance:
         if n_done < n_epochs:
-            for _ in _kept(draws, results()):
+            for _ in kept(draws, results()):
                 advance(1)
     return draws.pieces.done
 
 
-def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterator[Tensor]:
+def checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterator[Tensor]:
     """Yield chunks of scores (C, M, n_test), all of whose scores are finite."""
     with naming(description):
         for chunk in chunks:
@@ -205,7 +215,7 @@ def _checked(draws: Draws, chunks: Iterator[Tensor], description: str) -> Iterat
             yield chunk
 
 
-def _kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
+def kept(draws: Draws, results: Iterator[Piece]) -> Iterator[Piece]:
     """Yield results and keep each as a finished piece, all of them also when interrupted."""
     try:
         for result in results:

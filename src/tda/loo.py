@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.draws import Draw, shuffled_epochs
-from src.ensemble.evaluation import evaluate
+from src.ensemble.draws import Draw
 from src.ensemble.independence import require_batches, require_independent_samples
-from src.ensemble.members import PerSampleLoss, State, repeat, stack
+from src.ensemble.members import PerSampleLoss, State
 from src.ensemble.memory import in_chunks, members_at_once
 from src.ensemble.optimizer import OptimizerSettings
-from src.ensemble.training import Trainer, TrainingDivergedError
+from src.ensemble.retraining import Retraining, base_losses, retrain, weighted_losses
+from src.ensemble.training import TrainingDivergedError
 from src.errors import DivergedError, UserError
 from src.tda.estimator import Draws, Scores, collect
 
@@ -106,25 +106,6 @@ class LeaveOneOut:
         return {"loo": Scores(scores, {"floor": floor, "base": base.float().cpu()}, message)}
 
 
-@dataclass(frozen=True)
-class Retraining:
-    """One training from a start, and the epochs after which its members are compared.
-
-    Attributes:
-        start: Returns the state from which all members start, and puts torch's global
-            generator where the batch order begins.
-        compared_epochs: Epochs (0-based), one for each checkpoint that is compared with.
-    """
-
-    start: Callable[[], State]
-    compared_epochs: tuple[int, ...]
-
-
-def retrain(start: Callable[[], State], kept_epochs: tuple[int, ...]) -> list[Retraining]:
-    """Retrain from initialisation; checkpoint e of θ_∖j stands against checkpoint e of θ."""
-    return [Retraining(start, kept_epochs)]
-
-
 def continue_training(checkpoints: list[State], batch_seed: int, n_epochs: int) -> list[Retraining]:
     """Train each checkpoint on for `n_epochs` more with z_j left out (published code).
 
@@ -139,11 +120,6 @@ def continue_training(checkpoints: list[State], batch_seed: int, n_epochs: int) 
         return start
 
     return [Retraining(start_from(checkpoint), (n_epochs - 1,)) for checkpoint in checkpoints]
-
-
-def base_losses(measure: PerSampleLoss, checkpoints: list[State], test: Samples) -> Tensor:
-    """Return the losses L(z; θ), or a task's measure, at each checkpoint, (C, n_test)."""
-    return evaluate(measure, stack(checkpoints), test)
 
 
 def left_out_weights(left_out: list[int], n_train: int) -> Tensor:
@@ -185,34 +161,6 @@ def retrained_losses(
             f"{len(error.members)} of {len(left_out)} members trained together diverged, the "
             f"first is the one without {whose}: {error}"
         ) from error
-
-
-def weighted_losses(
-    loss: PerSampleLoss,
-    retraining: Retraining,
-    weights: Tensor,
-    train: Samples,
-    test: Samples,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
-    measure: PerSampleLoss | None = None,
-) -> Iterator[Tensor]:
-    """Train one member per row of weights (M, n_train); yield test losses (M, n_test).
-
-    They are yielded at compared epochs. With a `measure` it is what is evaluated in the place of
-    the loss.
-
-    Raises:
-        TrainingDivergedError: A member's training loss is not finite.
-    """
-    members = repeat(retraining.start(), len(weights))
-    dtype = next(iter(loss.parameters(members).values())).dtype
-    trainer = Trainer(loss, members, train, optimizer, weights.to(train.device, dtype))
-    loss.model.train()
-    for epoch, _ in enumerate(trainer.epochs(shuffled_epochs(len(train), batch_size, n_epochs))):
-        if epoch in retraining.compared_epochs:
-            yield evaluate(measure or loss, trainer.members, test)
 
 
 def leave_one_out(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from src.ensemble.checkpoint_files import MACHINE
-from src.errors import UserError
 from src.experiments import OPTIONS, Experiment, Paths, call_of
-from src.messages import kind_of
-from src.storage.files import check_finite, load
+from src.storage.contents import Content
+from src.storage.files import load
 
 # Of a score file's settings, those that say where it comes from, and those that are arguments of
 # the scripts that compute scores.
 ORIGIN = {
     *("checkpoints", "train_samples", "test_samples", "backbone_weights"),
-    *("hyperparameters", "scored_samples"),
+    *("hyperparameters", "scored_samples", "subsets"),
 }
 # Beside leave-one-out's scores: what leaving nothing out scores, and the losses that are compared
 # with, each (C, n_test).
@@ -99,36 +97,16 @@ def load_scores_of(
         options = {key: value for key, value in settings.items() if key not in MACHINE}
     make = score_command(paths, experiment, method, seed_id, options)
 
-    def refuse(what: str) -> None:
-        raise UserError(f"{path}: {what}: make it again with: {make} --overwrite")
-
-    def check(key: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        found = content[key]
-        if not isinstance(found, Tensor):
-            refuse(f"{key} is no tensor")
-        if found.dtype != dtype or found.shape != shape:
-            refuse(
-                f"{key} is {kind_of(found.dtype, found.shape)}, where {kind_of(dtype, shape)} "
-                "belongs"
-            )
-
-    indices = {}
-    for key in ("train_idx", "test_idx"):
-        n = content[key].numel() if isinstance(content[key], Tensor) else 0
-        check(key, torch.int64, (n,))
-        indices[key] = content[key].tolist()
-        if n == 0 or len(set(indices[key])) != n:
-            refuse(f"{key} holds no index, or one twice")
+    found = Content(path, content, make)
+    indices = {key: found.indices(key) for key in ("train_idx", "test_idx")}
     epochs, n_train, n_test = experiment.kept_epochs, *map(len, indices.values())
-    check("epochs", torch.int64, (len(epochs),))
-    if content["epochs"].tolist() != list(epochs):
-        refuse(f"the epochs are {content['epochs'].tolist()}, where {list(epochs)} belong")
+    found.check_epochs(epochs)
     axes = {"epoch": epochs, "train index": indices["train_idx"], "test index": indices["test_idx"]}
-    check("scores", torch.float32, (len(epochs), n_train, n_test))
-    check_finite(path, "scores", content["scores"], make, axes)
+    found.check("scores", torch.float32, (len(epochs), n_train, n_test))
+    found.check_finite("scores", "scores", axes)
     if method == "loo":
         axes.pop("train index")
         for key in OF_LOO:
-            check(key, torch.float32, (len(epochs), n_test))
-            check_finite(path, f"numbers of the {key}", content[key], make, axes)
+            found.check(key, torch.float32, (len(epochs), n_test))
+            found.check_finite(key, f"numbers of the {key}", axes)
     return content

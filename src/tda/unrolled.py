@@ -39,11 +39,11 @@ from src.ensemble.independence import few, look_at_training, require_independent
 from src.ensemble.members import PerSampleLoss, Stack, State, repeat
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import Retraining, base_losses, weighted_losses
 from src.ensemble.training import Trainer
 from src.errors import UserError
 from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
-from src.tda.loo import Retraining, base_losses, weighted_losses
 from src.tda.tangents import Tangents
 
 N_PROBES = 2  # samples whose derivatives are held against finite differences

@@ -18,6 +18,7 @@ from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.ensemble.training import Trainer
 from src.kernels import patches
 from src.kernels.fuse import fuse
@@ -27,7 +28,7 @@ from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.hessian import Hessian
 from src.tda.influence import influence
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from src.tda.solvers.lissa import Lissa
 from tests.tools import TOLERANCE, relative_error
 

@@ -14,9 +14,10 @@ from src.ensemble.independence import look_at_training
 from src.ensemble.members import PerSampleLoss, state_of, trainable
 from src.ensemble.memory import activation_bytes
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.ensemble.setup import train
 from src.errors import UserError
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from tests.tools import samples
 
 ADAM = OptimizerSettings(1e-3, 5e-3)

@@ -310,13 +310,46 @@ class TestPlan:
         jobs = plan(experiments, list(PAPER_STEPS), [(0, 446), (5, 968)], root, [])
         assert len(jobs) == 2 * 2 * 5
         for i, job in enumerate(jobs):
-            assert (job.step == "training") == (job.training is None)
-            assert job.training is None or job.training in jobs[:i]
+            assert (job.step == "training") == (job.after is None)
+            assert job.after is None or job.after in jobs[:i]
             assert str(job.seed_id) in job.arguments
 
     def test_what_is_run_makes_what_is_waited_for(self, digits_root: Path):
         for job in plan([EXPERIMENT], list(PAPER_STEPS), [(0, 446)], digits_root, []):
             assert job.is_done(), job
+
+    def test_methods_bring_the_subsets_that_they_need(self, tmp_path: Path):
+        methods = ["shapley", "gd_and_gc", "datamodel", "downsampling"]
+        jobs = plan([EXPERIMENT], methods, [(0, 446), (1, 724)], tmp_path, [], 7)
+        after = {job.step: job.after.step for job in jobs if job.after is not None}
+        assert after == {
+            "subsets_half": "training",
+            "subsets_permutations": "training",
+            "gd_and_gc": "training",
+            "downsampling": "subsets_half",
+            "datamodel": "subsets_half",
+            "shapley": "subsets_permutations",
+        }
+        for i, job in enumerate(jobs):
+            assert set(job.needs) <= set(jobs[:i])
+            assert {needed.seed_id for needed in job.needs} <= {job.seed_id}
+            is_of_subsets = job.arguments[0] == "run_subsets.py"
+            assert is_of_subsets == job.step.startswith("subsets_")
+            if is_of_subsets:  # which are of all training samples
+                assert job.arguments[1:3] == ("--kind", job.step.removeprefix("subsets_"))
+                assert "--train_samples" not in job.arguments
+        assert {job.step for job in plan([EXPERIMENT], ["subsets"], [(0, 446)], tmp_path, [])} == {
+            "training",
+            "subsets_truth",
+        }
+
+    def test_who_is_at_work_on_what_is_needed(self, tmp_path: Path):
+        training, subsets, scores = plan([EXPERIMENT], ["banzhaf"], [(0, 446)], tmp_path, [])
+        assert scores.needs == (subsets, training)
+        for needed in scores.needs:
+            assert scores.holder() is None
+            with lock(needed.lock):
+                assert scores.holder().pid == os.getpid()
 
     def test_seeds_beyond_the_ten(self, tmp_path: Path):
         numbered = seeds([9, 37])
@@ -396,6 +429,25 @@ def test_what_is_there_is_not_run(digits_root: Path):
     assert result.code == 0
     assert result.out == "5 of 5 jobs were done before\n"
     assert not [*(digits_root / "logs").rglob("*.log")]
+
+
+def test_scores_wait_for_subsets_and_these_for_their_training(
+    digits_root: Path, copy_of: Callable[[Path], Path]
+):
+    root = copy_of(digits_root)
+    Paths(root).checkpoint(EXPERIMENT, 724, 14).write_bytes(b"damaged")
+    Paths(root).checkpoint(EXPERIMENT, 724, 12).unlink()  # so that it is trained again, which fails
+    subsets = Paths(root).subsets(EXPERIMENT, "half", 446)
+    arguments = ("--kind", "half", "--n_subsets", 12, "--seed_id", 0)
+    call_well("run_subsets", "--root", root, "--experiment", DIGITS, *arguments)
+    result = launch(root, "--seed_id", "0-1", "--methods", "downsampling")
+    assert result.code == 1, result
+    assert f" s downsampling of {DIGITS}, seed_id 0" in result.out
+    for step in ("subsets_half", "downsampling"):
+        assert f"skipped          {step} of {DIGITS}, seed_id 1: its training failed" in result.out
+    assert "1 failed, 2 skipped" in result.out
+    assert subsets.exists()
+    assert Paths(root).scores(EXPERIMENT, "downsampling", 446).exists()
 
 
 def test_a_failure_is_reported_and_the_others_go_on(digits_root, copy_of):

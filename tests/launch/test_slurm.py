@@ -15,8 +15,9 @@ import pytest
 from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import Paths, parse_experiment
-from src.launch.jobs import plan
-from src.launch.slurm import Task
+from src.launch import slurm as slurm_module
+from src.launch.jobs import Job, plan
+from src.launch.slurm import Task, submit
 from tests.conftest import DIGITS
 from tests.slurm_cluster import Cluster
 from tests.tools import call, call_well, run_script, tree
@@ -113,6 +114,30 @@ class TestOnACluster:
             log = Paths(root).log(EXPERIMENT, "loo", seed).read_text()
             assert log.count("run_loo.py") == 2, log
             assert re.search(r"going on from \d+ of 31 members", log), log
+
+
+def test_arrays_wait_for_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Models on subsets for the training, scores for these; where they are there, for that one."""
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", lambda: 2)
+    waits: dict[str, str | None] = {}
+
+    def submit_array(array: list[Job], resources: object, folder: Path, after: str | None) -> str:
+        waits[array[0].step] = after
+        return f"id of {array[0].step}"
+
+    monkeypatch.setattr(slurm_module, "_submit_array", submit_array)
+    jobs = plan([EXPERIMENT], ["subsets", "gd_and_gc", "shapley"], [(0, 446)], tmp_path, [])
+    submit(jobs, None, tmp_path)
+    training, subsets = "id of training", "id of subsets_permutations"
+    expected = {"training": None, "subsets_truth": training, "subsets_permutations": training}
+    assert waits == {**expected, "gd_and_gc": training, "shapley": subsets}
+    waits.clear()
+    there = Paths(tmp_path).subsets(EXPERIMENT, "permutations", 446)
+    there.parent.mkdir(parents=True)
+    there.touch()
+    submit(jobs, None, tmp_path)
+    assert waits["shapley"] == training
 
 
 def test_code_of_another_repository_is_not_run(tmp_path: Path):

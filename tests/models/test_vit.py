@@ -31,6 +31,7 @@ from src.ensemble import memory
 from src.ensemble.draws import Draw
 from src.ensemble.members import Params, PerSampleLoss, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.errors import UserError
 from src.models.backbones import Backbone, load_backbone
 from src.models.vit import LoraViT, query_and_value
@@ -39,7 +40,7 @@ from src.tda.gradient_similarity import gradient_similarity
 from src.tda.gradients import per_sample_gradients
 from src.tda.hessian import Hessian, flatten
 from src.tda.influence import influence
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 from src.tda.solvers.lissa import Lissa
 from tests import reference
@@ -648,6 +649,21 @@ def test_estimators_that_follow_the_training_or_the_outputs(
             if method == "tracin":
                 assert content["difference"].max() < 1e-4
         assert "remaining gradient norm" in out
+        shutil.rmtree(root)
+
+
+def test_models_on_subsets(vit_root: Path, cropped_root: Path, copy_of: object) -> None:
+    for whole in (vit_root, cropped_root):
+        root = copy_of(whole)
+        arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0)
+        for kind, n in (("independent", 14), ("permutations", 1)):
+            call_well("run_subsets", *arguments, "--kind", kind, "--n_subsets", n)
+        call_well("run_estimators", *arguments, "--method", "banzhaf", "shapley")
+        for method in ("banzhaf", "shapley"):
+            path = root / "tda_scores" / EXPERIMENT / method / f"{SEED}.pt"
+            content = torch.load(path, weights_only=True)
+            assert content["scores"].shape == (5, 30, 30)
+            assert content["scores"].std() > 0
         shutil.rmtree(root)
 
 

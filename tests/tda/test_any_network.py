@@ -12,12 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.ensemble.setup import train
 from src.kernels.fuse import fuse
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from src.tda.solvers import Solver
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 from src.tda.solvers.exact import Exact

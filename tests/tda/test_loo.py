@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from src.ensemble.draws import Draw
+from src.ensemble.retraining import Retraining, retrain
 from src.errors import DivergedError
 from src.tda.loo import (
     NOTHING,
-    Retraining,
     continue_training,
     leave_one_out,
     left_out_weights,
-    retrain,
 )
 from tests import reference
 from tests.conftest import Case

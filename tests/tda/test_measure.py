@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 
 from src.ensemble.members import PerSampleLoss, squared_error, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import influence
-from src.tda.loo import leave_one_out, retrain
+from src.tda.loo import leave_one_out
 from src.tda.solvers.exact import Exact
 from tests.tools import relative_error, samples
 

@@ -15,9 +15,10 @@ from src.data.samples import Samples
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.retraining import retrain
 from src.errors import UserError
 from src.experiments import Paths, parse_experiment
-from src.tda.loo import NOTHING, leave_one_out, retrain
+from src.tda.loo import NOTHING, leave_one_out
 from src.tda.score_files import load_scores_of
 from src.tda.unrolled import CHANGE, finite_differences, numerical_floor, unrolled
 from tests import reference

@@ -1,0 +1,1 @@
+"""Models trained on random subsets of the training set, and the files that hold their losses."""

@@ -28,7 +28,7 @@ def main() -> None:
 
     from src.analysis.fit import Fit
     from src.data.samples import described
-    from src.reports.accuracy import load_subsets, write_accuracy
+    from src.reports.accuracy import with_subsets, write_accuracy
     from src.reports.overview import Page
     from src.reports.scores import load_scores
     from src.tda.timing import mean_seconds
@@ -46,10 +46,10 @@ def main() -> None:
 
     experiments = [described(e, paths) for e in args.experiment]
     for experiment in experiments:  # so that errors come before anything is written
-        load_subsets(paths, load(experiment))
+        with_subsets(paths, load(experiment))
     for experiment in experiments:
         scores = load(experiment)
-        common, losses = load_subsets(paths, scores)
+        common, losses = with_subsets(paths, scores)
         seconds = {
             m: mean_seconds(paths, experiment, m, common.common_seeds) for m in common.scores
         }

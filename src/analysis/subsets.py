@@ -59,7 +59,7 @@ def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> Sub
     files = [load_subsets(paths, experiment, TRUTH, seed) for seed in there]
     first = files[0]
     for seed, content in zip(there, files, strict=True):
-        for key in ("masks", "epochs", "train_idx", "test_idx"):
+        for key in ("masks", "train_idx", "test_idx"):
             if not content[key].equal(first[key]):
                 raise UserError(
                     f"{paths.subsets(experiment, TRUTH, seed)} has other {key} than "

@@ -28,7 +28,7 @@ ACCURACY = "Accuracy beside reliability"
 _REFERENCE = "loo"  # whose mean over other seeds is a second truth
 
 
-def load_subsets(paths: Paths, scores: ExperimentScores) -> tuple[ExperimentScores, SubsetLosses]:
+def with_subsets(paths: Paths, scores: ExperimentScores) -> tuple[ExperimentScores, SubsetLosses]:
     """Load the losses of models trained on subsets, of the seeds that scores have.
 
     Args:

@@ -126,7 +126,7 @@ def truth_file(of_seed, **changes):
         "losses": of_subsets.float() + noise,
         **{key: content[key] for key in ("epochs", "train_idx", "test_idx", "experiment", "seed")},
         "kind": "truth",
-        "settings": {"fraction": 0.5},
+        "settings": {**content["settings"], "fraction": 0.5},
     } | changes
 
 
@@ -217,7 +217,7 @@ def test_two_experiments_are_both_checked_before_anything_is_written(tmp_path):
     ("changes", "says"),
     [
         ({"masks": torch.from_numpy(~masks())}, "has other masks than"),
-        ({"epochs": torch.arange(9, 14)}, "has other epochs than"),
+        ({"epochs": torch.arange(9, 14)}, "the epochs are"),
         ({"seed": 446}, "says that it is"),
         ({"kind": "half"}, "says that it is"),
         ({"losses": torch.full((5, N_SUBSETS, N_TEST), torch.nan)}, "not finite"),
@@ -240,11 +240,11 @@ def test_losses_of_other_samples_are_refused(tmp_path):
 
 
 def test_scores_of_some_training_samples_predict_no_subset(tmp_path):
-    from src.reports.accuracy import load_subsets
+    from src.reports.accuracy import with_subsets
 
     scores = replace(made("noise", 3, ("gd",), (4, 5)), n_scored_of=60)
     with pytest.raises(Exception, match="without --train_samples"):
-        load_subsets(Paths(tmp_path), scores)
+        with_subsets(Paths(tmp_path), scores)
 
 
 def test_readings_name_no_method_that_is_not_there():

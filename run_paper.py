@@ -65,7 +65,7 @@ def main() -> None:
 
     args.root = args.root.resolve()
     if args.results or args.record:
-        from src.paper.measured import record
+        from src.paper.recording import record
         from src.paper.results import write_results
 
         for one in args.record or ():

@@ -137,6 +137,19 @@ def score_content(experiment: str, method: str, seed: int, scores: Tensor) -> di
     }
 
 
+def subsets_content(experiment: str, seed: int, masks: Tensor, losses: Tensor) -> dict:
+    """Return what a file of truth subsets with the given masks and losses (C, K, n_test) holds."""
+    of_scores = torch.zeros(len(losses), masks.shape[1], losses.shape[-1])
+    content = score_content(experiment, "gd", seed, of_scores)
+    kept = ("epochs", "train_idx", "test_idx", "experiment", "seed", "settings")
+    return {
+        "masks": masks,
+        "losses": losses,
+        "kind": "truth",
+        **{key: content[key] for key in kept},
+    }
+
+
 def save_images(paths: Paths, split: str, n: int) -> None:
     """Save n images of noise as a split of digits3."""
     save(paths.tensors("digits3", split), noise_tensors(split, n))

@@ -10,7 +10,14 @@ import pandas as pd
 
 from src.errors import UserError
 from src.experiments import PAPER_METHODS
+from src.paper.accuracy_tables import (
+    accuracy_beside_reliability,
+    distribution_tests,
+    draws_buy,
+    top_samples,
+)
 from src.paper.measured import Measured
+from src.paper.table_cells import by_method, interval, percent
 from src.plots.style import METHOD_LABELS
 
 
@@ -29,19 +36,6 @@ def _common_draws(measured: list[Measured]) -> int:
     return max(common)
 
 
-def _by_method(
-    measured: list[Measured], cell: Callable[[Measured, str], str], first: dict[str, Callable]
-) -> pd.DataFrame:
-    """Return a row for each experiment: what it is, `first`, and a cell for each method."""
-    return pd.DataFrame(
-        [
-            {"experiment": f"`{one.name}`", **{k: of(one) for k, of in first.items()}}
-            | {METHOD_LABELS[m]: cell(one, m) for m in PAPER_METHODS}
-            for one in measured
-        ]
-    )
-
-
 def _what(n_draws: int) -> dict[str, Callable[[Measured], object]]:
     def rows(one: Measured) -> str:
         scored, n_train = one.about["train_samples_scored"], one.about["train_samples"]
@@ -57,17 +51,19 @@ def mean_pvalues(measured: list[Measured]) -> pd.DataFrame:
     def cell(one: Measured, method: str) -> str:
         row = one.pvalues.loc[(n, method)]
         low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
-        return f"{row['mean_pvalue_ttest']:.3f} {_interval(low, high)}"
+        return f"{row['mean_pvalue_ttest']:.3f} {interval(low, high)}"
 
-    return _by_method(measured, cell, _what(n))
+    return by_method(measured, cell, _what(n))
 
 
 def published_pvalues(measured: list[Measured]) -> pd.DataFrame:
     """Return mean p-values by the published formula."""
     n = _common_draws(measured)
 
-    return _by_method(
-        measured, lambda one, m: f"{one.pvalues.loc[(n, m), 'mean_pvalue_snr']:.3f}", _what(n)
+    return by_method(
+        measured,
+        lambda one, m: f"{one.pvalues.loc[(n, m), 'mean_pvalue_snr']:.3f}",
+        _what(n),
     )
 
 
@@ -77,9 +73,9 @@ def significant(measured: list[Measured]) -> pd.DataFrame:
 
     def cell(one: Measured, method: str) -> str:
         row = one.pvalues.loc[(n, method)]
-        return f"{_percent(row['below_alpha_ttest'])} → {_percent(row['discoveries_ttest'])} %"
+        return f"{percent(row['below_alpha_ttest'])} → {percent(row['discoveries_ttest'])} %"
 
-    return _by_method(measured, cell, _what(n))
+    return by_method(measured, cell, _what(n))
 
 
 def steps(measured: list[Measured]) -> pd.DataFrame:
@@ -108,7 +104,7 @@ def sources(measured: list[Measured]) -> pd.DataFrame:
                     "method": METHOD_LABELS[row["method"]],
                     **{
                         f"{name} / {other}": f"{row[key]:.2f} "
-                        + _interval(row[f"{key}_low"], row[f"{key}_high"], ".2f")
+                        + interval(row[f"{key}_low"], row[f"{key}_high"], ".2f")
                         for name, other, key in (
                             ("initialisation", "both", "init_to_both"),
                             ("batch order", "both", "batch_to_both"),
@@ -156,7 +152,7 @@ def draws(measured: list[Measured]) -> pd.DataFrame:
         needed = one.table("draws_needed").set_index("method")
         return f"{needed.loc[method, 'draws_for_50%']:.0f}"
 
-    return _by_method(measured, cell, {"T": lambda one: one.n_draws}).assign(
+    return by_method(measured, cell, {"T": lambda one: one.n_draws}).assign(
         **{"two halves of LOO's seeds": [_halves(one, "loo") for one in measured]}
     )
 
@@ -167,9 +163,9 @@ def variance(measured: list[Measured]) -> pd.DataFrame:
     def cell(one: Measured, method: str) -> str:
         row = one.table("variance").set_index("method").loc[method]
         value, *limits = (100 * row[f"share_between{end}"] for end in ("", "_low", "_high"))
-        return f"{value:.0f} % {_interval(*limits, '.0f')}"
+        return f"{value:.0f} % {interval(*limits, '.0f')}"
 
-    return _by_method(measured, cell, {"T": lambda one: one.n_draws})
+    return by_method(measured, cell, {"T": lambda one: one.n_draws})
 
 
 def checkpoints(measured: list[Measured]) -> pd.DataFrame:
@@ -179,7 +175,7 @@ def checkpoints(measured: list[Measured]) -> pd.DataFrame:
         values = one.table("checkpoints").query("method == @method")["mean_pvalue"]
         return f"{values.iloc[0]:.3f} → {values.iloc[-1]:.3f}"
 
-    return _by_method(measured, cell, {"T": lambda one: one.n_draws})
+    return by_method(measured, cell, {"T": lambda one: one.n_draws})
 
 
 def accuracy(measured: list[Measured]) -> pd.DataFrame:
@@ -213,10 +209,10 @@ def estimators(measured: list[Measured]) -> pd.DataFrame:
                     "experiment": f"`{one.name}`",
                     "T": one.n_draws,
                     "method": METHOD_LABELS[method],
-                    "mean p-value": f"{row['mean_pvalue_ttest']:.3f} {_interval(low, high)}",
-                    "p < 0.05 → FDR 5 %": f"{_percent(row['below_alpha_ttest'])} → "
-                    f"{_percent(row['discoveries_ttest'])} %",
-                    "between seeds, %": _percent(components.loc[method, "share_between"]),
+                    "mean p-value": f"{row['mean_pvalue_ttest']:.3f} {interval(low, high)}",
+                    "p < 0.05 → FDR 5 %": f"{percent(row['below_alpha_ttest'])} → "
+                    f"{percent(row['discoveries_ttest'])} %",
+                    "between seeds, %": percent(components.loc[method, "share_between"]),
                     "seeds for 80 % power": f"{needed.loc[method, 'draws_for_50%']:.0f}",
                     "two halves": _halves(one, method),
                     "with LOO of the same seed": with_loo[0],
@@ -248,14 +244,14 @@ def few_against_many(measured: list[Measured]) -> pd.DataFrame:
                     "method": METHOD_LABELS[method],
                     "T": f"{groups['draws'].iloc[0]} → {whole['draws']}",
                     "mean p-value": both("mean_pvalue", "{:.3f}".format),
-                    "p < 0.05, %": both("significant", _percent),
-                    "FDR 5 %, %": both("discoveries", _percent),
+                    "p < 0.05, %": both("significant", percent),
+                    "FDR 5 %, %": both("discoveries", percent),
                     "seeds for 80 % power": both("draws_needed", "{:.0f}".format),
                     "ranks, few with the rest": f"{groups['rank_correlation'].mean():.2f}",
-                    "sign kept, % of p < 0.05": _percent(groups["sign_kept"].mean()),
-                    "of FDR 5 %": _percent(groups["sign_kept_discoveries"].mean()),
-                    "of the others": _percent(groups["sign_kept_rest"].mean()),
-                    "p < 0.05 again, %": _percent(groups["significant_again"].mean()),
+                    "sign kept, % of p < 0.05": percent(groups["sign_kept"].mean()),
+                    "of FDR 5 %": percent(groups["sign_kept_discoveries"].mean()),
+                    "of the others": percent(groups["sign_kept_rest"].mean()),
+                    "p < 0.05 again, %": percent(groups["significant_again"].mean()),
                 }
             )
     return pd.DataFrame(rows)
@@ -264,20 +260,6 @@ def few_against_many(measured: list[Measured]) -> pd.DataFrame:
 def _halves(one: Measured, method: str) -> str:
     halves = one.table("stability").query("method == @method")["rank_correlation"]
     return f"{halves.iloc[-1]:.2f}"
-
-
-def _interval(low: float, high: float, form: str = ".3f") -> str:
-    return "" if np.isnan(low) else f"({low:{form}}–{high:{form}})"
-
-
-def _percent(share: float) -> str:
-    """Return a share in percents; 0.0 and 100.0 are none and all."""
-    if np.isnan(share):
-        return "–"
-    text = f"{100 * share:.1f}"
-    if text == "0.0" and share > 0:
-        return "<0.1"
-    return ">99.9" if text == "100.0" and share < 1 else text
 
 
 TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
@@ -295,5 +277,9 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         accuracy,
         estimators,
         few_against_many,
+        accuracy_beside_reliability,
+        draws_buy,
+        top_samples,
+        distribution_tests,
     )
 }

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.analysis.accuracy import REFERENCE, Accuracy
 from src.analysis.bootstrap import LEAST_DRAWS, LEVEL, Estimate
 from src.analysis.draws_bought import accuracy_by_draws, at_equal_cost
-from src.analysis.lds import VERSIONS, Agreement, agreement_with, datamodelling_scores
+from src.analysis.lds import VERSIONS, Agreement
 from src.analysis.scores import ExperimentScores
-from src.analysis.significance import false_discoveries_controlled
-from src.analysis.stats import pvalues, ranks
+from src.analysis.stats import ranks
 from src.analysis.subsets import SubsetLosses, load_truth
 from src.ensemble.draws import numbers_of_seeds, seed_ids_of
 from src.errors import UserError
@@ -25,7 +25,6 @@ from src.reports.reading import counted, decimals, of_methods, told
 from src.reports.report import Report
 
 ACCURACY = "Accuracy beside reliability"
-_REFERENCE = "loo"  # whose mean over other seeds is a second truth
 
 
 def with_subsets(paths: Paths, scores: ExperimentScores) -> tuple[ExperimentScores, SubsetLosses]:
@@ -113,11 +112,8 @@ def report_accuracy(
         Reliability and linear datamodelling scores, a row for each method.
     """
     report = DrawsReport(report, scores.n_draws, [scores.rows])
-    samples, truth = scores.samples(), losses.samples()
-    found = datamodelling_scores(samples, losses.masks, truth)
-    loo = agreement_with(samples, _REFERENCE) if _REFERENCE in samples else {}
-    summary = _summary(samples, found, loo, alpha)
-    ceiling = next(iter(found.values())).ceiling
+    accuracy = Accuracy.of(scores, losses)
+    summary, ceiling = accuracy.by_method(alpha), accuracy.ceiling
     n_averaged = scores.n_draws // 2
     report.figure(
         "accuracy_reliability",
@@ -134,19 +130,19 @@ def report_accuracy(
         "accuracy_by_method",
         summary,
         "Reliability and accuracy of the methods",
-        _reading_of_summary(scores, losses, bool(loo)),
+        _reading_of_summary(scores, losses, bool(accuracy.by_loo)),
     )
     report.table(
         "accuracy",
-        _long_table(found, loo),
+        accuracy.with_limits(),
         "Accuracy with confidence intervals",
         _words_of_intervals(scores.n_draws),
         index=False,
     )
     by_draws = accuracy_by_draws(
-        samples,
+        accuracy.samples,
         losses.masks,
-        truth,
+        accuracy.truth,
         scores.trainings(),
         seconds,
     )
@@ -154,7 +150,7 @@ def report_accuracy(
         "accuracy_by_cost",
         accuracy_by_cost(by_draws),
         "How many draws buy how much accuracy",
-        _reading_of_cost(by_draws, found, scores.n_draws),
+        _reading_of_cost(by_draws, accuracy.by_subsets, scores.n_draws),
     )
     report.table(
         "accuracy_by_draws",
@@ -167,37 +163,6 @@ def report_accuracy(
         index=False,
     )
     return summary
-
-
-def _summary(
-    samples: dict[str, np.ndarray],
-    found: dict[str, Agreement],
-    loo: dict[str, Agreement],
-    alpha: float,
-) -> pd.DataFrame:
-    rows = {}
-    for method, own in found.items():
-        reliable = false_discoveries_controlled(pvalues(samples[method]), alpha).mean()
-        rows[method] = {"reliability": reliable}
-        rows[method] |= {version: e.value for version, e in own.versions.items()}
-        if loo:
-            rows[method]["loo_of_other"] = loo[method].versions["mean_other"].value
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-
-
-def _long_table(found: dict[str, Agreement], loo: dict[str, Agreement]) -> pd.DataFrame:
-    """Return all numbers with their confidence limits, a row for each."""
-    rows = [
-        (statistic, version, method, estimate)
-        for statistic, by_method in (("lds", found), ("loo", loo))
-        for method, own in by_method.items()
-        for version, estimate in own.versions.items()
-    ]
-    rows.append(("lds", "ceiling", "losses", next(iter(found.values())).ceiling))
-    return pd.DataFrame(
-        [(*key, e.value, *e.interval(-1.0, 1.0)) for *key, e in rows],
-        columns=["statistic", "version", "method", "value", "low", "high"],
-    )
 
 
 def _not_defined_or(value: float) -> str:
@@ -256,10 +221,10 @@ def _reading_of_summary(scores: ExperimentScores, losses: SubsetLosses, has_loo:
     if has_loo:
         said.append(
             "`loo_of_other`: Spearman's correlation over training samples of the mean scores of "
-            f"one half of the seeds with {METHOD_LABELS[_REFERENCE]}'s of the other."
+            f"one half of the seeds with {METHOD_LABELS[REFERENCE]}'s of the other."
         )
     else:
-        said.append(f"{METHOD_LABELS[_REFERENCE]} is not there to be held against.")
+        said.append(f"{METHOD_LABELS[REFERENCE]} is not there to be held against.")
     if scores.unused:
         left = sorted({s for own in scores.unused.values() for s in own} - {*losses.seeds})
         if left:
@@ -275,7 +240,7 @@ def _words_of_intervals(n_draws: int) -> str:
     words = f"With {LEVEL:.0%} confidence intervals from resampled seeds and test samples"
     if n_draws // 2 < LEAST_DRAWS:
         words += "; halves of so few seeds have none"
-    return f"{words}. `loo`: agreement with {METHOD_LABELS[_REFERENCE]} of other seeds."
+    return f"{words}. `loo`: agreement with {METHOD_LABELS[REFERENCE]} of other seeds."
 
 
 def _reading_of_cost(by_draws: pd.DataFrame, found: dict[str, Agreement], n_draws: int) -> str:

@@ -12,12 +12,13 @@ from src.errors import UserError
 from src.experiments import PAPER_METHODS, REPOSITORY, Paths, parse_experiment
 from src.paper import measured as measured_module
 from src.paper.exhibits import EXHIBITS, SCALES, exhibits_of, scored_of
-from src.paper.measured import Measured, record
+from src.paper.measured import Measured
 from src.paper.needed import Asked, commands, merged, needs_of
+from src.paper.recording import record
 from src.paper.results import RESULTS, rendered
 from src.paper.tables import TABLES
 from src.storage.files import save
-from tests.tools import call, call_well, save_images, score_content
+from tests.tools import call, call_well, save_images, score_content, subsets_content
 
 N_TEST = 20
 # The others draw many figures, which takes long; tests/reports has their kinds.
@@ -35,6 +36,16 @@ def plant(root, names, n_seeds, n_train=12, shift=0.4):
                 scores = effect + rng.normal(size=(5, n_train, N_TEST))
                 content = score_content(name, method, seed, torch.from_numpy(scores).float())
                 save(paths.scores(parse_experiment(name), method, seed), content)
+
+
+def plant_subsets(root, name, n_seeds, n_train=12, n_subsets=9):
+    """Save losses of noise of models on subsets."""
+    rng = np.random.default_rng(1)
+    masks = torch.from_numpy(np.stack([rng.permutation(n_train) < 6 for _ in range(n_subsets)]))
+    for seed in load_seeds(n_seeds):
+        losses = torch.from_numpy(rng.normal(size=(5, n_subsets, N_TEST))).float()
+        content = subsets_content(name, seed, masks, losses)
+        save(Paths(root).subsets(parse_experiment(name), "truth", seed), content)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +174,7 @@ def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded")
     root = folder / "root"
     plant(root, ["cnn2_digits3_10pc", "cnn2_digits3_10pc_init"], n_seeds=20)
+    plant_subsets(root, "cnn2_digits3_10pc", n_seeds=10)
     plant(root, ["cnn2_digits3_20pc"], n_seeds=6)
     plant(root, ["cnn2_digits3_50pc"], n_seeds=3)
     for name, seed_ids in (
@@ -179,6 +191,7 @@ def test_what_is_recorded_is_what_the_scores_give(recorded):
     one = Measured.of("cnn2_digits3_10pc", recorded)
     files = {path.stem for path in (recorded / one.name).iterdir()}
     assert {"about", "pvalues", "sources", "correlations", "variance", "fit"} <= files
+    assert {"accuracy", "accuracy_by_method", "top_samples", "distributions"} <= files
     assert one.n_draws == 10
     assert one.about["seed_id"] == "0-9"
     assert list(one.pvalues.index.unique("draws")) == [3, 5, 10]
@@ -193,7 +206,9 @@ def test_what_is_recorded_is_what_the_scores_give(recorded):
     assert one.pvalues.loc[(5, "if"), "mean_std"] == pytest.approx(expected, rel=1e-5)
     more = Measured.of("cnn2_digits3_10pc_20draws", recorded)
     assert more.n_draws == 20
-    assert "few_against_many" in {path.stem for path in (recorded / more.name).iterdir()}
+    files = {path.stem for path in (recorded / more.name).iterdir()}
+    assert "few_against_many" in files
+    assert "accuracy" not in files  # of some seeds there are no models on subsets
 
 
 def test_fewer_draws_do_not_replace_more(recorded):

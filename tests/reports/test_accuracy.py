@@ -18,7 +18,7 @@ from src.reports.reading import decimals
 from src.storage.files import save
 from src.tda.timing import record_seconds
 from tests.reports.test_readings import KINDS, Collected, made, of, word_of
-from tests.tools import call, call_well, save_images, score_content
+from tests.tools import call, call_well, save_images, score_content, subsets_content
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -120,14 +120,8 @@ def truth_file(of_seed, **changes):
     generator = torch.Generator().manual_seed(of_seed)
     of_subsets = -torch.from_numpy(masks()).double() @ tau().double()
     noise = 0.1 * torch.randn(5, N_SUBSETS, N_TEST, generator=generator)
-    content = score_content(EXPERIMENT.name, "gd", of_seed, torch.zeros(5, N_TRAIN, N_TEST))
-    return {
-        "masks": torch.from_numpy(masks()),
-        "losses": of_subsets.float() + noise,
-        **{key: content[key] for key in ("epochs", "train_idx", "test_idx", "experiment", "seed")},
-        "kind": "truth",
-        "settings": {**content["settings"], "fraction": 0.5},
-    } | changes
+    losses = of_subsets.float() + noise
+    return subsets_content(EXPERIMENT.name, of_seed, torch.from_numpy(masks()), losses) | changes
 
 
 def tau():

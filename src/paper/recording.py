@@ -1,0 +1,219 @@
+"""Recording of an experiment: what its scores come down to, in the tables that `Measured` reads."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.analysis.accuracy import Accuracy
+from src.analysis.agreement import agreement_table, agreements
+from src.analysis.bootstrap import pair_means
+from src.analysis.distributions import both_tests, loo_distributions, quantities_table
+from src.analysis.draws_bought import accuracy_by_draws
+from src.analysis.draws_needed import power_table, stability
+from src.analysis.extension import FEW, compare_few_with_many
+from src.analysis.fit import Fit
+from src.analysis.scores import ExperimentScores
+from src.analysis.significance import significance_table
+from src.analysis.stats import TESTS
+from src.analysis.summary import pvalue_summary
+from src.analysis.top_samples import consistency_table
+from src.analysis.variance import variance_by_source, variance_components_table
+from src.argument_types import seed_ids_text
+from src.ensemble.draws import load_seeds, numbers_of_seeds
+from src.errors import UserError
+from src.experiments import N_SEEDS, TRUTH, Experiment, Paths, parse_experiment
+from src.paper.measured import FOLDER, Measured
+from src.reports.accuracy import with_subsets
+from src.reports.checks import TEN
+from src.reports.correlations import correlations_of
+from src.reports.pvalues import mean_pvalue_estimates, mean_pvalue_intervals
+from src.reports.revision import library_versions
+from src.reports.scores import load_scores
+from src.storage.files import write_atomically
+from src.tda.timing import mean_seconds
+
+# Of the first so many seeds the p-values are kept, too, since experiments of different numbers of
+# draws are compared by the first that both have.
+_FIRST = (3, 5, 10)
+_DIGITS = 6  # significant ones that are kept
+
+
+def record(
+    experiment: Experiment,
+    paths: Paths,
+    seed_ids: list[int] | None,
+    alpha: float,
+    folder: Path = FOLDER,
+) -> Path:
+    """Write what an experiment's scores come down to, and return the folder.
+
+    Args:
+        experiment: The experiment.
+        paths: Every path below the root.
+        seed_ids: Numbers of the seeds; None: the ten.
+        alpha: Significance level, and false discovery rate.
+        folder: Where the experiments' folders are.
+
+    Raises:
+        UserError: Scores are missing or not sound, or more draws were recorded before.
+    """
+    scores = load_scores(paths, experiment, seed_ids or TEN, allow_missing=False)
+    name = _name(scores)
+    known = (folder / name / "about.csv").exists()
+    if known and (had := Measured(name, folder / name).n_draws) > scores.n_draws:
+        raise UserError(
+            f"{folder / name} has {had} draws, and these scores are of {scores.n_draws}: remove "
+            "that folder first"
+        )
+    tables = {
+        **dict(_tables(scores, alpha)),
+        **_sources(scores, paths, seed_ids),
+        **_accuracy(scores, paths, alpha),
+        "fit": Fit.of(paths, scores).by_seed.reset_index(),
+        "about": _about(scores, alpha),
+    }
+    for table, frame in tables.items():
+        text = io.StringIO()
+        frame.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
+        write_atomically(
+            folder / name / f"{table}.csv",
+            lambda file, t=text: file.write_text(t.getvalue(), encoding="utf-8"),
+        )
+    return folder / name
+
+
+def _name(scores: ExperimentScores) -> str:
+    """Return what the folder is called: the experiment, and what its name does not say."""
+    options = next(iter(scores.options.values()))
+    crops = "_random_crop" if options.get("random_crop") else ""
+    more = f"_{scores.n_draws}draws" if scores.n_draws > N_SEEDS else ""
+    return f"{scores.experiment.name}{crops}{more}"
+
+
+def _about(scores: ExperimentScores, alpha: float) -> pd.DataFrame:
+    numbers = numbers_of_seeds()
+    options = {m: o for m, o in scores.options.items() if o}
+    facts = {
+        "experiment": scores.experiment.name,
+        "draws": scores.n_draws,
+        "seed_id": seed_ids_text(numbers[seed] for seed in scores.common_seeds),
+        "train_samples": scores.n_train,
+        "train_samples_scored": scores.rows.n_scored,
+        "test_samples": len(scores.test_idx),
+        "checkpoints": scores.n_checkpoints,
+        "alpha": alpha,
+        "date": datetime.date.today().isoformat(),
+        "scores computed with": "; ".join(scores.machines),
+        **library_versions(),
+        **{
+            f"settings: {name}": value
+            for name, value in scores.experiment.training_settings().items()
+        },
+        **{f"settings of {method}": value for method, value in options.items()},
+    }
+    return pd.DataFrame({"name": list(facts), "value": [str(v) for v in facts.values()]})
+
+
+def _tables(scores: ExperimentScores, alpha: float) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the tables of an experiment, by name."""
+    samples, n_draws = scores.samples(), scores.n_draws
+    summaries, resamples = [], []
+    for first in [*(n for n in _FIRST if n < n_draws), n_draws]:
+        of_first = {m: values[:first] for m, values in samples.items()}
+        means = {m: pair_means(values, TESTS, scores.rows) for m, values in of_first.items()}
+        summaries.append(pvalue_summary(of_first, means, alpha).reset_index())
+        resamples.append(
+            pd.DataFrame(
+                [
+                    {"draws": first, "method": m}
+                    | {f"resample_{k}": v for k, v in enumerate(own["mean_pvalue_ttest"].drawn)}
+                    for m, own in means.items()
+                ]
+            )
+        )
+    yield "pvalues", pd.concat(summaries)
+    yield "resamples", pd.concat(resamples)
+    yield "significance", significance_table(samples, "ttest", alpha, alpha).reset_index()
+    estimates = mean_pvalue_estimates(scores, "ttest")
+    limits = mean_pvalue_intervals(estimates)
+    yield (
+        "checkpoints",
+        pd.DataFrame(
+            [
+                {"checkpoints": k, "method": m, "mean_pvalue": own.value}
+                | {end: limits[m, end].loc[k] for end in ("low", "high")}
+                for k, of_methods in estimates.items()
+                for m, own in of_methods.items()
+            ]
+        ),
+    )
+    yield "correlations", correlations_of(samples)[1]
+    yield "variance", variance_components_table(scores.scores).reset_index()
+    yield "draws_needed", power_table(samples, alpha).reset_index()
+    by_method = {m: stability(values, alpha) for m, values in scores.scores.items()}
+    yield "stability", pd.concat(by_method, names=["method"]).reset_index(level=0)
+    if found := agreements(samples, alpha):
+        yield "agreement", agreement_table(found).rename_axis("method").reset_index()
+    yield "size_by_seed", _sizes(scores)
+    yield "top_samples", consistency_table(samples)
+    if (distributions := loo_distributions(scores)) is not None:
+        yield "distribution_tests", both_tests(distributions, alpha).reset_index()
+        yield "distributions", quantities_table(distributions).reset_index()
+    if n_draws >= 2 * FEW:
+        few = {m: compare_few_with_many(values, FEW, alpha) for m, values in samples.items()}
+        yield "few_against_many", pd.concat(few, names=["method"]).reset_index()
+
+
+def _sizes(scores: ExperimentScores) -> pd.DataFrame:
+    """Return the root mean square of each method's scores, by seed."""
+    sizes = {
+        m: np.sqrt(np.mean(values.astype(np.float64) ** 2, axis=(1, 2, 3)))
+        for m, values in scores.scores.items()
+    }
+    return pd.DataFrame({"seed": scores.common_seeds, **sizes})
+
+
+def _sources(
+    scores: ExperimentScores, paths: Paths, seed_ids: list[int] | None
+) -> dict[str, pd.DataFrame]:
+    """Return the variance by source of randomness, where its variants' scores are there, too."""
+    experiment = scores.experiment
+    if experiment.randomness:
+        return {}
+    known = load_seeds(max(seed_ids or TEN) + 1)
+    samples = {"both": scores.samples()}
+    for source in ("init", "batch"):
+        variant = parse_experiment(f"{experiment.name}_{source}")
+        files = (paths.scores(variant, m, known[k]) for m in scores.scores for k in seed_ids or TEN)
+        if all(file.exists() for file in files):
+            found = load_scores(paths, variant, seed_ids or TEN, allow_missing=False)
+            samples[source] = found.samples()
+    if len(samples) == 1:
+        return {}
+    return {"sources": variance_by_source(samples).rename_axis("method").reset_index()}
+
+
+def _accuracy(scores: ExperimentScores, paths: Paths, alpha: float) -> dict[str, pd.DataFrame]:
+    """Return what accuracy comes down to, where models were trained on subsets by all seeds."""
+    experiment = scores.experiment
+    if not scores.rows.are_all or not all(
+        paths.subsets(experiment, TRUTH, seed).exists() for seed in scores.common_seeds
+    ):
+        return {}
+    scores, losses = with_subsets(paths, scores)
+    accuracy = Accuracy.of(scores, losses)
+    seconds = {m: mean_seconds(paths, experiment, m, scores.common_seeds) for m in scores.scores}
+    by_draws = accuracy_by_draws(
+        accuracy.samples, losses.masks, accuracy.truth, scores.trainings(), seconds
+    )
+    return {
+        "accuracy_by_method": accuracy.by_method(alpha).reset_index(),
+        "accuracy": accuracy.with_limits(),
+        "accuracy_by_draws": by_draws.rename(columns={"draws": "draws_averaged"}),
+    }

@@ -20,7 +20,9 @@ python := .venv/bin/python
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
 	$(python) run_parallel.py --experiment $(EXPERIMENT)
+	$(python) run_subsets.py --experiment $(EXPERIMENT) --n_subsets 40
 	$(MAKE) --no-print-directory --jobs=2 demo-pvalues demo-correlations
+	$(python) run_accuracy.py --experiment $(EXPERIMENT)
 
 demo-pvalues:
 	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869

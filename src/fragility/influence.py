@@ -11,6 +11,8 @@ So the damping of a solver is the decay, and without decay, where H is singular,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,9 @@ def parameter_changes(
     train: Samples,
     removed: Samples,
     solver: Solver,
-    curvature: type[Hessian] = Hessian,
+    curvature: Callable[..., Hessian] = Hessian,
+    *,
+    recursion: Samples | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the change Δθ_j (K, P) that leaving out each of K samples makes, and what is known.
 
@@ -41,12 +45,14 @@ def parameter_changes(
         train: The n training samples, whose mean loss was minimised.
         removed: The K samples of them that are left out, one at a time.
         solver: Applies the inverse, with the damping above.
-        curvature: The matrix that is inverted.
+        curvature: The matrix that is inverted, of the arguments of `Hessian`.
+        recursion: The samples that it is of, as `repeated` draws them; None: the training samples.
 
     Returns:
         The changes, and what the solver knows of each, (K,), by name.
     """
-    hessian = curvature(loss, params, train, solver.batch_size)
+    of = train if recursion is None else recursion
+    hessian = curvature(loss, params, of, solver.batch_size)
     batch_size = gradient_batch(loss, params, removed)
     rows = in_chunks(
         range(len(removed)),
@@ -107,34 +113,41 @@ def repeated(train: Samples, n_batches: int, batch_size: int, seed: int) -> Samp
     return train.at(drawn.to(train.device))
 
 
-def stable_scale(
+def stable_lissa_changes(
     loss: PerSampleLoss,
     params: Params,
-    recursion: Samples,
-    vector: Tensor,
+    train: Samples,
+    removed: Samples,
     *,
     damp: float,
     scale: float,
+    n_steps: int,
     batch_size: int,
-) -> tuple[Lissa, Tensor]:
-    """Return LiSSA at the smallest of scale, 2 scale, 4 scale, ... that it does not refuse.
+    seed: int,
+) -> tuple[Tensor, float]:
+    """Return `parameter_changes` (K, P) by LiSSA, and the scale that it took.
+
+    That is the smallest of scale, 2 scale, 4 scale, ... that LiSSA does not refuse.
 
     Args:
-        loss: The per-sample loss.
-        params: The parameters.
-        recursion: The samples of the recursion, as `repeated` draws them.
-        vector: What the inverse is applied to, (K, P).
-        damp: The damping of the Hessian.
-        scale: The first scale.
-        batch_size: Samples in a step of the recursion.
-
-    Returns:
-        The solver, and its solutions (K, P).
+        loss: As there.
+        params: As there.
+        train: As there.
+        removed: As there.
+        damp: What is added to the Hessian's diagonal.
+        scale: The first scale that is tried.
+        n_steps: Length of the recursion.
+        batch_size: Samples in a step.
+        seed: Draws the batches.
     """
+    recursion = repeated(train, n_steps, batch_size, seed)
     while True:
-        solver = lissa(damp, scale, batch_size)
         try:
-            hessian = Hessian(loss, params, recursion, batch_size)
-            return solver, solver.solve(hessian, vector, transpose=True)[0]
+            solver = lissa(damp, scale, batch_size)
+            changes, _ = parameter_changes(
+                loss, params, train, removed, solver, recursion=recursion
+            )
         except DivergedError:
             scale *= 2
+        else:
+            return changes, scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t as student_t
 
 from src.analysis.bootstrap import LEVEL
@@ -26,21 +27,20 @@ def agreement(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
     }
 
 
-def with_control(
-    predicted: np.ndarray, actual: np.ndarray, control: float | np.ndarray
-) -> dict[str, float]:
-    """Return `agreement` with and without what the control changes, whose names end in `_raw`.
+def with_raw(predicted: np.ndarray, actual: np.ndarray, raw: np.ndarray) -> dict[str, float]:
+    """Return `agreement` with actual changes, and with raw ones by names that end in `_raw`.
 
-    The control is trained as long, without anything left out. It changes a test loss by one number
+    Actual changes are those of retraining less what the control changes, which is trained as long
+    with nothing left out; raw ones are as they are. The control changes a test loss by one number
     for all samples, which moves no correlation over them, but slopes and signs.
 
     Args:
         predicted: (K,).
         actual: (K,).
-        control: The control's change, one number, or of each sample (K,).
+        raw: (K,).
     """
-    raw = agreement(predicted, actual)
-    return {**agreement(predicted, actual - control), **{f"{k}_raw": v for k, v in raw.items()}}
+    of_raw = agreement(predicted, raw)
+    return {**agreement(predicted, actual), **{f"{k}_raw": v for k, v in of_raw.items()}}
 
 
 def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
@@ -55,3 +55,32 @@ def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
     mean, std = (float(m) for m in moments(values))
     reach = float(student_t.isf((1 - LEVEL) / 2, len(values) - 1)) * std / len(values) ** 0.5
     return mean, mean - reach, mean + reach
+
+
+def summary(frame: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataFrame:
+    """Return each group's mean over seeds of some columns, with limits and the number of seeds.
+
+    Args:
+        frame: A row for each seed of each group.
+        by: The columns that name a group.
+        values: The columns whose means are taken.
+
+    Returns:
+        A row for each group and column, in their order: `by`, `value` (the column's name), `mean`,
+        `low`, `high` (see `over_seeds`) and `seeds`, the number of those that have a value.
+    """
+    rows = []
+    for group, seeds in frame.groupby(by, sort=False, dropna=False):
+        for name in values:
+            mean, low, high = over_seeds(seeds[name].to_numpy())
+            rows.append(
+                {
+                    **dict(zip(by, group, strict=True)),
+                    "value": name,
+                    "mean": mean,
+                    "low": low,
+                    "high": high,
+                    "seeds": int(seeds[name].notna().sum()),
+                }
+            )
+    return pd.DataFrame(rows)

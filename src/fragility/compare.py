@@ -9,6 +9,10 @@ from scipy.stats import t as student_t
 from src.analysis.bootstrap import LEVEL
 from src.analysis.stats import COEFFICIENTS, correlation, moments
 
+# The smallest and the largest possible value, by name.
+POSSIBLE = {"pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0), "same_sign": (0.0, 1.0)}
+_ANY = -np.inf, np.inf
+
 
 def agreement(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
     """Return how the changes (K,) that are predicted for K samples fit those of retraining (K,).
@@ -43,10 +47,16 @@ def with_raw(predicted: np.ndarray, actual: np.ndarray, raw: np.ndarray) -> dict
     return {**agreement(predicted, actual), **{f"{k}_raw": v for k, v in of_raw.items()}}
 
 
-def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
+def over_seeds(
+    values: np.ndarray, within: tuple[float, float] = _ANY
+) -> tuple[float, float, float]:
     """Return the mean of T seeds' values and the limits of its 95 % interval by Student's t.
 
     Seeds without a value (NaN) are left out; of fewer than two there are no limits.
+
+    Args:
+        values: (T,).
+        within: The smallest and the largest possible value, which limits do not pass.
     """
     values = np.asarray(values, dtype=np.float64)
     values = values[np.isfinite(values)]
@@ -54,7 +64,7 @@ def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
         return (float(values[0]) if len(values) else np.nan), np.nan, np.nan
     mean, std = (float(m) for m in moments(values))
     reach = float(student_t.isf((1 - LEVEL) / 2, len(values) - 1)) * std / len(values) ** 0.5
-    return mean, mean - reach, mean + reach
+    return mean, max(within[0], mean - reach), min(within[1], mean + reach)
 
 
 def summary(frame: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataFrame:
@@ -63,7 +73,7 @@ def summary(frame: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataFra
     Args:
         frame: A row for each seed of each group.
         by: The columns that name a group.
-        values: The columns whose means are taken.
+        values: The columns whose means are taken. POSSIBLE limits those of its names.
 
     Returns:
         A row for each group and column, in their order: `by`, `value` (the column's name), `mean`,
@@ -72,7 +82,8 @@ def summary(frame: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataFra
     rows = []
     for group, seeds in frame.groupby(by, sort=False, dropna=False):
         for name in values:
-            mean, low, high = over_seeds(seeds[name].to_numpy())
+            of = seeds[name].to_numpy()
+            mean, low, high = over_seeds(of, POSSIBLE.get(name.removesuffix("_raw"), _ANY))
             rows.append(
                 {
                     **dict(zip(by, group, strict=True)),

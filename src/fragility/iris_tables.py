@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from src.fragility import iris
 from src.fragility.compare import summary, with_raw
-from src.fragility.iris import WIDTH, configurations
 
 ESTIMATORS = ("exact", "cg", "lissa", "ggn")
 # Predicted by what, and what of: the proximal response is an answer and, to retraining, a question.
@@ -35,7 +35,7 @@ CONFIGURATION = ["configuration", "activation", "depth", "width", "decay"]
 
 def _described(results: dict) -> list[tuple[dict, dict]]:
     """Return of every configuration and seed, in the study's order, what it is and its results."""
-    known = {c.name: c for c in configurations("paper")}
+    known = {c.name: c for c in iris.configurations("paper")}
     return [
         (
             {
@@ -104,7 +104,7 @@ def agreement_summary(rows: pd.DataFrame) -> pd.DataFrame:
     is_published = (
         (found["activation"] == "relu")
         & (found["depth"] == 1)
-        & (found["width"] == WIDTH)
+        & (found["width"] == iris.WIDTH)
         & (found["of"] == "losses")
         & (found["predicted_by"] == "exact")
         & (found["value"] == "spearman")
@@ -138,7 +138,7 @@ def norms_of_base(results: dict) -> pd.DataFrame:
                 }
             )
             for what, found in _described(results)
-            if (what["activation"], what["depth"], what["width"]) == ("relu", 1, WIDTH)
+            if (what["activation"], what["depth"], what["width"]) == ("relu", 1, iris.WIDTH)
             and "exact" in found["norms"]
         ]
         or [pd.DataFrame(columns=["decay", "seed", "actual", "predicted"])]

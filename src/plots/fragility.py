@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from src.plots.style import PAGE, dot_opacity
 
 _COLOURS = sns.color_palette("colorblind", 10)
 DECAY_COLOURS = {True: _COLOURS[0], False: _COLOURS[1]}
 DECAY_LABELS = {True: "with decay", False: "without"}
-_SHIFT = 0.12  # of a series beside another, in steps of the horizontal axis
+# In steps of the horizontal axis: of a series beside another, and of single seeds beside their bar.
+_SHIFT, _BESIDE = 0.2, 0.06
 
 
 def series(
@@ -40,14 +42,14 @@ def series(
         shift: How far it is drawn beside its positions.
     """
     axis.plot(
-        seeds["x"] + shift,
+        seeds["x"] + shift - _BESIDE,
         seeds[column],
         linestyle="",
-        marker=".",
-        markersize=3,
+        marker="o",
+        markersize=2,
         markeredgewidth=0,
         color=colour,
-        alpha=0.45,
+        alpha=0.6,
         zorder=1,
     )
     summary = summary.sort_values("x")
@@ -107,7 +109,7 @@ def by_shape(
         )
         told = some.dropna(subset="published") if published else some[:0]
         axis.plot(
-            told[along].map(at) + 2.5 * shift,
+            told[along].map(at) + 2 * shift,
             told["published"] if published else [],
             linestyle="",
             marker="*",
@@ -142,12 +144,13 @@ def norms_panel(axis: plt.Axes, points: pd.DataFrame) -> None:
             color=colour,
             alpha=max(0.4, dot_opacity(len(points))),
         )
-    axis.set(xscale="log", yscale="log")
-    low = max(axis.get_xlim()[0], axis.get_ylim()[0])
-    high = min(axis.get_xlim()[1], axis.get_ylim()[1])
-    if low < high:
-        axis.plot([low, high], [low, high], color="0.5", linewidth=0.8, linestyle="--", zorder=0)
-    axis.set_xlabel("‖Δθ‖ of retraining")
+    both = points[["actual", "predicted"]].to_numpy()
+    limits = both[both > 0].min() / 1.5, both.max() * 1.5
+    axis.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+    axis.plot(limits, limits, color="0.5", linewidth=0.8, linestyle="--", zorder=0)
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_minor_formatter(NullFormatter())
+    axis.set(xlabel="‖Δθ‖ of retraining", ylabel="‖Δθ‖ of influence")
 
 
 def panels(n: int, n_across: int, height: float = 2.1) -> tuple[Figure, list[plt.Axes]]:

@@ -49,7 +49,6 @@ def influence_against_retraining(
         seeds: What `iris_tables.agreements` returns.
     """
     figure, (a, b, c, d) = panels(4, 2)
-    limits = []
     for axis, title, with_decay in ((a, "a", True), (b, "b", False)):
         axis.set_title(f"({title}) parameters, {DECAY_LABELS[with_decay]}", loc="left")
         points = norms[(norms["decay"] > 0) == with_decay]
@@ -60,9 +59,6 @@ def influence_against_retraining(
             fit = fit[(fit["decay"] > 0) == with_decay].iloc[0]
             text = f"Spearman {fit['mean']:.2f} [{fit['low']:.2f}, {fit['high']:.2f}]"
             axis.text(0.04, 0.93, text, transform=axis.transAxes, va="top", fontsize=7)
-            limits.append(axis)
-    for axis in limits:
-        axis.set_ylabel("‖Δθ‖ of influence")
     fit = _of(summary, activation="relu", of="losses", predicted_by="exact", answer="retrained")
     fit = _of(fit, value="spearman")
     single = _of(seeds, activation="relu", of="losses", predicted_by="exact", answer="retrained")
@@ -219,9 +215,8 @@ def why(
     )
     d.set_ylabel("log$_{10}$ of the mean gradient's norm")
     d.set_title("(d) how far from an optimum", loc="left")
-    figure.legend(
-        *a.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3
-    )
-    d.legend(frameon=False)
+    legend_above(figure, a)
+    if d.get_legend_handles_labels()[1]:
+        d.legend(frameon=False)
     sns.despine(figure)
     return figure

@@ -50,8 +50,8 @@ def iris(device: torch.device) -> Samples:
 def perceptron(configuration: Configuration, n_inputs: int, seed: int) -> nn.Sequential:
     """Return the network that a seed initialises by torch's global generator, float64.
 
-    Weights are those of He et al. (2015), biases 0. With torch's own, which make activations smaller
-    from layer to layer, every seed of eight layers decayed to one answer for all samples.
+    Weights are those of He et al. (2015), biases 0. With torch's own, which make activations
+    smaller from layer to layer, all seeds of eight layers decayed to one answer for all samples.
     """
     torch.manual_seed(seed)
     layers: list[nn.Module] = []

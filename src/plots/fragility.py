@@ -130,7 +130,7 @@ def label_positions(axis: plt.Axes, labels: Iterable[str]) -> None:
     """Label the positions 0, 1, ... of the horizontal axis."""
     labels = list(labels)
     axis.set_xticks(range(len(labels)), labels)
-    axis.set_xlim(-0.5, len(labels) - 0.5)
+    axis.set_xlim(-0.5, max(len(labels), 1) - 0.5)
 
 
 def spearman_axis(axis: plt.Axes) -> None:

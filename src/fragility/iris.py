@@ -14,6 +14,7 @@ SEEDS_TOGETHER = True
 DEPTHS = tuple(range(1, 9))  # at WIDTH
 WIDTHS = (5, 8, 14, 20, 30, 40, 50)  # at depth 1
 WIDTH = 5
+BASE = "relu", 1, WIDTH  # the published network, of which every estimator is asked
 SMOOTH_DEPTHS = (1, 4)  # also with tanh, whose minima are stationary: those of ReLU lie on kinks
 DECAYS = (5e-3, 0.0)
 
@@ -89,7 +90,7 @@ def configurations(scale: str) -> list[Configuration]:
             retraining_steps=750 if quick else 7_500,
             n_removed=25,
             response_steps=1_000,
-            lissa_steps=(200 if quick else 2_000) if (depth, width) == (1, WIDTH) else 0,
+            lissa_steps=(200 if quick else 2_000) if (activation, depth, width) == BASE else 0,
             lissa_batch=8,
             lissa_scale=10.0,
         )

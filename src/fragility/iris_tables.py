@@ -138,7 +138,7 @@ def norms_of_base(results: dict) -> pd.DataFrame:
                 }
             )
             for what, found in _described(results)
-            if (what["activation"], what["depth"], what["width"]) == ("relu", 1, iris.WIDTH)
+            if (what["activation"], what["depth"], what["width"]) == iris.BASE
             and "exact" in found["norms"]
         ]
         or [pd.DataFrame(columns=["decay", "seed", "actual", "predicted"])]

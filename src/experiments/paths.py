@@ -93,3 +93,11 @@ class Paths:
     def paper(self, scale: str) -> Path:
         """Folder of the paper's tables and figures at a scale."""
         return self.root / "results" / ("paper" if scale == "paper" else f"paper_{scale}")
+
+    def fragility(self, study: str, scale: str) -> Path:
+        """Folder of what a study of influence functions measured at a scale, and of its figures."""
+        return self.root / "results" / "fragility" / study / scale
+
+    def fragility_log(self, study: str, scale: str, configuration: str, seed_ids: str) -> Path:
+        """Log of a job of such a study."""
+        return self.root / "logs" / "fragility" / study / scale / configuration / f"{seed_ids}.log"

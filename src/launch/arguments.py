@@ -5,6 +5,7 @@ Nothing heavy is imported before the arguments are known to be right.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from argparse import Namespace
@@ -19,19 +20,33 @@ from src.launch.jobs import Job
 _SLURM_OPTIONS = ("partition", "gpus_per_task", "cpus_per_task", "mem_gb", "time", "sbatch")
 
 
-def add_launching(parser: ArgumentParser) -> None:
-    """Add --gpus, --workers and --slurm with its options, and those of a ViT's training."""
+def add_side_by_side(parser: ArgumentParser, otherwise: str) -> argparse._MutuallyExclusiveGroup:
+    """Add --gpus and --workers, and return the group that they exclude each other in.
+
+    Args:
+        parser: The parser.
+        otherwise: What is done without any option of the group.
+    """
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--gpus",
         type=gpu_list,
         metavar="LIST",
         help="for example 0,1,2,3: one process on each; a number that stands twice has two. "
-        "Without this, --workers and --slurm: all GPUs, of CNNs up to four seeds on each at once, "
-        "or, where there is none, one worker a core",
+        f"{otherwise}",
     )
     where.add_argument(
         "--workers", type=positive_int, metavar="N", help="processes on the CPU, its cores divided"
+    )
+    return where
+
+
+def add_launching(parser: ArgumentParser) -> None:
+    """Add --gpus, --workers and --slurm with its options, and those of a ViT's training."""
+    where = add_side_by_side(
+        parser,
+        "Without this, --workers and --slurm: all GPUs, of CNNs up to four seeds on each at once, "
+        "or, where there is none, one worker a core",
     )
     where.add_argument("--slurm", action="store_true", help="submit job arrays to Slurm")
     parser.add_vit_training()
@@ -95,10 +110,11 @@ def run_jobs(jobs: list[Job], args: Namespace, *, with_backbone: bool) -> None:
     if args.slurm:
         _submit(jobs, args)
     else:
-        _launch(jobs, args, with_backbone)
+        run_side_by_side(jobs, args, with_backbone=with_backbone)
 
 
-def _launch(jobs: list[Job], args: Namespace, with_backbone: bool) -> None:
+def run_side_by_side(jobs: list[Job], args: Namespace, *, with_backbone: bool) -> None:
+    """Run jobs on this machine, as `run_jobs` does, by --gpus and --workers."""
     from src.launch.parallel import Launcher, make_slots, n_cores
 
     gpus = [] if args.workers else _gpus_to_use(args.gpus, with_backbone)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.experiments import STEPS, Experiment, Paths, call_of
+from src.experiments import STEPS, Experiment, Paths, call_of, parse_experiment
 from src.storage.locks import Holder, Unreadable, holder
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a run_* script for one seed.
+    """One call of a run_* script, for one seed or for some together.
 
     Attributes:
         name: What a person calls it.
-        experiment: Name of the experiment.
-        step: "training", or one of STEPS.
-        seed_id: Number of the seed.
+        experiment: Name of the experiment; None: it is of none.
+        step: "training", one of STEPS, or "fragility".
+        seed_id: Number of the seed, or of the first of them.
         arguments: Script and arguments, without the device.
         outputs: The files that it makes.
         lock: Held by the process that makes them.
@@ -26,7 +26,7 @@ class Job:
     """
 
     name: str
-    experiment: str
+    experiment: str | None
     step: str
     seed_id: int
     arguments: tuple[str, ...]
@@ -38,6 +38,11 @@ class Job:
     def is_done(self) -> bool:
         """Say whether its files are there; whether their settings fit, only the script can say."""
         return all(path.exists() for path in self.outputs)
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether it takes the libraries of a ViT."""
+        return self.experiment is not None and parse_experiment(self.experiment).has_backbone
 
     def holder(self) -> Holder | Unreadable | None:
         """Return the process that is at work on its files, or on those it needs, if any."""

@@ -25,7 +25,7 @@ from setproctitle import setproctitle
 
 from src.cli import OUTPUT_LOST, check_code
 from src.errors import UserError
-from src.experiments import REPOSITORY, parse_experiment
+from src.experiments import REPOSITORY
 from src.launch.jobs import Job
 
 SECONDS_TO_END = 20.0  # between SIGTERM, at which a script saves its finished pieces, and SIGKILL
@@ -110,7 +110,7 @@ class JobProcess:
                 self._log_start = log.tell()
         except OSError as error:
             raise UserError(f"cannot write {job.log}: {error.strerror}") from error
-        context = fork_server(with_backbone=parse_experiment(job.experiment).has_backbone)
+        context = fork_server(with_backbone=job.has_backbone)
         self._process = context.Process(
             target=_run_script,
             args=(REPOSITORY, command[1:], job.log, {**os.environ, **environment}),

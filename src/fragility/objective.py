@@ -7,7 +7,7 @@ j is the sample that is left out, or none is; n stays the number of all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,9 +43,9 @@ class Objective:
         """Return the parameters that a vector (P,) stands for."""
         return {name: part[0] for name, part in unflatten(w[None], self.like).items()}
 
-    def gradient(self, w: Tensor) -> Tensor:
-        """Return ∇F (P,) at a vector (P,)."""
-        return self.value_and_gradient(w)[1]
+    def without(self, position: int | None) -> Objective:
+        """Return the same without the sample at a position, or with all."""
+        return replace(self, removed=position)
 
     def value_and_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return F and ∇F (P,) at a vector (P,)."""
@@ -91,4 +91,3 @@ def gauss_newton(loss: PerSampleLoss, params: Params, samples: Samples) -> Tenso
         a = (roots @ jacobians.reshape(len(labels), d, -1)).reshape(-1, width)
         matrix.addmm_(a.T, a)
     return matrix / len(samples)
-

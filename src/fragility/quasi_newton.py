@@ -5,22 +5,26 @@ stand for
 
     w = w₀ + T φ,        T = U diag(g + c)^(−1/2).
 
-In them G + c I is the identity, and the Hessian near it: L-BFGS and conjugate gradient, which take
+In them G + c I is the identity, and the Hessian near it: L-BFGS and MINRES, which take
 thousands of passes over the data in the parameters themselves, need tens. c is the weight decay or,
 without, a small number; it changes how fast a point is reached and not which points are stationary.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import LinearOperator, minres
 from torch import Tensor
 
+from src.data.samples import Samples
+from src.errors import DivergedError
 from src.fragility.objective import Objective, gauss_newton
 from src.tda.hessian import Hessian
-from src.tda.solvers.conjugate_gradient import ConjugateGradient, conjugate_gradient
 
 
 @dataclass(frozen=True)
@@ -34,64 +38,91 @@ class Coordinates:
     to_parameters: Tensor
 
     @classmethod
-    def at(cls, objective: Objective, w: Tensor, damp: float) -> Coordinates:
-        """Return the coordinates at parameters (P,), with the damping c."""
-        matrix = gauss_newton(objective.loss, objective.params(w), objective.train)
+    def at(cls, objective: Objective, w: Tensor, damp: float, samples: Samples) -> Coordinates:
+        """Return the coordinates at parameters (P,), with G of some samples and the damping c."""
+        matrix = gauss_newton(objective.loss, objective.params(w), samples)
         values, vectors = torch.linalg.eigh(matrix)
         return cls(vectors / (values.clamp(min=0) + damp).sqrt())
 
 
 @dataclass(frozen=True)
-class WhitenedConjugateGradient(ConjugateGradient):
-    """`ConjugateGradient` on (H + damp I) x = v in Gauss–Newton coordinates.
+class WhitenedMinres:
+    """MINRES (Paige and Saunders 1975) on (H + damp I) x = v in Gauss–Newton coordinates.
 
-    There the system is Tᵀ (H + damp I) T y = Tᵀ v, and x = T y.
+    There the system is Tᵀ (H + damp I) T y = Tᵀ v, and x = T y. Its eigenvalues lie about 1 but for
+    a few; some of them may be negative, at a point that is no minimum, and the residual falls all
+    the same.
 
     Attributes:
+        damp: What is added to H.
+        tolerance: Relative residual in the coordinates at which it ends.
+        max_iterations: Iterations at most.
+        batch_size: Samples in a batch of the Hessian.
         coordinates: The coordinates.
     """
 
-    name: ClassVar[str] = "whitened cg"
+    name: ClassVar[str] = "minres"
 
-    coordinates: Coordinates | None = None
+    damp: float
+    tolerance: float
+    max_iterations: int
+    batch_size: int
+    coordinates: Coordinates
 
     def solve(
         self, hessian: Hessian, vectors: Tensor, *, transpose: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return solutions (K, P), and of each its `residual`, relative to the vector's norm."""
+        """Return solutions (K, P), and of each its `residual`, relative to the vector's norm (K,).
+
+        Raises:
+            DivergedError: Products are not finite.
+        """
         del transpose  # symmetric
         t = self.coordinates.to_parameters
 
-        def matvec(y: Tensor) -> Tensor:
-            x = y @ t.T
-            return (hessian.product(x) + self.damp * x) @ t
+        def damped(x: Tensor) -> Tensor:
+            return hessian.product(x) + self.damp * x
 
-        y, curvature = conjugate_gradient(
-            matvec, vectors @ t, self.tolerance, self.max_iterations
-        )
-        x = y @ t.T
-        residual = (vectors - hessian.product(x) - self.damp * x).norm(dim=1)
-        return x, {"residual": residual / vectors.norm(dim=1), "curvature": curvature}
+        def matvec(y: np.ndarray) -> np.ndarray:
+            return (damped((t @ torch.from_numpy(y).to(t))[None])[0] @ t).cpu().numpy()
+
+        system = LinearOperator((t.shape[1],) * 2, matvec)
+        solutions = [
+            minres(system, right.cpu().numpy(), rtol=self.tolerance, maxiter=self.max_iterations)[0]
+            for right in vectors @ t
+        ]
+        x = torch.from_numpy(np.stack(solutions)).to(t) @ t.T
+        residual = (vectors - damped(x)).norm(dim=1) / vectors.norm(dim=1)
+        if not residual.isfinite().all():
+            raise DivergedError(f"products with the {hessian.name} are not finite")
+        return x, {"residual": residual}
+
+    def describe(self, known: dict[str, Tensor]) -> str:
+        """Return the residuals."""
+        return f"relative residual up to {known['residual'].max():.1e}"
+
+
+class _ReachedError(Exception):
+    """The tolerance is reached, in the middle of torch's iteration."""
 
 
 def descend(
     objective: Objective, w: Tensor, coordinates: Coordinates, n_iterations: int, tolerance: float
-) -> tuple[Tensor, float, int]:
-    """Minimise F from w by L-BFGS in Gauss–Newton coordinates.
+) -> tuple[Tensor, float]:
+    """Minimise F from w by L-BFGS (torch's, with strong Wolfe conditions) in coordinates at w.
 
     Args:
         objective: F.
         w: Where it begins (P,).
         coordinates: The coordinates.
-        n_iterations: Iterations at most.
-        tolerance: Norm of ∇F, by the parameters, at which it ends.
+        n_iterations: Iterations at most; each takes one pass over the data, seldom more.
+        tolerance: Norm of ∇F, with respect to the parameters, at which it ends.
 
     Returns:
-        The point of smallest gradient norm (P,), that norm, and passes over the data.
+        Where it ended (P,), and the norm of ∇F there.
     """
     t = coordinates.to_parameters
     phi = torch.zeros_like(w).requires_grad_()
-    best = [torch.inf, w, 0]
     optimizer = torch.optim.LBFGS(
         [phi],
         max_iter=n_iterations,
@@ -102,23 +133,14 @@ def descend(
         line_search_fn="strong_wolfe",
     )
 
-    class Reached(Exception):
-        pass
-
     def closure() -> Tensor:
-        at = w + t @ phi.detach()
-        value, gradient = objective.value_and_gradient(at)
-        best[2] += 1
-        if (norm := gradient.norm().item()) < best[0]:
-            best[:2] = norm, at
-        if norm <= tolerance:
-            raise Reached
+        value, gradient = objective.value_and_gradient(w + t @ phi.detach())
+        if gradient.norm() <= tolerance:
+            raise _ReachedError
         phi.grad = t.T @ gradient
         return value
 
-    try:
+    with contextlib.suppress(_ReachedError):
         optimizer.step(closure)
-    except Reached:
-        pass
-    norm, at, passes = best
-    return at, norm, passes
+    at = w + t @ phi.detach()
+    return at, objective.value_and_gradient(at)[1].norm().item()

@@ -1,0 +1,2 @@
+def write_mnist(r,f): return []
+def write_deep(r,f): return []

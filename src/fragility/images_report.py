@@ -1,2 +1,6 @@
-def write_mnist(r,f): return []
-def write_deep(r,f): return []
+def write_mnist(r, f):
+    return []
+
+
+def write_deep(r, f):
+    return []

@@ -60,9 +60,7 @@ def measured(
 
     losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
     points = test.at(test_points(losses))
-    solver = WhitenedMinres(
-        c.damp, MINRES_TOLERANCE, MINRES_ITERATIONS, HESSIAN_BATCH, coordinates
-    )
+    solver = WhitenedMinres(c.damp, MINRES_TOLERANCE, MINRES_ITERATIONS, HESSIAN_BATCH, coordinates)
     predicted, known = loss_changes(loss, params, train, train, points, solver)
     removed, groups = groups_of(predicted, c.n_removed, with_percentile=c.with_percentile)
     before = evaluate(loss.accurate, repeat(params, 1), points)[0]

@@ -1,9 +1,9 @@
 """Stationary points and inverse Hessians of a small network, in Gauss–Newton coordinates.
 
-With the Gauss–Newton matrix G = U diag(g) Uᵀ at some parameters w₀ and a damping c, coordinates φ
-stand for
+With the Gauss–Newton matrix G at some parameters w₀, a damping c, and Cholesky's factor C of
+G + c I = C Cᵀ, coordinates φ stand for
 
-    w = w₀ + T φ,        T = U diag(g + c)^(−1/2).
+    w = w₀ + T φ,        T = C⁻ᵀ.
 
 In them G + c I is the identity, and the Hessian near it: L-BFGS and MINRES, which take
 thousands of passes over the data in the parameters themselves, need tens. c is the weight decay or,
@@ -41,8 +41,9 @@ class Coordinates:
     def at(cls, objective: Objective, w: Tensor, damp: float, samples: Samples) -> Coordinates:
         """Return the coordinates at parameters (P,), with G of some samples and the damping c."""
         matrix = gauss_newton(objective.loss, objective.params(w), samples)
-        values, vectors = torch.linalg.eigh(matrix)
-        return cls(vectors / (values.clamp(min=0) + damp).sqrt())
+        matrix.diagonal().add_(damp)
+        factor = torch.linalg.cholesky(matrix)
+        return cls(torch.linalg.inv(factor).mT)
 
 
 @dataclass(frozen=True)

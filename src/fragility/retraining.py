@@ -61,7 +61,7 @@ def retrained_losses(
     n_steps: int,
     seed: int,
 ) -> Tensor:
-    """Return the test losses (K + 1, n_test) after steps without each of K samples, and of the control.
+    """Return test losses (K + 1, n_test) after steps without each of K samples, and without none.
 
     Args:
         loss: The per-sample loss.

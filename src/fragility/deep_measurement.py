@@ -13,10 +13,12 @@ from src.ensemble.members import PerSampleLoss, repeat, state_of
 from src.ensemble.optimizer import OptimizerSettings
 from src.fragility.deep import Configuration
 from src.fragility.influence import loss_changes
+from src.fragility.objective import Objective
 from src.fragility.points import groups_of, test_points
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import NETWORKS
 from src.tda.gauss_newton import GaussNewton
+from src.tda.hessian import flatten
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 
 
@@ -25,7 +27,8 @@ def measured(
 ) -> dict[str, Any]:
     """Return what is measured of one seed.
 
-    That is how well the network fits (`train_loss`, `train_accuracy`, `test_loss`,
+    That is the norm of the gradient of what was minimised, in eval mode, where it is called an
+    optimum (`gradient_norm`); how well the network fits (`train_loss`, `train_accuracy`, `test_loss`,
     `test_accuracy`); `test`, the indices of the test points (2,), of highest and of median loss,
     and `test_losses` (2,); `removed`, the indices of the training samples that are left out (K,);
     the changes of the test losses that are `predicted` (K, 2), that are `retrained` (K, 2), and
@@ -53,7 +56,10 @@ def measured(
         loss, state, train, removed, points, optimizer, c.batch_size, c.retraining, seed
     )
     before = evaluate(loss.accurate, repeat(state, 1), points)[0]
+    objective = Objective(at, params, train, c.decay)
+    gradient = objective.value_and_gradient(flatten({n: p[None] for n, p in params.items()})[0])[1]
     return {
+        "gradient_norm": gradient.norm().item(),
         **{f"train_{name}": value for name, value in fit_of(loss, state, train).items()},
         **{f"test_{name}": value for name, value in fit_of(loss, state, test).items()},
         **changes(points, before, train, removed, predicted, after - before, groups),

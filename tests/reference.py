@@ -785,3 +785,50 @@ def bif(
                     losses.append(of_chain)
     a, b = np.array(train_losses), np.array(test_losses)
     return torch.tensor([n * np.cov(a[:, j], b[:, z])[0, 1] for j, z in pairs])
+
+
+# Retraining from an optimum, and what it minimises.
+
+
+def continued(
+    model: nn.Module,
+    data: Data,
+    removed: int | None,
+    *,
+    seed: int,
+    batch_size: int,
+    n_steps: int,
+    learning_rate: float,
+    weight_decay: float,
+) -> nn.Module:
+    """Return a copy of a model after further steps of a fresh Adam without one sample, or with all.
+
+    Batches are drawn as if nothing was removed, and their mean divides by their full size.
+    """
+    model = copy.deepcopy(model).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    torch.manual_seed(seed)
+    loader = DataLoader(range(len(data[1])), batch_size=batch_size, shuffle=True)
+    done = 0
+    while True:
+        for batch in loader:
+            if done == n_steps:
+                return model.eval()
+            total = 0
+            for i in batch.tolist():
+                if i != removed:
+                    total = total + F.cross_entropy(model(data[0][i : i + 1]), data[1][i : i + 1])
+            optimizer.zero_grad()
+            (total / len(batch)).backward()
+            optimizer.step()
+            done += 1
+
+
+def penalised(model: nn.Module, data: Data, removed: int | None, weight_decay: float) -> Tensor:
+    """Return the summed losses without one sample over n, and half the decay times the norm."""
+    total = 0
+    for i in range(len(data[1])):
+        if i != removed:
+            total = total + F.cross_entropy(model(data[0][i : i + 1]), data[1][i : i + 1])
+    norm = sum(p.square().sum() for p in model.parameters())
+    return total / len(data[1]) + weight_decay / 2 * norm

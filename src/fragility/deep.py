@@ -82,7 +82,7 @@ def configurations(scale: str) -> list[Configuration]:
             learning_rate=1e-3 if network == "lenet" else 1e-4,
             retraining=round(RETRAINED * steps),
             n_removed=40,
-            cg_iterations=30 if quick else 100,
+            cg_iterations=40 if quick and network != "lenet" else 100,
             cg_tolerance=1e-3,
         )
         for network in NETWORKS

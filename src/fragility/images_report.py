@@ -170,7 +170,8 @@ def write_mnist(results: Results, folder: Path) -> list[str]:
             if all(group in groups(found) for found in seeds.values())
         }
         if panels:
-            save_figure(changes(panels), folder / "figures", f"changes_{group}", GROUPS[group])
+            subject = f"change of the test loss, control subtracted; {GROUPS[group]}"
+            save_figure(changes(panels), folder / "figures", f"changes_{group}", subject)
     top = [frame[frame["group"] == "top_highest"] for frame in (rows, table)]
     figure = agreement_by_decay(*top)
     save_figure(figure, folder / "figures", "agreement_by_decay", GROUPS["top_highest"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 SEEDS_TOGETHER = False
+ALL_GROUPS = "top_highest top_median percentile_highest"
 DECAYS = (1e-3, 0.0, 1e-4, 1e-2, 1e-1)  # the published one, none, and those of figure 3 (c)
 
 
@@ -39,7 +40,7 @@ class Configuration:
         retraining: Steps from the optimum without a sample: of L-BFGS where there are rounds, else
             of Adam at its last learning rate.
         n_removed: Samples that are left out, one at a time, of each group.
-        with_percentile: Whether those around the 30th percentile of influence are a group, too.
+        groups: Which groups, see `src.fragility.points.groups_of`.
     """
 
     decay: float
@@ -55,7 +56,7 @@ class Configuration:
     n_coordinates: int
     retraining: int
     n_removed: int
-    with_percentile: bool
+    groups: str
 
     @property
     def name(self) -> str:
@@ -79,9 +80,9 @@ def configurations(scale: str) -> list[Configuration]:
             iterations=30,
             tolerance=1e-6,
             n_coordinates=550,
-            retraining=5 if quick else 30_000,
+            retraining=4 if quick else 30_000,
             n_removed=40 if quick else 100,
-            with_percentile=decay in DECAYS[:2],
+            groups=ALL_GROUPS if decay in DECAYS[:2] else "top_highest",
         )
         for decay in DECAYS
     ]

@@ -62,7 +62,7 @@ def measured(
     points = test.at(test_points(losses))
     solver = WhitenedMinres(c.damp, MINRES_TOLERANCE, MINRES_ITERATIONS, HESSIAN_BATCH, coordinates)
     predicted, known = loss_changes(loss, params, train, train, points, solver)
-    removed, groups = groups_of(predicted, c.n_removed, with_percentile=c.with_percentile)
+    removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
     before = evaluate(loss.accurate, repeat(params, 1), points)[0]
     found: dict[str, Any] = {}
     if c.rounds:

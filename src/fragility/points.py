@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 TEST_POINTS = ("highest", "median")  # by their loss
 PERCENTILE = 0.3
+GROUPS = ("top_highest", "top_median")
 
 
 def test_points(losses: Tensor) -> Tensor:
@@ -16,26 +19,28 @@ def test_points(losses: Tensor) -> Tensor:
 
 
 def groups_of(
-    influence: Tensor, n_removed: int, *, with_percentile: bool
+    influence: Tensor, n_removed: int, names: Sequence[str] = GROUPS
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return which training samples are left out, and which of them each group consists of.
 
-    Groups are, for each test point, the samples whose predicted influence on its loss is largest in
-    size, and for the one of highest loss those around the 30th percentile of size.
+    A group is of one test point: the samples whose predicted influence on its loss is largest in
+    size, `top_...`, or those around the 30th percentile of size, `percentile_...`.
 
     Args:
         influence: Predicted changes of the two test points' losses, (n, 2).
         n_removed: Samples in each group.
-        with_percentile: Whether there is the last group.
+        names: Which groups there are.
 
     Returns:
         Positions (K,), ascending, and by group where in these its samples stand.
     """
     order = influence.abs().argsort(dim=0, stable=True)  # ascending
-    groups = {f"top_{name}": order[-n_removed:, k] for k, name in enumerate(TEST_POINTS)}
-    if with_percentile:
-        first = max(0, round(PERCENTILE * len(order)) - n_removed // 2)
-        groups["percentile_highest"] = order[first : first + n_removed, 0]
+    middle = max(0, round(PERCENTILE * len(order)) - n_removed // 2)
+    firsts = {"top": len(order) - n_removed, "percentile": middle}
+    groups = {}
+    for name in names:
+        first = max(0, firsts[name.split("_")[0]])
+        groups[name] = order[first : first + n_removed, column_of(name)].contiguous()
     removed = torch.cat([*groups.values()]).unique()
     return removed, {name: torch.searchsorted(removed, g) for name, g in groups.items()}
 

@@ -53,7 +53,7 @@ def changes(panels: dict[str, Pairs]) -> Figure:
             for side in (axis.xaxis, axis.yaxis)
         )
         axis.xaxis.set_major_locator(MaxNLocator(3))
-        axis.set(title=name, xlabel=f"predicted change{across}")
+        axis.set(title=name, xlabel=f"predicted{across}")
         axis.set_ylabel(f"by retraining{up}" if k in firsts else up.strip(" ()"))
     legend_above(figure, axes[0, 0])
     sns.despine(figure)

@@ -787,7 +787,55 @@ def bif(
     return torch.tensor([n * np.cov(a[:, j], b[:, z])[0, 1] for j, z in pairs])
 
 
-# Retraining from an optimum, and what it minimises.
+def perceptron_step(model: nn.Module, objective: Tensor, rate: float) -> None:
+    """Change a model by one step of gradient descent."""
+    slopes = torch.autograd.grad(objective, list(model.parameters()))
+    with torch.no_grad():
+        for parameter, slope in zip(model.parameters(), slopes, strict=True):
+            parameter -= rate * slope
+
+
+def distance(model: nn.Module, other: nn.Module | None = None) -> Tensor:
+    """Return the squared distance of a model's parameters from another's, or from 0."""
+    anchors = [0.0] * 100 if other is None else [p.detach() for p in other.parameters()]
+    return sum(
+        (p - anchor).square().sum() for p, anchor in zip(model.parameters(), anchors, strict=False)
+    )
+
+
+def objective_without(model: nn.Module, data: Data, left_out: int | None, decay: float) -> Tensor:
+    """Return the summed loss of all samples but one, over all samples, with weight decay."""
+    inputs, labels = data
+    total = torch.zeros(())
+    for i in range(len(labels)):
+        if i != left_out:
+            total = total + F.cross_entropy(model(inputs[i : i + 1]), labels[i : i + 1])
+    return total / len(labels) + decay / 2 * distance(model)
+
+
+def descended(
+    model: nn.Module, data: Data, left_out: int | None, decay: float, rate: float, steps: int
+) -> nn.Module:
+    """Return a copy of a model after steps of full-batch gradient descent without a sample."""
+    model = copy.deepcopy(model)
+    for _ in range(steps):
+        perceptron_step(model, objective_without(model, data, left_out, decay), rate)
+    return model
+
+
+def bregman(model: nn.Module, at: nn.Module, data: Data, left_out: int, decay: float) -> Tensor:
+    """Return the proximal Bregman objective of leaving out a sample, by its definition."""
+    inputs, labels = data
+    total = torch.zeros(())
+    for i in range(len(labels)):
+        f, label = model(inputs[i : i + 1]), labels[i : i + 1]
+        f_at = at(inputs[i : i + 1]).detach().requires_grad_()
+        loss_at = F.cross_entropy(f_at, label)
+        (slope,) = torch.autograd.grad(loss_at, f_at)
+        total = total + F.cross_entropy(f, label) - loss_at.detach() - (slope * (f - f_at)).sum()
+        if i == left_out:
+            total = total - F.cross_entropy(f, label)
+    return total / len(labels) + decay / 2 * distance(model, at)
 
 
 def continued(
@@ -822,13 +870,3 @@ def continued(
             (total / len(batch)).backward()
             optimizer.step()
             done += 1
-
-
-def penalised(model: nn.Module, data: Data, removed: int | None, weight_decay: float) -> Tensor:
-    """Return the summed losses without one sample over n, and half the decay times the norm."""
-    total = 0
-    for i in range(len(data[1])):
-        if i != removed:
-            total = total + F.cross_entropy(model(data[0][i : i + 1]), data[1][i : i + 1])
-    norm = sum(p.square().sum() for p in model.parameters())
-    return total / len(data[1]) + weight_decay / 2 * norm

@@ -1,9 +1,9 @@
 """Full-batch gradient descent of many perceptrons at once.
 
-A stack is M networks of one shape, ReLU or tanh between their layers and cross-entropy behind them. Layer l
-of all is one tensor (M, out, in + 1), whose last column is the bias; activations have a row of ones
-for it, so that a layer's step is one product. Activations are (M, features, n): samples are last,
-so that the products of small layers have one long side.
+A stack is M networks of one shape, ReLU or tanh between their layers and cross-entropy behind them.
+Layer l of all is one tensor (M, out, in + 1), whose last column is the bias; activations have a row
+of ones for it, so that a layer's step is one product. Activations are (M, features, n): samples are
+last, so that the products of small layers have one long side.
 
 What is descended is, for the weights w of one network,
 
@@ -158,7 +158,7 @@ def values(layers: Layers, objective: Objective) -> Tensor:
 
 
 def flat(layers: Layers) -> Tensor:
-    """Return a stack as a matrix (M, P), each layer's weights before its biases, as torch has it."""
+    """Return a stack as a matrix (M, P), each layer's weights before its biases."""
     return torch.cat(
         [part.flatten(1) for layer in layers for part in (layer[..., :-1], layer[..., -1])], 1
     )

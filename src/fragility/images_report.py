@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.stats import COEFFICIENTS
-from src.fragility.compare import over_seeds, with_control
+from src.fragility.compare import POSSIBLE, over_seeds, with_raw
 from src.fragility.points import TEST_POINTS, column_of
 from src.fragility.published import published
 from src.plots.fragility_images import agreement_by_decay, agreement_table, changes
@@ -26,7 +26,7 @@ OPTIMUM = ("gradient_norm", "train_loss", "train_accuracy", "test_accuracy")
 def by_seed(results: Results) -> pd.DataFrame:
     """Return a row for each configuration, group of samples and seed.
 
-    Beside what `src.fragility.compare.with_control` returns: `control`, the control's change of the
+    Beside what `src.fragility.compare.with_raw` returns: `control`, the control's change of the
     test point's loss, and `typical`, the median size of the samples' changes less the control's;
     `residual`, the solver's; and what is known of the optimum.
     """
@@ -45,7 +45,7 @@ def by_seed(results: Results) -> pd.DataFrame:
                         "group": group,
                         "seed": seed,
                         "samples": len(predicted),
-                        **with_control(predicted, retrained, control),
+                        **with_raw(predicted, retrained - control, retrained),
                         "control": control,
                         "typical": float(np.median(np.abs(retrained - control))),
                         "test_loss": float(found["test_losses"][column]),
@@ -82,7 +82,9 @@ def over_all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         row = {**dict(zip(of, key, strict=True)), "seeds": len(own)}
         row["samples"] = int(own["samples"].iloc[0])
         for name in numbers:
-            row[name], row[f"{name}_low"], row[f"{name}_high"] = over_seeds(own[name].to_numpy())
+            within = POSSIBLE.get(name.removesuffix("_raw"), (-np.inf, np.inf))
+            mean_and_limits = over_seeds(own[name].to_numpy(), within)
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_and_limits, strict=True))
         kind, point = row["group"].split("_")
         if kind == "top" and row["decay"] in (0.0, 1e-3):
             known = published(row["network"], row["images"], decays=row["decay"] > 0, point=point)

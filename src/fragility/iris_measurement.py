@@ -126,12 +126,18 @@ def _changes(optimum: Optimum, changes: Tensor, seed: int) -> dict[str, Any]:
     configuration = optimum.configuration
     response, response_gradients = optimum.response()
     predictions, known = optimum.predictions(seed)
-    actual = optimum.loss_changes(changes)
+    actual, of_response = (
+        optimum.loss_changes(vectors, optimum.test)[:, 0] for vectors in (changes, response)
+    )
+    predicted = {
+        name: optimum.predicted_loss_changes(vectors, optimum.test)[:, 0]
+        for name, vectors in predictions.items()
+    }
     losses = {
         "retrained": actual[:-1] - actual[-1],
         "retrained_raw": actual[:-1],
-        "response": optimum.loss_changes(response),
-        **{name: optimum.predicted_loss_changes(found) for name, found in predictions.items()},
+        "response": of_response,
+        **predicted,
     }
     norms = {
         "retrained": (changes[:-1] - changes[-1]).norm(dim=1),
@@ -139,6 +145,9 @@ def _changes(optimum: Optimum, changes: Tensor, seed: int) -> dict[str, Any]:
         "response": response.norm(dim=1),
         **{name: found.norm(dim=1) for name, found in predictions.items()},
     }
+    # Where the exact inverse came to nothing there is nothing to compare with the control.
+    exact = predictions.get("exact", torch.full_like(response, torch.nan))
+    of_control = optimum.fits_of_control(changes, exact)
     eigenvalues = torch.linalg.eigvalsh(optimum.hessian.dense())
     steps = configuration.rate * configuration.retraining_steps
     return {
@@ -146,6 +155,7 @@ def _changes(optimum: Optimum, changes: Tensor, seed: int) -> dict[str, Any]:
         "norms": {name: value.cpu() for name, value in norms.items()},
         "control_loss": actual[-1].item(),
         "control_norm": changes[-1].norm().item(),
+        **{f"control_{name}": value for name, value in of_control.items()},
         "drift": changes[-1].norm().item() / steps,
         "response_gradients": response_gradients.cpu(),
         "top_eigenvalue": eigenvalues[-1].item(),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.analysis.stats import correlation
 from src.data.samples import Samples
 from src.ensemble.members import Params, PerSampleLoss
 from src.errors import DivergedError
@@ -69,17 +70,37 @@ class Optimum:
     removed: Samples
     test: Samples
 
-    def loss_changes(self, changes: Tensor) -> Tensor:
-        """Return what changes (K, P) of θ change the loss of z by, (K,)."""
+    def loss_changes(self, changes: Tensor, of: Samples) -> Tensor:
+        """Return what changes (K, P) of θ change the losses of n_of samples by, (K, n_of)."""
         moved = to_stack(unflat(flat(self.layers) + changes, self.layers), self.params)
-        return (self.loss.of_members(moved, *self.test[:]) - self.loss(self.params, *self.test[:]))[
-            :, 0
-        ]
+        return self.loss.of_members(moved, *of[:]) - self.loss(self.params, *of[:])
 
-    def predicted_loss_changes(self, changes: Tensor) -> Tensor:
-        """Return g(z)ᵀ Δθ (K,) of changes (K, P) of θ."""
-        gradient = per_sample_gradients(self.loss, self.params, *self.test[:]).stack()
-        return changes @ flatten(gradient)[0]
+    def predicted_loss_changes(self, changes: Tensor, of: Samples) -> Tensor:
+        """Return g(z)ᵀ Δθ, (K, n_of), of changes Δθ (K, P) and n_of samples z."""
+        return changes @ flatten(per_sample_gradients(self.loss, self.params, *of[:]).stack()).T
+
+    def fits_of_control(self, changes: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+        """Return correlations with what the control changes, over all training samples z, (K,).
+
+        That is with what leaving out each of K samples changes the losses of all z by: by
+        retraining (`retrained_raw`), the same less the control's change (`retrained`), and as
+        predicted (`influence`).
+
+        Args:
+            changes: Of θ by retraining without each sample, and last by the control, (K + 1, P).
+            predicted: Of θ, (K, P).
+        """
+        actual = self.loss_changes(changes, self.train)
+        found = {
+            "retrained_raw": actual[:-1],
+            "retrained": actual[:-1] - actual[-1],
+            "influence": self.predicted_loss_changes(predicted, self.train),
+        }
+        control = actual[-1].cpu().numpy()
+        return {
+            name: torch.tensor([correlation(row, control, "pearson") for row in rows.cpu().numpy()])
+            for name, rows in found.items()
+        }
 
     @cached_property
     def hessian(self) -> Matrix:

@@ -19,7 +19,7 @@ from src.plots.style import (
     small_multiples,
 )
 
-_LIMITS = -1.05, 1.05  # of correlations; intervals of few seeds reach beyond
+_LIMITS = -1.05, 1.05  # of correlations
 _COLOURS = sns.color_palette("colorblind", 10)
 
 # Predicted changes, those of retraining, and the control's, by seed.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from src.data.samples import Samples
+from src.data.sources import Split
 from src.ensemble.members import trainable
 from src.ensemble.optimizer import OptimizerSettings
 from src.fragility import deep, mnist, points, retraining
@@ -145,6 +146,23 @@ def test_images_are_fixed_balanced_and_disjoint_by_split(datasets_folder: Path) 
     again, _, _ = load_images("mnist", 3, 2, datasets_folder)
     assert train.digest() == again.digest()
     assert (task.n_classes, train.images.shape[1:]) == (10, (1, 28, 28))
+
+
+def test_all_images_of_a_split_can_be_the_training_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of(n: int, first: int) -> Split:
+        values = (torch.arange(n * 4) + first).to(torch.uint8).reshape(n, 1, 2, 2)
+        return Split(np.arange(n) % 10, lambda indices: values[list(indices)], "noise")
+
+    splits = {"train": of(23, 0), "test": of(40, 100)}
+    monkeypatch.setattr("src.fragility.images.load_splits", lambda task, _: (task, splits))
+    train, test, _ = load_images("mnist", None, 3, None)
+    assert train.indices.tolist() == list(range(23))
+    assert torch.equal(train.labels, torch.arange(23) % 10)
+    torch.testing.assert_close(train.images[5, 0, 1, 0], torch.tensor(22 / 255))
+    assert len(test) == 30
+    assert torch.equal(test.labels, test.indices % 10)
 
 
 @pytest.mark.parametrize("study", [mnist, deep])

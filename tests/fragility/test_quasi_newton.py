@@ -40,7 +40,7 @@ def test_value_and_gradient_are_those_of_the_definition(
     objective: Objective, removed: int | None
 ) -> None:
     model = CASE.models[-1].eval()
-    expected = reference.penalised(model, CASE.data[0], removed, DECAY)
+    expected = reference.objective_without(model, CASE.data[0], removed, DECAY)
     gradient = torch.autograd.grad(expected, list(model.parameters()))
     w = vector(objective.like)
     found, of_found = objective.without(removed).value_and_gradient(w)

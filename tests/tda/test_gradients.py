@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -31,6 +32,20 @@ def test_worked_example():
     assert found.stack()["bias"].tolist() == [[-2.0]]
     assert found.norms().item() == pytest.approx(20**0.5)
     assert found.inner(found).item() == 20
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid()])
+def test_worked_example_behind_an_activation(activation):
+    """The same with y = a(wx + b) at wx + b = 3: (y − 5) a'(3) (x, 1)."""
+    params = {"0.weight": torch.ones(1, 1).double(), "0.bias": torch.ones(1).double()}
+    model = nn.Sequential(nn.Linear(1, 1), activation).double()
+    inputs, targets = torch.tensor([[2.0]]).double(), torch.tensor([5.0]).double()
+    loss = PerSampleLoss(model, half_squared_error)
+    found = per_sample_gradients(loss, params, inputs, targets).stack()
+    y = 1 / (1 + math.exp(-3))
+    slope = -2 if isinstance(activation, nn.ReLU) else (y - 5) * y * (1 - y)
+    assert found["0.weight"].item() == pytest.approx(2 * slope)
+    assert found["0.bias"].item() == pytest.approx(slope)
 
 
 def test_gradients_of_all_samples(case: Case):

@@ -28,7 +28,8 @@ def by_seed(results: Results) -> pd.DataFrame:
 
     Beside what `src.fragility.compare.with_raw` returns: `control`, the control's change of the
     test point's loss, and `typical`, the median size of the samples' changes less the control's;
-    `residual`, the solver's; and what is known of the optimum.
+    `residual`, the solver's; what is known of the optimum; and `gradient_norm_retrained`, the
+    median norm of the gradient where retraining ended, where it is known.
     """
     rows = []
     for name, seeds in results.items():
@@ -51,9 +52,16 @@ def by_seed(results: Results) -> pd.DataFrame:
                         "test_loss": float(found["test_losses"][column]),
                         "residual": float(found["residual"][column]),
                         **{key: found[key] for key in OPTIMUM if key in found},
+                        "gradient_norm_retrained": _norm_retrained(found, group),
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _norm_retrained(found: dict[str, Any], group: str) -> float:
+    if "gradient_norms" not in found:
+        return np.nan
+    return float(found["gradient_norms"][found[f"group_{group}"]].median())
 
 
 def groups(found: dict[str, Any]) -> list[str]:
@@ -126,6 +134,7 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                     {"r": abs(row["control"]) / row["typical"] if row["typical"] else np.nan}, "r"
                 ),
                 "gradient norm": number(row, "gradient_norm"),
+                "after retraining": number(row, "gradient_norm_retrained"),
             }
             for _, row in table.iterrows()
         ]

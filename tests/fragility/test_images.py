@@ -187,6 +187,7 @@ def planted(configuration: Any, seed: int, *, percentile: bool) -> dict[str, Any
         "test_losses": torch.tensor([4.0, 0.1]),
         "residual": torch.tensor([1e-8, 1e-9]),
         "gradient_norm": 1e-7,
+        "gradient_norms": torch.arange(13.0),
         "group_top_highest": torch.arange(4),
         "group_top_median": torch.arange(4, 8),
     }
@@ -207,6 +208,8 @@ def test_the_table_of_mnist_holds_what_was_planted(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["slope"], 3)
     assert (table["slope_raw"] - 3).abs().min() > 1e-3
     np.testing.assert_allclose(table["control"], 0.5)
+    medians = table["gradient_norm_retrained"][:3]  # torch's, the lower of two
+    assert medians.tolist() == [1, 5, 9]
     assert table["seeds"].tolist() == [3, 3, 3, 1, 1, 1, 2, 2]
     assert table["slope_low"].isna().tolist() == [seeds == 1 for seeds in table["seeds"]]
     # Decay 1e-3 at both test points, none at one; others have not been published.

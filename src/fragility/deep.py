@@ -65,10 +65,11 @@ class Configuration:
 def configurations(scale: str) -> list[Configuration]:
     """Return the configurations, in the order of the slides' table.
 
-    At the scale quick there are 500 images and 500 steps, of batches of 50: 50 epochs.
+    At the scale quick there are 500 images, in batches of 50: LeNet has 50 epochs of them, the
+    larger networks 20.
     """
     quick = scale == "quick"
-    steps = 500 if quick else 20_000
+    steps = {n: (500 if n == "lenet" else 200) if quick else 20_000 for n in NETWORKS}
     return [
         Configuration(
             network,
@@ -77,12 +78,12 @@ def configurations(scale: str) -> list[Configuration]:
             damp=1e-2,
             n_per_class=50 if quick else None,
             n_test_per_class=20 if quick else 1_000 if images == "cifar10" else 850,
-            steps=steps,
+            steps=steps[network],
             batch_size=50 if quick else 128,
-            learning_rate=1e-3 if network == "lenet" else 1e-4,
-            retraining=round(RETRAINED * steps),
+            learning_rate=1e-4 if network.startswith("vgg") else 1e-3,
+            retraining=round(RETRAINED * steps[network]),
             n_removed=40,
-            cg_iterations=40 if quick and network != "lenet" else 100,
+            cg_iterations=20 if quick and network != "lenet" else 100,
             cg_tolerance=1e-3,
         )
         for network in NETWORKS

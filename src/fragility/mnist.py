@@ -37,6 +37,8 @@ class Configuration:
         iterations: Of L-BFGS in each.
         tolerance: Norm of the gradient at which it ends.
         n_coordinates: Images that these are computed from; at the optimum it is all.
+        solver_tolerance: Relative residual at which MINRES ends, with the exact Hessian.
+        solver_iterations: Of MINRES, at most.
         retraining: Steps from the optimum without a sample: of L-BFGS where there are rounds, else
             of Adam at its last learning rate.
         n_removed: Samples that are left out, one at a time, of each group.
@@ -54,6 +56,8 @@ class Configuration:
     iterations: int
     tolerance: float
     n_coordinates: int
+    solver_tolerance: float
+    solver_iterations: int
     retraining: int
     n_removed: int
     groups: str
@@ -80,6 +84,8 @@ def configurations(scale: str) -> list[Configuration]:
             iterations=30,
             tolerance=1e-6,
             n_coordinates=550,
+            solver_tolerance=1e-6,
+            solver_iterations=60 if quick else 300,
             retraining=4 if quick else 30_000,
             n_removed=40 if quick else 100,
             groups=ALL_GROUPS if decay in DECAYS[:2] else "top_highest",

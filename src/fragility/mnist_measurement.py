@@ -31,7 +31,6 @@ from src.tda.hessian import flatten
 # Shares of Adam's steps after which its learning rate falls to a tenth: those of the published
 # network (Koh and Liang 2017), 10,000 and 20,000 epochs of 11 steps among 500,000 steps.
 DROPS = (0.22, 0.44)
-MINRES_TOLERANCE, MINRES_ITERATIONS = 1e-8, 100
 HESSIAN_BATCH = 100
 
 
@@ -60,7 +59,9 @@ def measured(
 
     losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
     points = test.at(test_points(losses))
-    solver = WhitenedMinres(c.damp, MINRES_TOLERANCE, MINRES_ITERATIONS, HESSIAN_BATCH, coordinates)
+    solver = WhitenedMinres(
+        c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates
+    )
     predicted, known = loss_changes(loss, params, train, train, points, solver)
     removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
     before = evaluate(loss.accurate, repeat(params, 1), points)[0]

@@ -13,6 +13,7 @@ from torch import Tensor
 from src.data.samples import Samples
 from src.ensemble.draws import shuffled_epochs
 from src.ensemble.evaluation import evaluate
+from src.ensemble.independence import require_batches
 from src.ensemble.members import PerSampleLoss, State, repeat
 from src.ensemble.memory import in_chunks, members_at_once
 from src.ensemble.optimizer import OptimizerSettings
@@ -44,7 +45,12 @@ def train_by_adam(
     n_steps: int,
     description: str,
 ) -> State:
-    """Return the state after steps from `start`; batches come from torch's global generator."""
+    """Return the state after steps from `start`; batches come from torch's global generator.
+
+    Raises:
+        UserError: The loss is not finite, or a batch is too small for the network.
+    """
+    require_batches(loss, start, train, batch_size, without_one=False)
     trainer = Trainer(loss, repeat(start, 1), train, optimizer)
     take_steps(trainer, batch_size, n_steps, description)
     return {name: tensor.clone() for name, tensor in trainer.member(0).items()}
@@ -73,7 +79,11 @@ def retrained_losses(
         batch_size: Samples in a batch.
         n_steps: Steps.
         seed: Draws the batches, and random layers.
+
+    Raises:
+        UserError: The loss is not finite, or a batch without a sample is too small for the network.
     """
+    require_batches(loss, state, train, batch_size, without_one=True)
     weights = torch.ones(len(removed) + 1, len(train), device=train.device)
     weights[torch.arange(len(removed)), removed] = 0
 

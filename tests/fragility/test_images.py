@@ -96,6 +96,7 @@ SMALL_MNIST = {
     "rounds": 2,
     "iterations": 4,
     "n_coordinates": 6,
+    "solver_iterations": 5,
     "retraining": 3,
     "n_removed": 2,
 }
@@ -117,7 +118,7 @@ def check_measured(found: dict[str, Any], train: Samples, test: Samples) -> None
 
 @pytest.mark.parametrize("network", ["lenet", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_a_deep_network_is_measured(network: str) -> None:
-    train, test = images(10, (1, 28, 28), 0), images(5, (1, 28, 28), 1)
+    train, test = images(11, (1, 28, 28), 0), images(5, (1, 28, 28), 1)
     chosen = next(c for c in deep.configurations("quick") if c.network == network)
     found = measured_deep(replace(chosen, **SMALL_DEEP), 446, train, test, 3)
     check_measured(found, train, test)
@@ -129,8 +130,7 @@ def test_a_deep_network_is_measured(network: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rounds", [2, 0])
-def test_the_small_network_is_measured(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.fragility.mnist_measurement.MINRES_ITERATIONS", 5)
+def test_the_small_network_is_measured(rounds: int) -> None:
     train, test = images(10, (1, 28, 28), 0), images(5, (1, 28, 28), 1)
     chosen = replace(mnist.configurations("quick")[0], **{**SMALL_MNIST, "rounds": rounds})
     found = measured_mnist(chosen, 446, train, test)

@@ -16,7 +16,7 @@ and t_j = 0. The proximal Bregman objective has this form, too (`src.fragility.r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from src.ensemble.members import Params, Stack
 
 Layers = list[Tensor]  # of a stack, each (M, out, in + 1)
+Phases = Sequence[tuple[float, int]]  # learning rates, and the number of steps at each
 
 MEMBERS_AT_ONCE = 26  # whose activations stay in cache; measured at widths 5 to 50
 
@@ -99,8 +100,7 @@ def to_stack(layers: Layers, like: Params) -> Stack:
 def descend(
     layers: Layers,
     objective: Objective,
-    rate: float,
-    steps: int,
+    phases: Phases,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Layers:
     """Return networks after steps of gradient descent; the given ones are left as they are.
@@ -108,15 +108,15 @@ def descend(
     Args:
         layers: The networks.
         objective: What is descended.
-        rate: The learning rate.
-        steps: Number of steps.
+        phases: Learning rates, and the number of steps at each.
         advance: Called with how many networks are done.
     """
     found = []
     for start in range(0, len(layers[0]), MEMBERS_AT_ONCE):
         some = slice(start, start + MEMBERS_AT_ONCE)
         found.append([layer[some].clone() for layer in layers])
-        _descend(found[-1], objective.of(some), rate, steps)
+        for rate, steps in phases:
+            _descend(found[-1], objective.of(some), rate, steps)
         advance(len(found[-1][0]))
     return [torch.cat(parts) for parts in zip(*found, strict=True)]
 

@@ -14,6 +14,7 @@ SEEDS_TOGETHER = True
 DEPTHS = tuple(range(1, 9))  # at WIDTH
 WIDTHS = (5, 8, 14, 20, 30, 40, 50)  # at depth 1
 WIDTH = 5
+BASE = "relu", 1, WIDTH  # the published network, of which every estimator is asked
 SMOOTH_DEPTHS = (1, 4)  # also with tanh, whose minima are stationary: those of ReLU lie on kinks
 DECAYS = (5e-3, 0.0)
 
@@ -29,6 +30,8 @@ class Configuration:
         decay: Weight decay.
         damp: What is added to the curvature's diagonal: the decay, or a small number without.
         rate: Learning rate of gradient descent.
+        settling: The share of each training, at its end, in which the rate is a tenth: minima of
+            ReLU lie on kinks, about which steps jump as far as they are long.
         steps: Steps from the initialisation to what is called the optimum.
         retraining_steps: Steps from there without a sample.
         n_removed: Number of training samples that are left out, those of largest loss.
@@ -44,6 +47,7 @@ class Configuration:
     decay: float
     damp: float
     rate: float
+    settling: float
     steps: int
     retraining_steps: int
     n_removed: int
@@ -51,6 +55,11 @@ class Configuration:
     lissa_steps: int
     lissa_batch: int
     lissa_scale: float
+
+    def phases(self, steps: int) -> list[tuple[float, int]]:
+        """Return the learning rates of so many steps, and the number of steps at each."""
+        settling = round(self.settling * steps)
+        return [(self.rate, steps - settling), (self.rate / 10, settling)]
 
     @property
     def name(self) -> str:
@@ -75,12 +84,13 @@ def configurations(scale: str) -> list[Configuration]:
             activation,
             decay,
             damp=decay or 1e-3,
-            rate=0.1,
+            rate=0.05,  # stable up to eigenvalues of 40
+            settling=0.1,
             steps=6_000 if quick else 60_000,
             retraining_steps=750 if quick else 7_500,
             n_removed=25,
             response_steps=1_000,
-            lissa_steps=(200 if quick else 2_000) if (depth, width) == (1, WIDTH) else 0,
+            lissa_steps=(200 if quick else 2_000) if (activation, depth, width) == BASE else 0,
             lissa_batch=8,
             lissa_scale=10.0,
         )

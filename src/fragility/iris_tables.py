@@ -90,7 +90,7 @@ def optima(results: dict) -> pd.DataFrame:
                 **{name: found[name] for name in OF_OPTIMUM},
                 "log10_drift": np.log10(found["drift"]),
                 "response_gradient": found["response_gradients"].max().item(),
-                **{name: np.nanmean(found[name].numpy()) for name in OF_CONTROL},
+                **{name: pd.Series(found[name].numpy()).mean() for name in OF_CONTROL},
             }
             for what, found in _described(results)
         ]
@@ -138,7 +138,7 @@ def norms_of_base(results: dict) -> pd.DataFrame:
                 }
             )
             for what, found in _described(results)
-            if (what["activation"], what["depth"], what["width"]) == ("relu", 1, iris.WIDTH)
+            if (what["activation"], what["depth"], what["width"]) == iris.BASE
             and "exact" in found["norms"]
         ]
         or [pd.DataFrame(columns=["decay", "seed", "actual", "predicted"])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -120,8 +122,22 @@ def by_shape(
             label=f"published, {DECAY_LABELS[decays]}" if len(told) else None,
             zorder=3,
         )
-    axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    label_positions(axis, [f"{value:g}" for value in values])
     axis.set_xlabel(along)
+
+
+def label_positions(axis: plt.Axes, labels: Iterable[str]) -> None:
+    """Label the positions 0, 1, ... of the horizontal axis."""
+    labels = list(labels)
+    axis.set_xticks(range(len(labels)), labels)
+    axis.set_xlim(-0.5, max(len(labels), 1) - 0.5)
+
+
+def spearman_axis(axis: plt.Axes) -> None:
+    """Have the vertical axis be one of Spearman's coefficient, from 0 or below to 1."""
+    axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axis.set_ylim(min(axis.dataLim.y0, 0) - 0.05, 1.05)
+    axis.set_ylabel("Spearman")
 
 
 def norms_panel(axis: plt.Axes, points: pd.DataFrame) -> None:

@@ -10,9 +10,11 @@ from src.plots.fragility import (
     DECAY_COLOURS,
     DECAY_LABELS,
     by_shape,
+    label_positions,
     norms_panel,
     panels,
     series,
+    spearman_axis,
 )
 from src.plots.style import legend_above
 
@@ -50,15 +52,15 @@ def influence_against_retraining(
     """
     figure, (a, b, c, d) = panels(4, 2)
     for axis, title, with_decay in ((a, "a", True), (b, "b", False)):
-        axis.set_title(f"({title}) parameters, {DECAY_LABELS[with_decay]}", loc="left")
+        text = ""
         points = norms[(norms["decay"] > 0) == with_decay]
         if len(points):
             norms_panel(axis, points)
             fit = _of(summary, activation="relu", depth=1, width=BASE_WIDTH, of="norms")
             fit = _of(fit, predicted_by="exact", answer="retrained", value="spearman")
             fit = fit[(fit["decay"] > 0) == with_decay].iloc[0]
-            text = f"Spearman {fit['mean']:.2f} [{fit['low']:.2f}, {fit['high']:.2f}]"
-            axis.text(0.04, 0.93, text, transform=axis.transAxes, va="top", fontsize=7)
+            text = f": Spearman {fit['mean']:.2f} [{fit['low']:.2f}, {fit['high']:.2f}]"
+        axis.set_title(f"({title}) {DECAY_LABELS[with_decay]}{text}", loc="left")
     fit = _of(summary, activation="relu", of="losses", predicted_by="exact", answer="retrained")
     fit = _of(fit, value="spearman")
     single = _of(seeds, activation="relu", of="losses", predicted_by="exact", answer="retrained")
@@ -75,9 +77,7 @@ def influence_against_retraining(
             along,
             published=along == "depth",
         )
-        axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-        axis.set_ylim(None, 1.05)
-        axis.set_ylabel("Spearman")
+        spearman_axis(axis)
     legend_above(figure, c)
     sns.despine(figure)
     return figure
@@ -118,9 +118,9 @@ def curvature_and_depth(
                 line="",
                 shift=(k - 0.5) * 0.2,
             )
-    a.set_xticks(range(len(at)), _ESTIMATORS.values())
+    label_positions(a, _ESTIMATORS.values())
     a.set_title("(a) loss of the test point", loc="left")
-    a.set(ylabel="Spearman", ylim=(None, 1.05))
+    spearman_axis(a)
     shape = {"activation": "relu", "width": BASE_WIDTH}
     by_shape(
         b,
@@ -140,7 +140,7 @@ def curvature_and_depth(
         "depth",
     )
     c.set_title("(c) norm of parameter change", loc="left")
-    c.set(ylabel="Spearman", ylim=(None, 1.05))
+    spearman_axis(c)
     legend_above(figure, b)
     sns.despine(figure)
     return figure
@@ -180,8 +180,9 @@ def why(
                 colour=sns.color_palette("colorblind", 10)[2 + k],
                 shift=(k - 1) * 0.15,
             )
-        axis.set_xticks(range(len(at)), [f"{depth:g}" for depth in at])
-        axis.set(xlabel="depth", ylabel="Spearman", ylim=(None, 1.05))
+        label_positions(axis, [f"{depth:g}" for depth in at])
+        axis.set_xlabel("depth")
+        spearman_axis(axis)
         axis.set_title(f"({title}) loss, {DECAY_LABELS[decays]}", loc="left")
     base = {"activation": "relu", "depth": 1, "width": BASE_WIDTH}
     for k, decays in enumerate((True, False)):
@@ -202,7 +203,7 @@ def why(
                 line="",
                 shift=(k - 0.5) * 0.2,
             )
-    c.set_xticks(range(len(_OF_CONTROL)), _OF_CONTROL.values())
+    label_positions(c, _OF_CONTROL.values())
     c.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     c.set_ylabel("Pearson with the control")
     c.set_title("(c) depth 1, over all samples", loc="left")

@@ -25,9 +25,11 @@ def test_descent_is_that_of_each_network_alone(activation, depth, monkeypatch):
     before = flat(layers)
     objective = cross_entropy_objective(data(), 3, LEFT_OUT, 0.02, activation)
     done = []
-    found = descent.descend(layers, objective, 0.3, 20, done.append)
+    found = descent.descend(layers, objective, [(0.3, 12), (0.03, 8)], done.append)
     expected = [
-        reference.descended(model, data(), j, 0.02, 0.3, 20)
+        reference.descended(
+            reference.descended(model, data(), j, 0.02, 0.3, 12), data(), j, 0.02, 0.03, 8
+        )
         for model, j in zip(models, LEFT_OUT, strict=True)
     ]
     assert relative_error(flat(found), flat_parameters(expected)) < 1e-9

@@ -45,7 +45,7 @@ def logistic_regression(decay: float) -> tuple:
     train = iris(torch.device("cpu"))
     start = [torch.zeros(1, 3, 5).double()]
     objective = cross_entropy_objective(train[:], 3, [None], decay, "relu")
-    optimum = descend(start, objective, 1.0, 20_000)
+    optimum = descend(start, objective, [(1.0, 20_000)])
     assert gradients(optimum, objective).norm() < 1e-13
     return train, optimum
 
@@ -68,7 +68,7 @@ def test_influence_predicts_retraining_where_the_loss_is_convex(decay, share, sl
         kept=torch.lerp(whole.kept, without.kept, share),
         targets=torch.lerp(whole.targets, without.targets, share),
     )
-    retrained = descend([optimum[0].expand(150, -1, -1)], objective, 1.0, 2_000)
+    retrained = descend([optimum[0].expand(150, -1, -1)], objective, [(1.0, 2_000)])
     assert gradients(retrained, objective).norm(dim=1).max() < 1e-10
     actual = loss.of_members(to_stack(retrained, params), *test[:]) - loss(params, *test[:])
     norms = (flat(retrained) - flat(optimum)).norm(dim=1)

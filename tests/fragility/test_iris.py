@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def short(configuration: iris.Configuration, **changed: object) -> iris.Configuration:
     """Return a configuration whose training takes no time."""
-    lengths = {"steps": 15, "retraining_steps": 6, "n_removed": 4, "response_steps": 5}
+    lengths = {"steps": 20, "retraining_steps": 10, "n_removed": 4, "response_steps": 5}
     lissa = {"lissa_steps": min(configuration.lissa_steps, 3)}
     return replace(configuration, **{**lengths, **lissa, **changed})
 
@@ -63,7 +63,8 @@ def test_retraining_is_that_of_each_network_alone(number):
     for seed, found in zip(seeds, measured(configuration, seeds, CPU), strict=True):
         start = perceptron(configuration, 4, seed)
         decay, rate = configuration.decay, configuration.rate
-        optimum = reference.descended(start, train[:], None, decay, rate, 15)
+        optimum = reference.descended(start, train[:], None, decay, rate, 18)
+        optimum = reference.descended(optimum, train[:], None, decay, rate / 10, 2)
         losses = torch.stack([reference.sample_loss(optimum, train[:], i) for i in range(150)])
         order = losses.argsort(descending=True)
         assert found["test"] == order[0]
@@ -74,7 +75,8 @@ def test_retraining_is_that_of_each_network_alone(number):
         assert found["gradient_norm"] == pytest.approx((slopes + decay * theta).norm().item())
 
         def without(j: int | None, optimum=optimum, decay=decay, rate=rate) -> torch.nn.Module:
-            return reference.descended(optimum, train[:], j, decay, rate, 6)
+            model = reference.descended(optimum, train[:], j, decay, rate, 9)
+            return reference.descended(model, train[:], j, decay, rate / 10, 1)
 
         control = without(None)
         z = int(order[0])
@@ -91,7 +93,7 @@ def test_retraining_is_that_of_each_network_alone(number):
             assert found["norms"]["retrained_raw"][k].item() == pytest.approx(raw.item(), rel=1e-6)
         moved = (flat_parameters([control]) - theta).norm().item()
         assert found["control_norm"] == pytest.approx(moved)
-        assert found["drift"] == pytest.approx(moved / (rate * 6))
+        assert found["drift"] == pytest.approx(moved / (rate * 9.1))
         assert found["control_loss"] == pytest.approx((of_control - losses[z]).item())
         matrix = reference.hessian(optimum, train[:])
         eigenvalues = torch.linalg.eigvalsh(matrix)
@@ -112,7 +114,7 @@ def test_a_study_is_computed_once_and_goes_on(few, tmp_path: Path):
     files = [folder / first / f"{seed}.pt" for seed in load_seeds(2)]
     assert said == [str(path) for path in files]
     found = load(files[0], "", identity={"study": "iris", "configuration": first, "seed": 446})
-    assert found["settings"]["steps"] == 15
+    assert found["settings"]["steps"] == 20
     whole = load(files[1], "")
     files[1].unlink()
     said = call_well(*arguments, "--only", first).splitlines()
@@ -129,9 +131,9 @@ def test_a_study_is_computed_once_and_goes_on(few, tmp_path: Path):
 def test_other_settings_are_refused_and_computed_again_when_asked(few, tmp_path, monkeypatch):
     arguments = *STUDY, "--root", tmp_path, "--seed_id", 1, "--only", few[1].name
     call_well(*arguments)
-    monkeypatch.setattr(iris, "configurations", lambda scale: [short(few[1], steps=16)])
+    monkeypatch.setattr(iris, "configurations", lambda scale: [short(few[1], steps=21)])
     for more in ((), ("--report",)):
-        call(*arguments, *more).check_refused("steps is 15, now 16", "--overwrite")
+        call(*arguments, *more).check_refused("steps is 20, now 21", "--overwrite")
     call_well(*arguments, "--overwrite")
     call_well(*arguments, "--report")
 

@@ -59,7 +59,7 @@ def test_the_response_is_where_descent_of_the_definition_ends():
         ended.append(model)
     start = flat_parameters([theta])
     assert relative_error(found - start, flat_parameters(ended) - start) < 1e-6
-    fast = flat(descend(objective.anchor, objective, 0.5, 200))  # a stack with an anchor
+    fast = flat(descend(objective.anchor, objective, [(0.5, 200)]))  # a stack with an anchor
     assert relative_error(fast - start, flat_parameters(ended) - start) < 1e-9
 
 

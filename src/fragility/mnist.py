@@ -3,8 +3,8 @@
 At the scale paper training is as published: 5,500 images, 500,000 steps of Adam, 30,000 steps
 without a sample. On two cores that takes weeks. At the scale quick there are 1,100 images, and
 after some steps of Adam both trainings go on by L-BFGS in Gauss–Newton coordinates
-(`src.fragility.quasi_newton`), in minutes. How near to a stationary point that comes is measured: the
-norm of the gradient at the optimum, and where each retraining ended, stand in the table.
+(`src.fragility.quasi_newton`), in minutes. How near to a stationary point that comes is measured:
+the norm of the gradient at the optimum, and where each retraining ended, stand in the table.
 """
 
 from __future__ import annotations

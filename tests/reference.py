@@ -965,3 +965,37 @@ def bregman(model: nn.Module, at: nn.Module, data: Data, left_out: int, decay: f
         if i == left_out:
             total = total - F.cross_entropy(f, label)
     return total / len(labels) + decay / 2 * distance(model, at)
+
+
+def continued(
+    model: nn.Module,
+    data: Data,
+    removed: int | None,
+    *,
+    seed: int,
+    batch_size: int,
+    n_steps: int,
+    learning_rate: float,
+    weight_decay: float,
+) -> nn.Module:
+    """Return a copy of a model after further steps of a fresh Adam without one sample, or with all.
+
+    Batches are drawn as if nothing was removed, and their mean divides by their full size.
+    """
+    model = copy.deepcopy(model).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    torch.manual_seed(seed)
+    loader = DataLoader(range(len(data[1])), batch_size=batch_size, shuffle=True)
+    done = 0
+    while True:
+        for batch in loader:
+            if done == n_steps:
+                return model.eval()
+            total = 0
+            for i in batch.tolist():
+                if i != removed:
+                    total = total + F.cross_entropy(model(data[0][i : i + 1]), data[1][i : i + 1])
+            optimizer.zero_grad()
+            (total / len(batch)).backward()
+            optimizer.step()
+            done += 1

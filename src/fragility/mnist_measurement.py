@@ -1,0 +1,142 @@
+"""What is measured of the small network on MNIST, in float64: influence, retraining, the optimum.
+
+In float64, since leaving out one image of thousands moves a loss by as little as the rounding of
+float32 does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.data.samples import Samples
+from src.data.scored import balanced_order
+from src.ensemble.evaluation import evaluate, fit_of
+from src.ensemble.members import Params, PerSampleLoss, repeat, stack, trainable
+from src.ensemble.optimizer import OptimizerSettings
+from src.fragility.deep_measurement import changes
+from src.fragility.influence import loss_changes
+from src.fragility.mnist import Configuration
+from src.fragility.objective import Objective
+from src.fragility.points import groups_of, test_points
+from src.fragility.quasi_newton import Coordinates, WhitenedMinres, descend
+from src.fragility.retraining import retrained_losses, train_by_adam
+from src.models.fragile import SmallTanh
+from src.progress import progress
+from src.tda.hessian import flatten
+
+# Shares of Adam's steps after which its learning rate falls to a tenth: those of the published
+# network (Koh and Liang 2017), 10,000 and 20,000 epochs of 11 steps among 500,000 steps.
+DROPS = (0.22, 0.44)
+HESSIAN_BATCH = 100
+
+
+def measured(
+    configuration: Configuration, seed: int, train: Samples, test: Samples
+) -> dict[str, Any]:
+    """Return what is measured of one seed.
+
+    That is what `src.fragility.deep_measurement.measured` returns and, of the optimum, the norm of
+    the objective's gradient, `gradient_norm`, the `objective` itself, and the norms of the gradient
+    where each retraining ended, last the control's, `gradient_norms` (K + 1,), where it is by
+    L-BFGS.
+    """
+    c = configuration
+    train, test = _double(train), _double(test)
+    torch.manual_seed(seed)
+    model = SmallTanh(tuple(train.images.shape[1:]), int(train.labels.max()) + 1)
+    model = model.double().to(train.device)
+    loss = PerSampleLoss(model)
+    params = _by_adam(c, loss, trainable(model), train, seed)
+    model.eval()
+    objective = Objective(loss, params, train, c.decay)
+    w, coordinates = _by_rounds(c, objective, seed)
+    params = objective.params(w)
+    value, gradient = objective.value_and_gradient(w)
+
+    losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
+    points = test.at(test_points(losses))
+    solver = WhitenedMinres(
+        c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates
+    )
+    predicted, known = loss_changes(loss, params, train, train, points, solver)
+    removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
+    before = evaluate(loss.accurate, repeat(params, 1), points)[0]
+    found: dict[str, Any] = {}
+    if c.rounds:
+        after, norms = _without_each(c, objective, w, coordinates, removed, points, seed)
+        found["gradient_norms"] = norms.cpu()
+    else:
+        rate = c.learning_rate * 0.1 ** len(DROPS)
+        optimizer = OptimizerSettings(rate, c.decay)
+        after = retrained_losses(
+            loss, params, train, removed, points, optimizer, c.batch_size, c.retraining, seed
+        )
+    return {
+        "gradient_norm": gradient.norm().item(),
+        "objective": value.item(),
+        **found,
+        **{f"train_{name}": value for name, value in fit_of(loss, params, train).items()},
+        **{f"test_{name}": value for name, value in fit_of(loss, params, test).items()},
+        **changes(points, before, train, removed, predicted, after - before, groups),
+        **{name: value.cpu() for name, value in known.items()},
+    }
+
+
+def _double(samples: Samples) -> Samples:
+    return Samples(samples.images.double(), samples.labels, samples.indices)
+
+
+def _by_adam(
+    c: Configuration, loss: PerSampleLoss, params: Params, train: Samples, seed: int
+) -> Params:
+    """Return the parameters after Adam's steps, whose optimiser starts anew with each rate."""
+    ends = [*(round(share * c.steps) for share in DROPS), c.steps]
+    for k, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        optimizer = OptimizerSettings(c.learning_rate * 0.1**k, c.decay)
+        what = f"{c.name} seed {seed}, Adam {k + 1} of {len(ends)}"
+        params = train_by_adam(loss, params, train, optimizer, c.batch_size, end - begin, what)
+    return params
+
+
+def _by_rounds(c: Configuration, objective: Objective, seed: int) -> tuple[Tensor, Coordinates]:
+    """Return the optimum (P,) and Gauss–Newton coordinates there, by rounds of L-BFGS."""
+    w = flatten({name: p[None] for name, p in objective.like.items()})[0]
+    few = balanced_order(objective.train.labels.cpu().numpy(), np.random.default_rng(seed))
+    few = torch.from_numpy(few[: c.n_coordinates]).to(objective.train.device)
+    with progress(f"{c.name} seed {seed}, L-BFGS", "rounds", c.rounds) as advance:
+        for _ in range(c.rounds):
+            coordinates = Coordinates.at(objective, w, c.damp, objective.train.at(few))
+            w, norm = descend(objective, w, coordinates, c.iterations, c.tolerance)
+            advance(1)
+            if norm <= c.tolerance:
+                break
+    return w, Coordinates.at(objective, w, c.damp, objective.train)
+
+
+def _without_each(
+    c: Configuration,
+    objective: Objective,
+    w: Tensor,
+    coordinates: Coordinates,
+    removed: Tensor,
+    points: Samples,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the test losses (K + 1, 2) without each sample and without none, by L-BFGS from w.
+
+    Second are the norms (K + 1,) of the gradients where it ended.
+    """
+    members, norms = [], []
+    what = f"{c.name} seed {seed}, retraining"
+    with progress(what, "samples", len(removed) + 1) as advance:
+        for j in [*removed.tolist(), None]:
+            at, norm = descend(objective.without(j), w, coordinates, c.retraining, 0.0)
+            members.append(objective.params(at))
+            norms.append(norm)
+            advance(1)
+    losses = evaluate(objective.loss.accurate, stack(members), points)
+    return losses, torch.tensor(norms)

@@ -37,7 +37,8 @@ def consistency_of_top(table: pd.DataFrame) -> Figure:
                 x,
                 row.jaccard,
                 limits,
-                fmt=MARKERS[row.method],
+                marker=MARKERS[row.method],  # some are no names, which `fmt` would take alone
+                linestyle="none",
                 color=COLOURS[row.method],
                 markersize=4,
                 elinewidth=0.8,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 N_RESAMPLES = 100  # enough for a standard error (ibid., chapter 6.4)
-MOST_PAIRS = 20_000  # that resamples are of
+MOST_PAIRS = 10_000  # that resamples are of
 
 
 def some_pairs(samples: np.ndarray, n_leading: int = 1) -> np.ndarray:

@@ -102,3 +102,18 @@ def distribution_tests(measured: list[Measured]) -> pd.DataFrame:
         means = {f"{test}: mean p": f"{row['mean_pvalue']:.3f}" for test, row in tests.iterrows()}
         rows.append({"experiment": f"`{one.name}`", "T": one.n_draws, **means, **cells})
     return pd.DataFrame(rows)
+
+
+def mislabelled(measured: list[Measured]) -> pd.DataFrame:
+    """Return how well flipped labels are found, by one draw and by the mean over draws."""
+    words = {"self": "score on itself", "test": "harm to test samples"}
+    rows = []
+    for one in measured:
+        for by, own in one.table("mislabelled").groupby("by"):
+            cells = {
+                METHOD_LABELS[row.method]: f"{row.one_draw:.2f} → {row.mean_of_draws:.2f}"
+                for row in own.itertuples()
+            }
+            what = {"experiment": f"`{one.name}`", "T": one.n_draws, "by": words[by]}
+            rows.append(what | cells)
+    return pd.DataFrame(rows).fillna("")

@@ -18,6 +18,7 @@ from src.analysis.draws_bought import accuracy_by_draws
 from src.analysis.draws_needed import power_table, stability
 from src.analysis.extension import FEW, compare_few_with_many
 from src.analysis.fit import Fit
+from src.analysis.mislabelled import detection_table, detections
 from src.analysis.scores import ExperimentScores
 from src.analysis.significance import significance_table
 from src.analysis.stats import TESTS
@@ -32,6 +33,7 @@ from src.paper.measured import FOLDER, Measured
 from src.reports.accuracy import with_subsets
 from src.reports.checks import TEN
 from src.reports.correlations import correlations_of
+from src.reports.mislabelled import labels_of, with_self_influence
 from src.reports.pvalues import mean_pvalue_estimates, mean_pvalue_intervals
 from src.reports.revision import library_versions
 from src.reports.scores import load_scores
@@ -75,6 +77,7 @@ def record(
         **dict(_tables(scores, alpha)),
         **_sources(scores, paths, seed_ids),
         **_accuracy(scores, paths, alpha),
+        **_mislabelled(scores, paths, seed_ids or TEN),
         "fit": Fit.of(paths, scores).by_seed.reset_index(),
         "about": _about(scores, alpha),
     }
@@ -217,3 +220,17 @@ def _accuracy(scores: ExperimentScores, paths: Paths, alpha: float) -> dict[str,
         "accuracy": accuracy.with_limits(),
         "accuracy_by_draws": by_draws.rename(columns={"draws": "draws_averaged"}),
     }
+
+
+def _mislabelled(
+    scores: ExperimentScores, paths: Paths, seed_ids: list[int]
+) -> dict[str, pd.DataFrame]:
+    """Return how well flipped labels are found, where there are any and what finds them."""
+    experiment, at = scores.experiment, Paths(paths.root, on_itself=True)
+    files = (at.scores(experiment, m, s) for m in scores.scores for s in scores.common_seeds)
+    if not experiment.label_noise or not all(file.exists() for file in files):
+        return {}
+    scores, own = with_self_influence(paths, scores, seed_ids, allow_missing=False)
+    labels, true_labels = labels_of(paths, scores)
+    found = detections(scores.samples(), own.samples(), labels != true_labels)
+    return {"mislabelled": detection_table(found).reset_index()}

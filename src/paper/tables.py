@@ -14,6 +14,7 @@ from src.paper.accuracy_tables import (
     accuracy_beside_reliability,
     distribution_tests,
     draws_buy,
+    mislabelled,
     top_samples,
 )
 from src.paper.measured import Measured
@@ -281,5 +282,6 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         draws_buy,
         top_samples,
         distribution_tests,
+        mislabelled,
     )
 }

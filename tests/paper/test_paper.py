@@ -48,6 +48,18 @@ def plant_subsets(root, name, n_seeds, n_train=12, n_subsets=9):
         save(Paths(root).subsets(parse_experiment(name), "truth", seed), content)
 
 
+def plant_on_themselves(root, name, n_seeds, n_train=12):
+    """Save scores of noise of the training samples on themselves, of all methods."""
+    at, rng = Paths(root, on_itself=True), np.random.default_rng(2)
+    for method in PAPER_METHODS:
+        for seed in load_seeds(n_seeds):
+            scores = torch.from_numpy(rng.normal(size=(5, n_train, n_train))).float()
+            content = score_content(name, method, seed, scores)
+            content["test_idx"] = content["train_idx"]
+            save(at.scores(parse_experiment(name), method, seed), content)
+    save_images(Paths(root), "train_10pc", n_train)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A root with scores of noise at the scale quick, and the page of most exhibits."""
@@ -177,7 +189,10 @@ def recorded(tmp_path_factory):
     plant_subsets(root, "cnn2_digits3_10pc", n_seeds=10)
     plant(root, ["cnn2_digits3_20pc"], n_seeds=6)
     plant(root, ["cnn2_digits3_50pc"], n_seeds=3)
+    plant(root, ["cnn2_digits3_10pc_noisy"], n_seeds=3)
+    plant_on_themselves(root, "cnn2_digits3_10pc_noisy", n_seeds=3)
     for name, seed_ids in (
+        ("cnn2_digits3_10pc_noisy", [0, 1, 2]),
         ("cnn2_digits3_10pc", None),
         ("cnn2_digits3_10pc", [*range(20)]),
         ("cnn2_digits3_20pc", [*range(6)]),
@@ -238,6 +253,7 @@ def test_tables_are_written_between_their_comments(recorded):
         "sources": "cnn2_digits3_10pc",
         "few_against_many": "cnn2_digits3_10pc_20draws",
         "steps": "cnn2_digits3_10pc cnn2_digits3_20pc",
+        "mislabelled": "cnn2_digits3_10pc_noisy",
     }
     for name in TABLES:
         if name == "accuracy":  # of noise there are no checkpoints

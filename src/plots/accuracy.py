@@ -63,7 +63,8 @@ def accuracy_beside_reliability(
                 },
             )
             axis.plot(x, one, "o", color=colour, markersize=2.5, markerfacecolor="white")
-        axis.plot(x, mean if has_means else one, MARKERS[method], color=colour, markersize=5)
+        look = {"marker": MARKERS[method], "color": colour, "markersize": 5}
+        axis.plot(x, mean if has_means else one, linestyle="none", **look)
     marks = {"marker": "o", "color": "0.3", "linestyle": "none"}
     if has_means:
         one, mean = "one draw", f"mean of {n_averaged} draws"

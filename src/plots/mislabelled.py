@@ -40,7 +40,8 @@ def detection_by_method(found: dict[tuple[str, str], Detection]) -> Figure:
             axis.plot(
                 x + rng.uniform(-0.15, 0.15, n_draws),
                 own.of_draws,
-                MARKERS[method],
+                marker=MARKERS[method],
+                linestyle="none",
                 color=COLOURS[method],
                 markersize=4,
                 alpha=dot_opacity(n_draws),

@@ -33,7 +33,9 @@ STATISTIC_LABELS = {"mean": "mean of τ", "std": "standard deviation of τ", "pv
 # hence the dashes of the latter.
 _PALETTE = sns.color_palette("colorblind", 10)
 COLOURS = {name: _PALETTE[k % 10] for k, name in enumerate(METHODS)}
-_STARS = ((4, 1), (6, 1), (8, 1), (3, 1))  # points of stars, behind the letters of filled markers
+# Points of stars, behind the letters of filled markers. These are no letters: matplotlib takes them
+# as `marker` alone, and not in a format such as "o-".
+_STARS = ((4, 1), (6, 1), (8, 1), (3, 1))
 MARKERS = dict(zip(METHODS, (*"osD^vPX<>phd*H8", *_STARS), strict=False))
 _DASHES = "-", "-.", ":", (0, (6, 1, 1, 1, 1, 1))
 LINES = {name: "--" if name == "gd" else _DASHES[k // 5] for k, name in enumerate(METHODS)}

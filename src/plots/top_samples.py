@@ -37,7 +37,7 @@ def consistency_of_top(table: pd.DataFrame) -> Figure:
                 x,
                 row.jaccard,
                 limits,
-                marker=MARKERS[row.method],  # some are no names, which `fmt` would take alone
+                marker=MARKERS[row.method],
                 linestyle="none",
                 color=COLOURS[row.method],
                 markersize=4,

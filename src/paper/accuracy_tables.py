@@ -58,9 +58,6 @@ def draws_buy(measured: list[Measured]) -> pd.DataFrame:
                     "experiment": f"`{one.name}`",
                     "method": METHOD_LABELS[method],
                     "trainings a draw": f"{first['trainings']:.0f}",
-                    "seconds a draw": ""
-                    if pd.isna(first["seconds"])
-                    else f"{first['seconds']:.1f}",
                     **{
                         f"T = {n}": f"{of_draws.get(n):.2f}" for n in (1, 2, 5, 10) if n in of_draws
                     },

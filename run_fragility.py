@@ -32,10 +32,15 @@ def main() -> None:
     parser.add_argument(
         "--report", action="store_true", help="compute nothing: write tables and figures"
     )
+    parser.add_argument(
+        "--record", action="store_true", help="with --report: keep its tables in docs/measured"
+    )
     args = parser.parse_args()
     side_by_side = args.gpus or args.workers
     if side_by_side and (args.device or args.overwrite or args.report):
         raise UserError("--gpus and --workers go without --device, --overwrite and --report")
+    if args.record and not args.report:
+        raise UserError("--record goes with --report")
 
     from src.fragility.running import Results
     from src.steps import Skipped, choose_device, seeds
@@ -48,6 +53,11 @@ def main() -> None:
         for line in results.module.report(results.load(numbered), folder):
             print(line, flush=True)
         print(folder)
+        if args.record:
+            from src.fragility.recording import record_study
+
+            ids = [seed_id for seed_id, _ in numbered]
+            print(record_study(args.study, args.scale, folder, ids))
     elif side_by_side:
         options = ["--source", str(args.source.resolve())] if args.source else []
         run_side_by_side(results.jobs(numbered, options), args, with_backbone=False)

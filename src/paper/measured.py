@@ -6,6 +6,7 @@ experiment, from which RESULTS.md takes its tables (`src.paper.results`).
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,10 @@ import pandas as pd
 from src.analysis.bootstrap import Estimate
 from src.errors import UserError
 from src.experiments import REPOSITORY
+from src.storage.files import write_atomically
 
 FOLDER = REPOSITORY / "docs" / "measured"
+_DIGITS = 6  # significant ones that are kept
 
 
 @dataclass(frozen=True)
@@ -73,3 +76,15 @@ class Measured:
             method: Estimate(value, drawn.loc[method].drop("draws").to_numpy(dtype=float), n_draws)
             for method, value in values.items()
         }
+
+
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
+    """Write tables as CSV files of few digits, by name, into a folder, and return it."""
+    for name, frame in tables.items():
+        text = io.StringIO()
+        frame.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
+        write_atomically(
+            folder / f"{name}.csv",
+            lambda file, t=text: file.write_text(t.getvalue(), encoding="utf-8"),
+        )
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from src.argument_types import seed_ids_text
 from src.ensemble.draws import load_seeds, numbers_of_seeds
 from src.errors import UserError
 from src.experiments import N_SEEDS, TRUTH, Experiment, Paths, parse_experiment
-from src.paper.measured import FOLDER, Measured
+from src.paper.measured import FOLDER, Measured, write_tables
 from src.reports.accuracy import with_subsets
 from src.reports.checks import TEN
 from src.reports.correlations import correlations_of
@@ -37,13 +36,11 @@ from src.reports.mislabelled import labels_of, with_self_influence
 from src.reports.pvalues import mean_pvalue_estimates, mean_pvalue_intervals
 from src.reports.revision import library_versions
 from src.reports.scores import load_scores
-from src.storage.files import write_atomically
 from src.tda.timing import mean_seconds
 
 # Of the first so many seeds the p-values are kept, too, since experiments of different numbers of
 # draws are compared by the first that both have.
 _FIRST = (3, 5, 10)
-_DIGITS = 6  # significant ones that are kept
 
 
 def record(
@@ -81,14 +78,7 @@ def record(
         "fit": Fit.of(paths, scores).by_seed.reset_index(),
         "about": _about(scores, alpha),
     }
-    for table, frame in tables.items():
-        text = io.StringIO()
-        frame.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
-        write_atomically(
-            folder / name / f"{table}.csv",
-            lambda file, t=text: file.write_text(t.getvalue(), encoding="utf-8"),
-        )
-    return folder / name
+    return write_tables(folder / name, tables)
 
 
 def _name(scores: ExperimentScores) -> str:

@@ -17,6 +17,7 @@ from src.paper.accuracy_tables import (
     mislabelled,
     top_samples,
 )
+from src.paper.fragility_tables import iris_fits
 from src.paper.measured import Measured
 from src.paper.table_cells import by_method, interval, percent
 from src.plots.style import METHOD_LABELS
@@ -283,5 +284,6 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         top_samples,
         distribution_tests,
         mislabelled,
+        iris_fits,
     )
 }

@@ -1,0 +1,53 @@
+"""Recording of a study: the tables of its report, as small files that the repository keeps."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from src.argument_types import seed_ids_text
+from src.errors import UserError
+from src.paper.measured import FOLDER, write_tables
+from src.reports.revision import library_versions
+
+# What is kept of a study: its means and intervals, and what its optima are like.
+_TABLES = ("agreement", "optima")
+_VALUES = ("pearson", "spearman", "slope")  # of the long tables
+
+
+def record_study(
+    study: str, scale: str, report: Path, seed_ids: Iterable[int], folder: Path = FOLDER
+) -> Path:
+    """Keep the tables of a study's report, and return the folder.
+
+    Args:
+        study: The study.
+        scale: Its scale.
+        report: Folder of the report.
+        seed_ids: Numbers of the seeds that were asked for.
+        folder: Where the folders of what was measured are.
+
+    Raises:
+        UserError: There is no report.
+    """
+    if not (report / "agreement.csv").exists():
+        raise UserError(f"{report} has no report: run with --report first")
+    tables = {}
+    for name in _TABLES:
+        if (report / f"{name}.csv").exists():
+            frame = pd.read_csv(report / f"{name}.csv")
+            if name == "agreement" and "value" in frame:
+                frame = frame[frame["value"].isin(_VALUES)]
+            tables[name] = frame
+    facts = {
+        "study": study,
+        "scale": scale,
+        "seed_id": seed_ids_text(seed_ids),
+        "date": datetime.date.today().isoformat(),
+        **library_versions(),
+    }
+    tables["about"] = pd.DataFrame({"name": list(facts), "value": [str(v) for v in facts.values()]})
+    return write_tables(folder / f"fragility_{study}_{scale}", tables)

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 from src.ensemble.draws import load_seeds
+from src.errors import UserError
 from src.fragility import iris
 from src.fragility.iris_measurement import iris as samples_of_iris
 from src.fragility.iris_measurement import measured, perceptron
+from src.fragility.recording import record_study
+from src.paper.measured import Measured
+from src.paper.tables import TABLES
 from src.storage.files import load
 from tests import reference
 from tests.fragility.networks import flat_parameters
@@ -157,6 +161,18 @@ def test_a_report_draws_what_is_there(few, tmp_path: Path):
     assert (row["seeds"], row["published"]) == (2, 0.97)
     assert row["mean"] == pytest.approx(single.mean())
     assert len(pd.read_csv(folder / "optima_seeds.csv")) == 2 * len(few) + 1
+    kept = record_study("iris", "quick", folder, [0, 1], tmp_path / "measured")
+    one = Measured.of("fragility_iris_quick", kept.parent)
+    assert (one.about["scale"], one.about["seed_id"]) == ("quick", "0-1")
+    table = TABLES["iris_fits"]([one])
+    assert len(table) == len(few)
+    assert table["Spearman"][0].startswith(f"{single.mean():.2f}")
+
+
+def test_what_is_recorded_has_a_report(tmp_path):
+    with pytest.raises(UserError, match="has no report: run with --report first"):
+        record_study("iris", "quick", tmp_path, [0], tmp_path)
+    call(*STUDY, "--record").check_refused("--record goes with --report")
 
 
 def test_wrong_input_is_one_line(few, tmp_path):

@@ -8,7 +8,7 @@ to write and read a map as to compute it.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +44,59 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
     """
-    n_outputs = len(weight)
-    missing = -n_outputs % pool.CHANNELS_AT_ONCE
+    of_many = _differentiable if torch.is_grad_enabled() else _Pooled.apply
+    return of_many(*_as_many(images, weight, bias))[0, ..., : len(weight)]
+
+
+class Elements(NamedTuple):
+    """Of a convolution's map, the elements that GELU and max-pooling leave.
+
+    Attributes:
+        elements: (1, B, h, w, O), where O may be more than the convolution has.
+        positions: Of each in its window, uint8 of the same shape.
+        images: What is convolved, as `selected.as_rows` gives it.
+        weight_shape: Of the convolution's weight, (O, C, k, k).
+    """
+
+    elements: Tensor
+    positions: Tensor
+    images: Tensor
+    weight_shape: torch.Size
+
+    def pooled(self) -> Tensor:
+        """Return what `convolve_and_pool` does, (B, h, w, O)."""
+        return F.gelu(self.elements)[0, ..., : self.weight_shape[0]]
+
+    def weight_gradients(self, gradient: Tensor) -> Tensor:
+        """Return the weight's gradient by each image, (B, O, C, k, k), from the elements'."""
+        by_image = (x.transpose(0, 1) for x in (self.images, gradient, self.positions))
+        return selected.weight_gradients(*by_image, self.weight_shape)
+
+
+def elements(images: Tensor, weight: Tensor, bias: Tensor) -> Elements:
+    """Return what pooling leaves of a convolution's map.
+
+    Where the images have a gradient, weight and bias get none: whoever asks for the elements has
+    their gradients of these.
+
+    Args:
+        images: (B, H, W, C), with any C.
+        weight: (O, C, k, k).
+        bias: (O,).
+    """
+    shape = weight.shape
+    if images.requires_grad:
+        weight, bias = weight.detach(), bias.detach()
+    found, positions, rows = _elements(*_as_many(images, weight, bias))
+    return Elements(found, positions, rows.detach(), shape)
+
+
+def _as_many(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, weight and bias as one convolution of many, with channels that fill blocks."""
+    missing = -len(weight) % pool.CHANNELS_AT_ONCE
     if missing > 0:
         weight, bias = F.pad(weight, (*[0] * 7, missing)), F.pad(bias, (0, missing))
-    of_many = _differentiable if torch.is_grad_enabled() else _Pooled.apply
-    return of_many(images[None], weight[None], bias[None])[0, ..., :n_outputs]
+    return images[None], weight[None], bias[None]
 
 
 def per_image_weight_gradients(
@@ -64,7 +111,7 @@ def per_image_weight_gradients(
         kernel: Rows and columns of the kernel.
 
     Returns:
-        (B, O, *kernel, C); None: there is no kernel for it, or the gradient is another.
+        (B, O, C, *kernel); None: there is no kernel for it, or the gradient is another.
     """
     _, height, width, n_outputs = gradient.shape
     if (
@@ -79,16 +126,23 @@ def per_image_weight_gradients(
     found = pool.gather(gradient[:, :rows, :columns])
     if found is None:
         return None
-    return selected.weight_gradients(*(x[:, None] for x in (images, *found)), kernel)
+    shape = torch.Size((n_outputs, images.shape[3], *kernel))
+    return selected.weight_gradients(*(x[:, None] for x in (images, *found)), shape)
 
 
 def _differentiable(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return what K convolutions give, with derivatives of any order."""
+    found, _, _ = _elements(images, weight, bias)
+    return F.gelu(found)
+
+
+def _elements(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return elements of K convolutions, their positions, and the images as rows."""
     row_images, rows = selected.as_rows(images, weight)
-    elements, _ = _LargestOfConvolution.apply(
+    found, positions = _LargestOfConvolution.apply(
         images.detach(), weight.detach(), row_images, rows, bias
     )
-    return F.gelu(elements)
+    return found, positions, row_images
 
 
 class _Pooled(torch.autograd.Function):

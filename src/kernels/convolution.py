@@ -294,6 +294,7 @@ class _Convolution:
         sizes = (
             *self.pooled_shape,
             kernel,
+            kernel,
             channels,
             *(0 if len(x) == 1 else x.stride(0) for x in operands),
             images.stride(1),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.kernels import convolution, patches
+from src.kernels.elements import Elements, elements
 from src.kernels.library import are_for
 from src.kernels.pool import gelu_and_pool
 
@@ -46,10 +47,10 @@ class Block(NamedTuple):
         images = images.movedim(1, 3)
         if not hooks:
             return convolution.convolve_and_pool(images, weight, bias).movedim(3, 1)
-        elements = convolution.elements(images, weight, bias)
+        found = elements(images, weight, bias)
         for hook in hooks:
-            hook.of_elements(layer, elements)
-        return elements.pooled().movedim(3, 1)
+            hook.of_elements(layer, found)
+        return found.pooled().movedim(3, 1)
 
     def padded(self, images: Tensor, *pooled_sizes: int) -> Tensor:
         """Return what is convolved for a pooled map of the given size: padded and of even map."""
@@ -72,7 +73,7 @@ class ElementsHook(Protocol):
     It is called with what pooling leaves of the map in its place.
     """
 
-    def of_elements(self, layer: nn.Conv2d, elements: convolution.Elements) -> None:
+    def of_elements(self, layer: nn.Conv2d, elements: Elements) -> None:
         """Take what pooling leaves of a layer's map."""
 
 

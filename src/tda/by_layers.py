@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from src.ensemble.members import Params, PerSampleLoss
-from src.kernels.convolution import Elements
+from src.kernels.elements import Elements
 from src.tda.general import within
 from src.tda.layers.parts import Part
 from src.tda.layers.rules import rule_of

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from src.kernels.convolution import convolve_and_pool, elements, per_image_weight_gradients
+from src.kernels.convolution import convolve_and_pool
+from src.kernels.elements import elements, per_image_weight_gradients
 from src.kernels.library import are_for, are_there, without_kernels
 from src.kernels.pool import pool, take
 from tests.tools import relative_error

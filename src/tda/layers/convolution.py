@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.kernels.convolution import Elements, per_image_weight_gradients
+from src.kernels.elements import Elements, per_image_weight_gradients
 from src.kernels.patches import padding
 from src.tda.layers.parts import Formed
 from src.tda.layers.rules import rule

@@ -6,13 +6,14 @@ such windows alone: in cnn2, the last two rows and columns of a 28x28 image reac
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.kernels import convolution, patches
+from src.kernels.elements import Elements, elements
 from src.kernels.library import are_for
 from src.kernels.pool import gelu_and_pool
 
@@ -33,15 +34,23 @@ class Block(NamedTuple):
     def pooled(self, images: Tensor, height: int, width: int) -> Tensor:
         """Return the first rows and columns of the pooled map, (B, O, height, width)."""
         layer = self.convolution
-        if layer._forward_hooks:  # they wait for the convolution's map
+        weight, bias, hooks = layer.weight, layer.bias, [*layer._forward_hooks.values()]
+        by_kernels = convolution.take(weight) and are_for(images, weight)
+        if hooks and not (by_kernels and all(isinstance(hook, ElementsHook) for hook in hooks)):
+            # They wait for the convolution's map.
             return gelu_and_pool(layer(images)[..., : 2 * height, : 2 * width])
-        images, weight, bias = self.padded(images, height, width), layer.weight, layer.bias
-        if not convolution.take(weight) or not are_for(images, weight):
+        images = self.padded(images, height, width)
+        if not by_kernels:
             return gelu_and_pool(patches.convolve(images, weight, bias))
         if bias is None:
             bias = torch.zeros(len(weight), dtype=weight.dtype)
-        pooled = convolution.convolve_and_pool(images.movedim(1, 3), weight, bias)
-        return pooled.movedim(3, 1)
+        images = images.movedim(1, 3)
+        if not hooks:
+            return convolution.convolve_and_pool(images, weight, bias).movedim(3, 1)
+        found = elements(images, weight, bias)
+        for hook in hooks:
+            hook.of_elements(layer, found)
+        return found.pooled().movedim(3, 1)
 
     def padded(self, images: Tensor, *pooled_sizes: int) -> Tensor:
         """Return what is convolved for a pooled map of the given size: padded and of even map."""
@@ -55,6 +64,17 @@ class Block(NamedTuple):
         ):
             sides = [before, 2 * pooled + kernel - 1 - before - size, *sides]
         return F.pad(images, sides) if any(sides) else images
+
+
+@runtime_checkable
+class ElementsHook(Protocol):
+    """A forward hook of a convolution that does not need its map where a block computes it.
+
+    It is called with what pooling leaves of the map in its place.
+    """
+
+    def of_elements(self, layer: nn.Conv2d, elements: Elements) -> None:
+        """Take what pooling leaves of a layer's map."""
 
 
 def takes(layer: nn.Module) -> bool:

@@ -7,11 +7,11 @@
 namespace {
 
 // Convolutions of stride 1, without padding, of images (B, H, W, C), K of them: what all share has
-// the stride 0 over the K. Rows, and images, may lie apart. A weight is (kernel, kernel, C, O): a row
+// the stride 0 over the K. Rows, and images, may lie apart. A weight is (kernel, columns, C, O): a row
 // of it lies as the row of pixels that it is multiplied with.
 struct Convolution {
   int64_t K, B, height, width, O;  // of the pooled maps (K, B, height, width, O)
-  int64_t kernel, C;
+  int64_t kernel, columns, C;  // rows and columns of the kernel
   int64_t images_stride, weight_stride, bias_stride;  // over the K
   int64_t image_stride, row_stride;                   // of the images
 
@@ -25,7 +25,7 @@ struct Convolution {
       sums[n][0][v] = sums[n][1][v] = sums[n][2][v] = sums[n][3][v] =
           load<Vector<T>>(bias + v * LANES<T>);
     for (int64_t y = 0; y < kernel; ++y)
-      for (int64_t x = y * row_stride; x < y * row_stride + kernel * C; ++x, weight += O)
+      for (int64_t x = y * row_stride; x < y * row_stride + columns * C; ++x, weight += O)
         UNROLLED for (int v = 0; v < VECTORS; ++v) {
           const Vector<T> weights = load<Vector<T>>(weight + v * LANES<T>);
           UNROLLED for (int n = 0; n < N; ++n) {

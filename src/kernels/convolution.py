@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from src.kernels import pool, selected
-from src.kernels.library import are_for, call, pointer
+from src.kernels.library import call, pointer
 
 # Convolutions by transformed weights: into how many pieces a kernel of so many rows is cut, and how
 # many channels, times pieces, there may be.
@@ -44,51 +44,31 @@ def convolve_and_pool(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (B, (H - k + 1) / 2, (W - k + 1) / 2, O).
     """
-    n_outputs = len(weight)
-    missing = -n_outputs % pool.CHANNELS_AT_ONCE
+    of_many = _differentiable if torch.is_grad_enabled() else _Pooled.apply
+    return of_many(*as_many(images, weight, bias))[0, ..., : len(weight)]
+
+
+def as_many(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, weight and bias as one convolution of many, with channels that fill blocks."""
+    missing = -len(weight) % pool.CHANNELS_AT_ONCE
     if missing > 0:
         weight, bias = F.pad(weight, (*[0] * 7, missing)), F.pad(bias, (0, missing))
-    of_many = _differentiable if torch.is_grad_enabled() else _Pooled.apply
-    return of_many(images[None], weight[None], bias[None])[0, ..., :n_outputs]
-
-
-def per_image_weight_gradients(
-    images: Tensor, gradient: Tensor, kernel: tuple[int, int]
-) -> Tensor | None:
-    """Return the gradient of a convolution's weight by each image, from that of its maps.
-
-    Args:
-        images: (B, H, W, C).
-        gradient: Of the maps, (B, H', W', O), as max-pooling leaves it: of each window, one element
-            alone has one, and what fills no window has none.
-        kernel: Rows and columns of the kernel.
-
-    Returns:
-        (B, O, *kernel, C); None: there is no kernel for it, or the gradient is another.
-    """
-    _, height, width, n_outputs = gradient.shape
-    if (
-        not are_for(images, gradient)
-        or not pool.take(n_outputs)
-        or not selected.rows_are_vectors(images.shape[3], kernel[1])
-    ):
-        return None
-    rows, columns = height // 2 * 2, width // 2 * 2
-    if gradient[:, rows:].any() or gradient[:, :, columns:].any():
-        return None
-    found = pool.gather(gradient[:, :rows, :columns])
-    if found is None:
-        return None
-    return selected.weight_gradients(*(x[:, None] for x in (images, *found)), kernel)
+    return images[None], weight[None], bias[None]
 
 
 def _differentiable(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return what K convolutions give, with derivatives of any order."""
+    found, _, _ = elements_of_many(images, weight, bias)
+    return F.gelu(found)
+
+
+def elements_of_many(images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return elements of K convolutions, their positions, and the images as rows."""
     row_images, rows = selected.as_rows(images, weight)
-    elements, _ = _LargestOfConvolution.apply(
+    found, positions = _LargestOfConvolution.apply(
         images.detach(), weight.detach(), row_images, rows, bias
     )
-    return F.gelu(elements)
+    return found, positions, row_images
 
 
 class _Pooled(torch.autograd.Function):
@@ -239,6 +219,7 @@ class _Convolution:
         operands = (images, weight, bias)
         sizes = (
             *self.pooled_shape,
+            kernel,
             kernel,
             channels,
             *(0 if len(x) == 1 else x.stride(0) for x in operands),

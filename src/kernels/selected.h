@@ -9,8 +9,9 @@
 #pragma once
 
 #include <type_traits>
+#include <vector>
 
-#include "vectors.h"
+#include "convolution.h"
 
 namespace {
 
@@ -40,7 +41,21 @@ constexpr int rows_of = std::extent<std::remove_reference_t<Array>, 0>::value;
 template <typename Array>
 constexpr int columns_of = std::extent<std::remove_reference_t<Array>, 1>::value;
 
+// Keeps the element at the position that each window has.
+template <typename T> struct AtPositions {
+  const uint8_t* positions;
+  T* numbers;
+
+  inline void operator()(int64_t at, Vector<T> a, Vector<T> b, Vector<T> c, Vector<T> d) const {
+    const Integers<T> position =
+        __builtin_convertvector(load<Positions<T>>(positions + at), Integers<T>);
+    store(numbers + at, position < 2 ? (position == 0 ? a : b) : (position == 2 ? c : d));
+  }
+};
+
 struct Selected {
+  static constexpr int SHORT_ROW = 16;
+
   int64_t K, B, height, width, O;  // of the elements and their positions (B, height, width, O)
   int64_t kernel, length;          // of the weight (O, kernel, length)
   // Of the images (B, H, W, C), in which `length` numbers from a pixel on are a row of a kernel.
@@ -87,6 +102,7 @@ struct Selected {
   // The elements.
   template <typename T>
   void elements(const T* images, const T* weight, const uint8_t* positions, T* numbers) const {
+    if (length <= SHORT_ROW) return elements_of_maps(images, weight, positions, numbers);
 #pragma omp parallel for collapse(2)
     for (int64_t k = 0; k < K; ++k)
       for (int64_t b = 0; b < B; ++b) {
@@ -106,6 +122,25 @@ struct Selected {
           });
         });
       }
+  }
+
+  // The same by whole maps, many channels at once: of rows so short, adding up the vector of sums
+  // of each single element takes longer.
+  template <typename T>
+  void elements_of_maps(const T* images, const T* weight, const uint8_t* positions,
+                        T* numbers) const {
+    const int64_t n_weights = kernel * length;
+    std::vector<T> transposed(n_weights * O), bias(O);
+    const Convolution of = {1, B, height, width, O, kernel, length / C, C,
+                            0, 0, 0,      H * W * C, W * C};
+    for (int64_t k = 0; k < K; ++k) {
+      for (int64_t o = 0; o < O; ++o)
+        for (int64_t i = 0; i < n_weights; ++i)
+          transposed[i * O + o] = weight[k * weight_stride + o * n_weights + i];
+      of.take_all(images + k * images_stride, transposed.data(), bias.data(),
+                  AtPositions<T>{positions + k * positions_stride,
+                                 numbers + k * B * height * width * O});
+    }
   }
 
   // The gradient of the images.

@@ -200,21 +200,22 @@ def gradient_by(
 
 
 def weight_gradients(
-    images: Tensor, numbers: Tensor, positions: Tensor, kernel: tuple[int, int]
+    images: Tensor, numbers: Tensor, positions: Tensor, shape: torch.Size
 ) -> Tensor:
-    """Return K gradients of a weight of whole vectors, each a sum over B images.
+    """Return K gradients of a weight, each a sum over B images.
 
     Args:
-        images: (K, B, H, W, C).
-        numbers: The gradients of the elements, (K, B, h, w, O).
-        positions: Uint8 (K, B, h, w, O).
-        kernel: Rows and columns of the kernel.
+        images: (K, B, H, W, C), or as `as_rows` gives them.
+        numbers: The gradients of the elements, (K, B, h, w, O), with O or more channels.
+        positions: Uint8, of the same shape.
+        shape: Of the weight, (O, C, k, k).
 
     Returns:
-        (K, O, *kernel, C).
+        (K, O, C, k, k), in memory (K, O, k, k, C).
     """
-    rows, columns = kernel
-    n_channels = images.shape[4]
-    shape = (numbers.shape[4], rows, columns * n_channels)
-    found = Contraction.apply(WEIGHT, images, numbers, positions, shape)
-    return found.unflatten(3, (columns, n_channels))
+    n_outputs, n_channels, n_rows, n_columns = shape
+    length = n_columns * n_channels
+    rows = torch.Size((numbers.shape[4], n_rows, length + -length % VECTOR))
+    found = Contraction.apply(WEIGHT, images, numbers, positions, rows)
+    found = found[:, :n_outputs, :, :length].unflatten(3, (n_columns, n_channels))
+    return found.permute(0, 1, 4, 2, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from src.ensemble.members import Params, PerSampleLoss
+from src.kernels.elements import Elements
 from src.tda.general import within
 from src.tda.layers.parts import Part
 from src.tda.layers.rules import rule_of
@@ -42,7 +42,7 @@ def by_layers(
 ) -> dict[str, Part]:
     """Return the gradients of layers by their rules, without those that were not called once."""
 
-    def part(name: str, x: Tensor, gradient: Tensor) -> Part | None:
+    def part(name: str, x: Tensor | Elements, gradient: Tensor) -> Part | None:
         module = loss.model.get_submodule(name)
         return rule_of(module)(module, layers[name], x, gradient)
 
@@ -56,7 +56,7 @@ def observe(
     layers: Collection[str],
     inputs: Tensor,
     labels: Tensor,
-    take: Callable[[str, Tensor, Tensor], Taken],
+    take: Callable[[str, Tensor | Elements, Tensor], Taken],
     *,
     everywhere: bool = False,
 ) -> dict[str, Taken]:
@@ -72,39 +72,26 @@ def observe(
         labels: (N, ...).
         take: Takes a layer's name, what it was given (N, ...), and the gradient of what it returned
             (N, ...), while the model has the loss's buffers: a rule may rest on running statistics.
-        everywhere: Whether inputs have to be whole. Else a map may lack what no window of a pooling
-            reaches, where gradients are 0.
+        everywhere: Whether inputs and maps have to be whole. Else a convolution may come with the
+            elements alone that a pooling leaves of its map, and with their gradient.
     """
     if not layers:
         return {}
-    modules = {name: loss.model.get_submodule(name) for name in layers}
-    n_calls: Counter[str] = Counter()
-    calls: dict[str, tuple[Tensor, GradientEdge]] = {}
-
-    def recorder(name: str):  # noqa: ANN202
-        def record(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
-            n_calls[name] += 1
-            x = args[0] if args else next(iter(kwargs.values()))
-            if output.requires_grad and len(x) == len(output) == len(labels):
-                # Not the tensor but where it was computed, lest it be changed in place afterwards.
-                calls[name] = x.detach(), get_gradient_edge(output)
-
-        return record
+    recorders = {name: _Recorder(len(labels)) for name in layers}
 
     def backward() -> dict[str, Taken]:
-        handles = [
-            module.register_forward_hook(recorder(name), with_kwargs=True)
-            for name, module in modules.items()
-        ]
-        if everywhere:  # fused layers are computed as written where something waits at their input
-            handles += [m.register_forward_pre_hook(_wait) for m in modules.values()]
+        handles = []
+        for name, recorder in recorders.items():
+            module = loss.model.get_submodule(name)
+            handles.append(module.register_forward_hook(recorder, with_kwargs=True))
+            if everywhere:  # fused layers are computed as written where something waits at inputs
+                handles.append(module.register_forward_pre_hook(_wait))
         try:
             total = loss(leaves, inputs, labels).sum()
         finally:
             for handle in handles:
                 handle.remove()
-        for name in {name for name, n in n_calls.items() if n > 1} & calls.keys():
-            del calls[name]
+        calls = {name: r.call for name, r in recorders.items() if r.n_calls == 1 and r.call}
         edges = [edge for _, edge in calls.values()]
         gradients = torch.autograd.grad(total, edges, allow_unused=True) if edges else ()
         with torch.no_grad():
@@ -117,6 +104,35 @@ def observe(
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         return within(loss, leaves, backward)
+
+
+class _Recorder:
+    """Keeps what a layer was given and where its output was computed, of the last of its calls.
+
+    Args:
+        n_samples: Samples in the batch.
+    """
+
+    def __init__(self, n_samples: int) -> None:
+        self.n_samples = n_samples
+        self.n_calls = 0
+        self.call: tuple[Tensor | Elements, GradientEdge] | None = None
+
+    def __call__(
+        self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        """Keep a call, as a forward hook."""
+        self.n_calls += 1
+        x = args[0] if args else next(iter(kwargs.values()))
+        if output.requires_grad and len(x) == len(output) == self.n_samples:
+            # Not the tensor but where it was computed, lest it be changed in place afterwards.
+            self.call = x.detach(), get_gradient_edge(output)
+
+    def of_elements(self, layer: nn.Conv2d, elements: Elements) -> None:
+        """Keep a call of a convolution, of whose map there is what pooling leaves."""
+        self.n_calls += 1
+        if elements.elements.requires_grad and elements.elements.shape[1] == self.n_samples:
+            self.call = elements, get_gradient_edge(elements.elements)
 
 
 def _wait(module: nn.Module, args: tuple) -> None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from src.kernels.convolution import convolve_and_pool, per_image_weight_gradients
+from src.kernels.convolution import convolve_and_pool
+from src.kernels.elements import elements, per_image_weight_gradients
 from src.kernels.library import are_for, are_there, without_kernels
 from src.kernels.pool import pool, take
 from tests.tools import relative_error
@@ -299,7 +300,7 @@ def test_weight_gradients_of_each_image(dtype: torch.dtype, shape: tuple[int, ..
             weight.shape,
             gradient[i : i + 1].permute(0, 3, 1, 2).double(),
         )
-        assert relative_error(found[i].permute(0, 3, 1, 2), expected) < DTYPES[dtype]
+        assert relative_error(found[i], expected) < DTYPES[dtype]
     assert per_image_weight_gradients(images[..., :5], gradient, (3, 3)) is None
     # Not of max-pooling: two in a window; one where no window is.
     gradient[0, 0, 0, 5] = gradient[0, 0, 1, 5] = 1
@@ -308,6 +309,30 @@ def test_weight_gradients_of_each_image(dtype: torch.dtype, shape: tuple[int, ..
     gradient[-1, -1, -1, 5] = 1
     fills_windows = shape[1] % 2 == shape[2] % 2 == 0
     assert (per_image_weight_gradients(images, gradient, (3, 3)) is None) == (not fills_windows)
+
+
+@pytest.mark.parametrize("n_outputs", [64, 40])
+@pytest.mark.parametrize("shape", [(3, 6, 8, 32), (1, 4, 4, 1), (2, 8, 6, 3)])
+def test_gradients_by_elements(dtype: torch.dtype, shape: tuple[int, ...], n_outputs: int):
+    """Of the weight by each image, and of the images, of which a later layer has its own."""
+    images, weight, bias = (
+        x[:n_outputs] if i else x for i, x in enumerate(a_convolution(shape, 3, dtype))
+    )
+    images.requires_grad_()
+    found = elements(images, weight.requires_grad_(), bias)
+    pooled_elements = found.pooled()
+    loss = pooled_elements.square().sum()
+    of_images, of_elements = torch.autograd.grad(loss, (images, found.elements))
+    of_weight = found.weight_gradients(of_elements)
+    doubles = [x.detach().double() for x in (images, weight, bias)]
+    expected = pooled_by_definition(*doubles)
+    assert relative_error(pooled_elements, expected) < DTYPES[dtype]
+    for i in range(len(images)):
+        image, w = doubles[0][i : i + 1].requires_grad_(), doubles[1].requires_grad_()
+        of_one = pooled_by_definition(image, w, doubles[2]).square().sum()
+        by_image, by_weight = torch.autograd.grad(of_one, (image, w))
+        assert relative_error(of_images[i : i + 1], by_image) < 2 * DTYPES[dtype]
+        assert relative_error(of_weight[i], by_weight) < 2 * DTYPES[dtype]
 
 
 def test_what_kernels_are_for():

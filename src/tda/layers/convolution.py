@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.kernels.convolution import per_image_weight_gradients
+from src.kernels.elements import Elements, per_image_weight_gradients
 from src.kernels.patches import padding
 from src.tda.layers.parts import Formed
 from src.tda.layers.rules import rule
@@ -15,9 +15,15 @@ Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 @rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def convolution(
-    layer: Convolution, wanted: frozenset[str], inputs: Tensor, gradient: Tensor
+    layer: Convolution, wanted: frozenset[str], inputs: Tensor | Elements, gradient: Tensor
 ) -> Formed | None:
-    """Return the gradients; inputs (N, C, ...), gradient (N, O, ...)."""
+    """Return the gradients; inputs (N, C, ...), gradient (N, O, ...), or those of elements."""
+    if isinstance(inputs, Elements):
+        by_name = {
+            "weight": inputs.weight_gradients,
+            "bias": lambda g: g[0, ..., : layer.out_channels].sum((1, 2)),
+        }
+        return Formed({name: of(gradient) for name, of in by_name.items() if name in wanted})
     if inputs.ndim != 2 + len(layer.kernel_size):
         return None  # one sample without a dimension for the batch
     formed = {}
@@ -43,10 +49,9 @@ def _of_pooled_maps(layer: Convolution, padded: Tensor, gradient: Tensor) -> Ten
     """Return the gradient of the weight where there is a kernel for it, of maps that are pooled."""
     if (layer.stride, layer.dilation, layer.groups) != ((1, 1), (1, 1), 1):
         return None
-    weight = per_image_weight_gradients(
+    return per_image_weight_gradients(
         padded.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), layer.kernel_size
-    )  # (N, O, kH, kW, C)
-    return None if weight is None else weight.permute(0, 1, 4, 2, 3)
+    )
 
 
 def _by_patches(layer: Convolution, padded: Tensor, gradient: Tensor) -> Tensor:

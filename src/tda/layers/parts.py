@@ -57,7 +57,9 @@ class Formed:
 
     def squared_norms(self) -> Tensor:
         """Return the squared norms (N,)."""
-        return sum(_rows(t, t).square().sum(1) for t in self.tensors.values())
+        return sum(
+            torch.linalg.vector_norm(_rows(t, t), dim=1).square() for t in self.tensors.values()
+        )
 
     def formed(self) -> dict[str, Tensor]:
         """Return the gradients, (N, ...) by name."""

@@ -10,9 +10,9 @@ from src.errors import UserError
 from src.experiments import N_SEEDS, Experiment, Paths
 from src.tda.score_files import ROWS, load_scores_of, score_command
 
-# Of a score file's settings these may differ between seeds: the checkpoints do by nature, and
-# library and device change rounding only.
-_MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints"} | MACHINE
+# Of a score file's settings these may differ between seeds: the checkpoints do by nature, and the
+# losses of models trained on subsets; library and device change rounding only.
+_MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints", "subsets"} | MACHINE
 # These are the same in all score files of an experiment.
 _SAMPLES = ("train_samples", "test_samples", "backbone_weights")
 TEN = range(N_SEEDS)

@@ -24,7 +24,8 @@ from src.storage.contents import Content
 from src.storage.files import check_settings, load
 
 OF_PERMUTATIONS = ("permutations", "lengths", "start", "whole")
-_ARGUMENTS = ("n_subsets", "fraction", "inclusion", "chunk_size", "device")
+SUBSET_OPTIONS = ("n_subsets", "fraction", "inclusion")  # that decide which subsets are drawn
+_ARGUMENTS = (*SUBSET_OPTIONS, "chunk_size", "device")
 
 
 def subsets_identity(experiment: Experiment, kind: str, seed: int) -> dict:

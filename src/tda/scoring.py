@@ -13,7 +13,7 @@ from src.ensemble.setup import Setup
 from src.errors import DivergedError, UserError
 from src.experiments import METHODS
 from src.storage.files import check_settings, digest, save
-from src.subsets.files import subsets_of
+from src.subsets.files import SUBSET_OPTIONS, subsets_of
 from src.tda.estimator import Draws, Estimator, Scores, compute
 from src.tda.pieces import PartialFile
 from src.tda.score_files import load_scores_of, score_command, score_identity
@@ -152,7 +152,8 @@ def score_settings(
 
 
 def _of_subsets(subsets: dict) -> dict:
-    return {"subsets": digest(subsets), "n_subsets": len(subsets["masks"])}
+    options = {key: subsets["settings"].get(key) for key in SUBSET_OPTIONS}
+    return {"subsets": digest(subsets), **{k: v for k, v in options.items() if v is not None}}
 
 
 def score_content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -202,6 +203,26 @@ def test_scores_of_other_subsets(root: Path):
     call_well(*subsets(root, *args))
     call(*estimators(root, "--method", "banzhaf")).check_refused(
         "banzhaf/446.pt was made with other settings (subsets is"
+    )
+
+
+def test_seeds_stand_in_one_report(root: Path):
+    """Their losses differ; how their subsets were drawn must not."""
+    two = ("--seed_id", "0,1")
+    for kind, n in N.items():
+        call_well(*subsets(root, "--kind", kind, "--n_subsets", n, *two))
+    call_well(*estimators(root, "--method", *METHODS_OF_SUBSETS, *two))
+    pages = ("--root", root, "--experiment", DIGITS, "--methods", *METHODS_OF_SUBSETS, *two)
+    call_well("run_accuracy", *pages)
+    of_draws = pd.read_csv(root / "results" / DIGITS / "accuracy_by_draws.csv")
+    of_one = of_draws[of_draws["draws_averaged"] == 1].groupby("method")["trainings"].first()
+    # Of a permutation the prefixes, at most as many as there are samples.
+    assert of_one.to_dict() == dict.fromkeys(METHODS_OF_SUBSETS, 13) | {"shapley": 1 + 2 * 30}
+    args = ("--kind", "half", "--n_subsets", 12, "--fraction", 0.4, "--overwrite", "--seed_id", 1)
+    call_well(*subsets(root, *args))
+    call_well(*estimators(root, "--method", "datamodel", "--overwrite", "--seed_id", 1))
+    call("run_correlations", *pages).check_refused(
+        "the seeds of datamodel were not computed alike: fraction is 0.4 in"
     )
 
 

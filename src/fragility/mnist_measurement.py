@@ -20,9 +20,9 @@ from src.ensemble.optimizer import OptimizerSettings
 from src.fragility.deep_measurement import changes
 from src.fragility.influence import loss_changes
 from src.fragility.mnist import Configuration
+from src.fragility.newton import Coordinates, WhitenedCG, minimise, settle
 from src.fragility.objective import Objective
 from src.fragility.points import groups_of, test_points
-from src.fragility.newton import Coordinates, WhitenedCG, minimise, settle
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import SmallTanh
 from src.progress import progress
@@ -128,7 +128,7 @@ def _without_each(
     points: Samples,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the test losses (K + 1, 2) without each sample and without none, by Newton's steps from w.
+    """Return the test losses (K + 1, 2) without each sample and without none, by steps from w.
 
     Second are the norms (K + 1,) of the gradients where it ended.
     """

@@ -38,7 +38,7 @@ from src.fragility.objective import Objective, gauss_newton
 from src.tda.hessian import Hessian
 from src.tda.solvers.conjugate_gradient import conjugate_gradient
 
-RADIUS = 1.0  # of the trust region at first, in coordinates
+RADIUS = 0.3  # of the trust region at first, in coordinates
 LARGEST_RADIUS = 100.0
 INNER_TOLERANCE = 1e-3  # of conjugate gradient with float32 products, whose residual is refined
 REFINEMENTS = 8

@@ -87,9 +87,7 @@ class Objective:
         share = len(kept) / len(self.train)
         params = single.params(w.float())
         hessian = Hessian(self.loss, params, single.train.at(kept), PRODUCT_BATCH)
-        return lambda rows: (
-            share * hessian.product(rows.float()).to(rows.dtype) + damp * rows
-        )
+        return lambda rows: share * hessian.product(rows.float()).to(rows.dtype) + damp * rows
 
 
 def gauss_newton(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:

@@ -96,6 +96,7 @@ SMALL_MNIST = {
     "rounds": 2,
     "iterations": 4,
     "n_coordinates": 6,
+    "n_corrected": 3,
     "solver_iterations": 5,
     "retraining": 3,
     "n_removed": 2,

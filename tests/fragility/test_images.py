@@ -209,8 +209,7 @@ def test_the_table_of_mnist_holds_what_was_planted(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["slope"], 3)
     assert (table["slope_raw"] - 3).abs().min() > 1e-3
     np.testing.assert_allclose(table["control"], 0.5)
-    medians = table["gradient_norm_retrained"][:3]  # torch's, the lower of two
-    assert medians.tolist() == [1, 5, 9]
+    assert table["gradient_norm_retrained"][:3].tolist() == [3, 7, 11]  # the largest
     assert table["seeds"].tolist() == [3, 3, 3, 1, 1, 1, 2, 2]
     assert table["slope_low"].isna().tolist() == [seeds == 1 for seeds in table["seeds"]]
     # Decay 1e-3 at both test points, none at one; others have not been published.

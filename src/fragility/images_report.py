@@ -142,6 +142,7 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                 "control / typical change": number(
                     {"r": abs(row["control"]) / row["typical"] if row["typical"] else np.nan}, "r"
                 ),
+                "training accuracy": number(row, "train_accuracy"),
                 "gradient norm": number(row, "gradient_norm"),
                 "largest after retraining": number(row, "gradient_norm_retrained"),
                 "smallest eigenvalue": number(row, "smallest"),
@@ -178,6 +179,7 @@ def _sentences(table: pd.DataFrame) -> Iterator[str]:
         yield (
             f"{row['configuration']}, {row['samples left out']}: Pearson {row['Pearson']}, "
             f"Spearman {row['Spearman']}, slope {row['slope']}; seeds: {row['seeds']}; "
+            f"training accuracy {row['training accuracy']}, "
             f"gradient norm at the optimum {row['gradient norm']}, after retraining up to "
             f"{row['largest after retraining']}; residual {row['residual']}"
         )

@@ -94,8 +94,8 @@ def configurations(scale: str) -> list[Configuration]:
             # Published: 10,000 and 20,000 epochs of 11 steps (Koh and Liang 2017).
             first_drop=0.6 if quick else 0.22,
             second_drop=0.8 if quick else 0.44,
-            rounds=20 if quick and decay else 0,
-            iterations=8,
+            rounds=40 if quick and decay else 0,
+            iterations=25,
             # Leaving out an image of little influence makes a gradient of about 1e-6.
             tolerance=1e-8,
             n_coordinates=550,

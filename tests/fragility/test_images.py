@@ -91,10 +91,12 @@ def images(n: int, shape: tuple[int, ...], seed: int) -> Samples:
 
 SMALL_DEEP = {"steps": 6, "retraining": 3, "n_removed": 2, "batch_size": 4, "cg_iterations": 5}
 SMALL_MNIST = {
+    "decay": 0.1,  # strong, so that few steps come near a minimum
+    "damp": 0.1,
     "steps": 9,
     "batch_size": 4,
     "rounds": 2,
-    "iterations": 4,
+    "iterations": 10,
     "n_coordinates": 6,
     "n_corrected": 3,
     "solver_iterations": 5,

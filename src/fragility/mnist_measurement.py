@@ -20,7 +20,7 @@ from src.ensemble.optimizer import OptimizerSettings
 from src.fragility.deep_measurement import changes
 from src.fragility.influence import loss_changes
 from src.fragility.mnist import Configuration
-from src.fragility.newton import Coordinates, WhitenedCG, minimise, settle
+from src.fragility.newton import Coordinates, WhitenedCG, minimise
 from src.fragility.objective import Objective
 from src.fragility.points import groups_of, test_points
 from src.fragility.retraining import retrained_losses, train_by_adam
@@ -136,7 +136,7 @@ def _without_each(
     what = f"{c.name} seed {seed}, retraining"
     with progress(what, "samples", len(removed) + 1) as advance:
         for j in [*removed.tolist(), None]:
-            at, norm = settle(objective.without(j), w, coordinates, c.retraining, c.tolerance)
+            at, norm = minimise(objective.without(j), w, coordinates, c.retraining, c.tolerance)
             members.append(objective.params(at))
             norms.append(norm)
             advance(1)

@@ -11,10 +11,9 @@ the whitened Hessian whose eigenvalues Λ lie furthest from 1, and corrected:
 
     T' = T (I + V (|Λ|^(−1/2) − I) Vᵀ).
 
-T'T'ᵀ is then nearly the inverse Hessian. Conjugate gradient, which takes thousands of products with
-the Hessian in the parameters themselves, needs tens in φ; and without a sample, which moves an
-optimum little, Newton's steps with this fixed inverse lead to the new one. c is the weight decay
-or, without, a small number; it changes how fast a point is reached, not which one is stationary.
+Conjugate gradient, which takes thousands of products with the Hessian in the parameters themselves,
+needs tens in φ, also without a sample, which moves an optimum little. c is the weight decay or,
+without, a small number; it changes how fast a point is reached, not which one is stationary.
 
 Products with the Hessian are computed in float32, which decides on steps; gradients and residuals,
 which decide on where it ends, are in float64.
@@ -215,39 +214,3 @@ def minimise(
         },
     )
     return parameters(found.x), norms[found.x.tobytes()]
-
-
-def settle(
-    objective: Objective, w: Tensor, coordinates: Coordinates, n_steps: int, tolerance: float
-) -> tuple[Tensor, float]:
-    """Find the stationary point of F near w by Newton's steps with the fixed inverse T'T'ᵀ.
-
-    A step after which the gradient is longer is taken back and halved.
-
-    Args:
-        objective: F, whose stationary point is near.
-        w: Where it begins (P,).
-        coordinates: T'.
-        n_steps: Steps at most, those that are taken back among them.
-        tolerance: Norm of ∇F at which it ends.
-
-    Returns:
-        Where it ended (P,), and the norm of ∇F there.
-    """
-    t = coordinates.to_parameters
-
-    def gradient_at(w: Tensor) -> tuple[Tensor, Tensor]:
-        gradient = objective.value_and_gradient(w)[1]
-        return gradient, (gradient @ t).norm()
-
-    (gradient, length), size = gradient_at(w), 1.0
-    for _ in range(n_steps):
-        if gradient.norm() <= tolerance:
-            break
-        tried = w - size * (t @ (gradient @ t))
-        new, new_length = gradient_at(tried)
-        if new_length < length:
-            w, gradient, length, size = tried, new, new_length, min(1.0, 2 * size)
-        else:
-            size /= 2
-    return w, gradient.norm().item()

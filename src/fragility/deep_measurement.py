@@ -27,14 +27,14 @@ def measured(
 ) -> dict[str, Any]:
     """Return what is measured of one seed.
 
-    That is the norm of the gradient of what was minimised, in eval mode, where it is called an
-    optimum (`gradient_norm`); how well the network fits (`train_loss`, `train_accuracy`,
-    `test_loss`, `test_accuracy`); the indices of the test points of highest and of median loss,
-    `test` (2,), and their losses there, `test_losses` (2,); the indices of the training samples
-    that are left out, `removed` (K,); the changes of the test losses that are `predicted` (K, 2),
-    that are `retrained` (K, 2), and that the `control` brings (2,), which is not subtracted from
-    them; of each group where in `removed` its samples stand, `group_...`; and what the solver
-    knows of the two solutions.
+    That is the number of training samples, `n_train`; the norm of the gradient of what was
+    minimised, in eval mode, where it is called an optimum (`gradient_norm`); how well the network
+    fits (`train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`); the indices of the test
+    points of highest and of median loss, `test` (2,), and their losses there, `test_losses` (2,);
+    the indices of the training samples that are left out, `removed` (K,); the changes of the test
+    losses that are `predicted` (K, 2), that are `retrained` (K, 2), and that the `control` brings
+    (2,), which is not subtracted from them; of each group where in `removed` its samples stand,
+    `group_...`; and what the solver knows of the two solutions.
 
     Raises:
         DivergedError: Training or the solver came to no number.
@@ -96,6 +96,7 @@ def changes(
         **{f"group_{name}": group for name, group in groups.items()},
     }
     return {
+        "n_train": len(train),
         "test": points.indices.cpu(),
         "removed": train.indices[removed.cpu()],
         **{name: tensor.cpu() for name, tensor in kept.items()},

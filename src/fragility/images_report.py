@@ -20,7 +20,15 @@ from src.storage.files import write_atomically
 
 Results = dict[str, dict[int, dict[str, Any]]]
 # What of the optimum is told beside them, where it is known.
-OPTIMUM = ("gradient_norm", "train_loss", "train_accuracy", "test_accuracy")
+OPTIMUM = (
+    "n_train",
+    "gradient_norm",
+    "weight_norm",
+    "smallest",
+    "train_loss",
+    "train_accuracy",
+    "test_accuracy",
+)
 
 
 def by_seed(results: Results) -> pd.DataFrame:
@@ -29,7 +37,7 @@ def by_seed(results: Results) -> pd.DataFrame:
     Beside what `src.fragility.compare.with_raw` returns: `control`, the control's change of the
     test point's loss, and `typical`, the median size of the samples' changes less the control's;
     `residual`, the solver's; what is known of the optimum; and `gradient_norm_retrained`, the
-    median norm of the gradient where retraining ended, where it is known.
+    largest norm of the gradient where retraining ended, where it is known.
     """
     rows = []
     for name, seeds in results.items():
@@ -61,7 +69,7 @@ def by_seed(results: Results) -> pd.DataFrame:
 def _norm_retrained(found: dict[str, Any], group: str) -> float:
     if "gradient_norms" not in found:
         return np.nan
-    return float(found["gradient_norms"][found[f"group_{group}"]].median())
+    return float(found["gradient_norms"][found[f"group_{group}"]].max())
 
 
 def groups(found: dict[str, Any]) -> list[str]:
@@ -110,14 +118,15 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
             return "–"
         return f"{value:.2f}" + ("" if np.isnan(low) else f" ({low:.2f} to {high:.2f})")
 
-    def number(row: pd.Series, name: str) -> str:
+    def number(row: pd.Series, name: str, as_text: str = ".2g") -> str:
         value = row.get(name, np.nan)
-        return "–" if pd.isna(value) else f"{value:.2g}"
+        return "–" if pd.isna(value) else f"{value:{as_text}}"
 
     return pd.DataFrame(
         [
             {
                 "configuration": row["configuration"],
+                "training images": number(row, "n_train", ",.0f"),
                 "samples left out": f"{row['samples']}, {GROUPS[row['group']]}",
                 "seeds": cell_text(int(row["seeds"]), 0),
                 **{
@@ -133,8 +142,11 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                 "control / typical change": number(
                     {"r": abs(row["control"]) / row["typical"] if row["typical"] else np.nan}, "r"
                 ),
+                "training accuracy": number(row, "train_accuracy"),
                 "gradient norm": number(row, "gradient_norm"),
-                "after retraining": number(row, "gradient_norm_retrained"),
+                "largest after retraining": number(row, "gradient_norm_retrained"),
+                "smallest eigenvalue": number(row, "smallest"),
+                "residual": number(row, "residual"),
             }
             for _, row in table.iterrows()
         ]
@@ -167,7 +179,9 @@ def _sentences(table: pd.DataFrame) -> Iterator[str]:
         yield (
             f"{row['configuration']}, {row['samples left out']}: Pearson {row['Pearson']}, "
             f"Spearman {row['Spearman']}, slope {row['slope']}; seeds: {row['seeds']}; "
-            f"gradient norm at the optimum {row['gradient norm']}"
+            f"training accuracy {row['training accuracy']}, "
+            f"gradient norm at the optimum {row['gradient norm']}, after retraining up to "
+            f"{row['largest after retraining']}; residual {row['residual']}"
         )
 
 

@@ -20,17 +20,14 @@ from src.ensemble.optimizer import OptimizerSettings
 from src.fragility.deep_measurement import changes
 from src.fragility.influence import loss_changes
 from src.fragility.mnist import Configuration
+from src.fragility.newton import Coordinates, WhitenedCG, minimise
 from src.fragility.objective import Objective
 from src.fragility.points import groups_of, test_points
-from src.fragility.quasi_newton import Coordinates, WhitenedMinres, descend
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import SmallTanh
 from src.progress import progress
 from src.tda.hessian import flatten
 
-# Shares of Adam's steps after which its learning rate falls to a tenth: those of the published
-# network (Koh and Liang 2017), 10,000 and 20,000 epochs of 11 steps among 500,000 steps.
-DROPS = (0.22, 0.44)
 HESSIAN_BATCH = 100
 
 
@@ -40,9 +37,10 @@ def measured(
     """Return what is measured of one seed.
 
     That is what `src.fragility.deep_measurement.measured` returns and, of the optimum, the norm of
-    the objective's gradient, `gradient_norm`, the `objective` itself, and the norms of the gradient
-    where each retraining ended, last the control's, `gradient_norms` (K + 1,), where it is by
-    L-BFGS.
+    the objective's gradient, `gradient_norm`, and of the weights, `weight_norm`, the `objective`
+    itself, the smallest eigenvalue of the whitened Hessian that was found, `smallest`, below 0
+    where it is no minimum, and the norms of the gradient where each retraining ended, last the
+    control's, `gradient_norms` (K + 1,), where it is by Newton's method.
     """
     c = configuration
     train, test = _double(train), _double(test)
@@ -53,14 +51,16 @@ def measured(
     params = _by_adam(c, loss, trainable(model), train, seed)
     model.eval()
     objective = Objective(loss, params, train, c.decay)
-    w, coordinates = _by_rounds(c, objective, seed)
+    w = _by_rounds(c, objective, seed)
+    products = objective.damped_products(w, c.damp)
+    coordinates = Coordinates.at(objective, w, c.damp, train).corrected(products, c.n_corrected)
     params = objective.params(w)
     value, gradient = objective.value_and_gradient(w)
 
     losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
     points = test.at(test_points(losses))
-    solver = WhitenedMinres(
-        c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates
+    solver = WhitenedCG(
+        c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates, products
     )
     predicted, known = loss_changes(loss, params, train, train, points, solver)
     removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
@@ -70,14 +70,16 @@ def measured(
         after, norms = _without_each(c, objective, w, coordinates, removed, points, seed)
         found["gradient_norms"] = norms.cpu()
     else:
-        rate = c.learning_rate * 0.1 ** len(DROPS)
-        optimizer = OptimizerSettings(rate, c.decay)
+        optimizer = OptimizerSettings(c.learning_rate * 0.1**2, c.decay)
         after = retrained_losses(
             loss, params, train, removed, points, optimizer, c.batch_size, c.retraining, seed
         )
+    smallest = {} if coordinates.smallest is None else {"smallest": coordinates.smallest}
     return {
         "gradient_norm": gradient.norm().item(),
+        "weight_norm": w.norm().item(),
         "objective": value.item(),
+        **smallest,
         **found,
         **{f"train_{name}": value for name, value in fit_of(loss, params, train).items()},
         **{f"test_{name}": value for name, value in fit_of(loss, params, test).items()},
@@ -94,7 +96,7 @@ def _by_adam(
     c: Configuration, loss: PerSampleLoss, params: Params, train: Samples, seed: int
 ) -> Params:
     """Return the parameters after Adam's steps, whose optimiser starts anew with each rate."""
-    ends = [*(round(share * c.steps) for share in DROPS), c.steps]
+    ends = [*(round(share * c.steps) for share in (c.first_drop, c.second_drop)), c.steps]
     for k, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
         optimizer = OptimizerSettings(c.learning_rate * 0.1**k, c.decay)
         what = f"{c.name} seed {seed}, Adam {k + 1} of {len(ends)}"
@@ -102,19 +104,19 @@ def _by_adam(
     return params
 
 
-def _by_rounds(c: Configuration, objective: Objective, seed: int) -> tuple[Tensor, Coordinates]:
-    """Return the optimum (P,) and Gauss–Newton coordinates there, by rounds of L-BFGS."""
+def _by_rounds(c: Configuration, objective: Objective, seed: int) -> Tensor:
+    """Return the optimum (P,), by rounds of Newton's method."""
     w = flatten({name: p[None] for name, p in objective.like.items()})[0]
     few = balanced_order(objective.train.labels.cpu().numpy(), np.random.default_rng(seed))
     few = torch.from_numpy(few[: c.n_coordinates]).to(objective.train.device)
-    with progress(f"{c.name} seed {seed}, L-BFGS", "rounds", c.rounds) as advance:
+    with progress(f"{c.name} seed {seed}, Newton", "rounds", c.rounds) as advance:
         for _ in range(c.rounds):
             coordinates = Coordinates.at(objective, w, c.damp, objective.train.at(few))
-            w, norm = descend(objective, w, coordinates, c.iterations, c.tolerance)
+            w, norm = minimise(objective, w, coordinates, c.iterations, c.tolerance)
             advance(1)
             if norm <= c.tolerance:
                 break
-    return w, Coordinates.at(objective, w, c.damp, objective.train)
+    return w
 
 
 def _without_each(
@@ -126,7 +128,7 @@ def _without_each(
     points: Samples,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the test losses (K + 1, 2) without each sample and without none, by L-BFGS from w.
+    """Return the test losses (K + 1, 2) without each sample and without none, by steps from w.
 
     Second are the norms (K + 1,) of the gradients where it ended.
     """
@@ -134,7 +136,7 @@ def _without_each(
     what = f"{c.name} seed {seed}, retraining"
     with progress(what, "samples", len(removed) + 1) as advance:
         for j in [*removed.tolist(), None]:
-            at, norm = descend(objective.without(j), w, coordinates, c.retraining, 0.0)
+            at, norm = minimise(objective.without(j), w, coordinates, c.retraining, c.tolerance)
             members.append(objective.params(at))
             norms.append(norm)
             advance(1)

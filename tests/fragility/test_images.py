@@ -91,11 +91,14 @@ def images(n: int, shape: tuple[int, ...], seed: int) -> Samples:
 
 SMALL_DEEP = {"steps": 6, "retraining": 3, "n_removed": 2, "batch_size": 4, "cg_iterations": 5}
 SMALL_MNIST = {
+    "decay": 0.1,  # strong, so that few steps come near a minimum
+    "damp": 0.1,
     "steps": 9,
     "batch_size": 4,
     "rounds": 2,
-    "iterations": 4,
+    "iterations": 10,
     "n_coordinates": 6,
+    "n_corrected": 3,
     "solver_iterations": 5,
     "retraining": 3,
     "n_removed": 2,
@@ -208,8 +211,7 @@ def test_the_table_of_mnist_holds_what_was_planted(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["slope"], 3)
     assert (table["slope_raw"] - 3).abs().min() > 1e-3
     np.testing.assert_allclose(table["control"], 0.5)
-    medians = table["gradient_norm_retrained"][:3]  # torch's, the lower of two
-    assert medians.tolist() == [1, 5, 9]
+    assert table["gradient_norm_retrained"][:3].tolist() == [3, 7, 11]  # the largest
     assert table["seeds"].tolist() == [3, 3, 3, 1, 1, 1, 2, 2]
     assert table["slope_low"].isna().tolist() == [seeds == 1 for seeds in table["seeds"]]
     # Decay 1e-3 at both test points, none at one; others have not been published.

@@ -1,0 +1,214 @@
+"""Objectives, Gauss–Newton coordinates, and what is solved and minimised in them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src.ensemble.members import PerSampleLoss, trainable
+from src.fragility import objective as module
+from src.fragility.influence import loss_changes
+from src.fragility.newton import Coordinates, WhitenedCG, minimise
+from src.fragility.objective import Objective, gauss_newton
+from src.tda.gauss_newton import GaussNewton
+from src.tda.hessian import Hessian, flatten
+from tests import reference
+from tests.conftest import Case
+from tests.tools import relative_error, samples
+
+CASE = Case(7, 3)
+DECAY = 0.01
+STRONG = 1.0  # so that a sample moves the minimum little
+
+
+def vector(params: dict[str, Tensor]) -> Tensor:
+    return flatten({name: p[None] for name, p in params.items()})[0]
+
+
+@pytest.fixture
+def objective(monkeypatch: pytest.MonkeyPatch) -> Objective:
+    """Of a trained network; batches do not divide the samples."""
+    monkeypatch.setattr(module, "BATCH", 3)
+    loss = CASE.loss()
+    loss.model.eval()
+    return Objective(loss, CASE.checkpoints[-1], CASE.train, DECAY)
+
+
+@pytest.mark.parametrize("removed", [None, 0, 4, 6])
+def test_value_and_gradient_are_those_of_the_definition(
+    objective: Objective, removed: int | None
+) -> None:
+    model = CASE.models[-1].eval()
+    expected = reference.objective_without(model, CASE.data[0], removed, DECAY)
+    gradient = torch.autograd.grad(expected, list(model.parameters()))
+    w = vector(objective.like)
+    found, of_found = objective.without(removed).value_and_gradient(w)
+    assert relative_error(found, expected.detach()) < 1e-9
+    assert relative_error(of_found, torch.cat([g.reshape(-1) for g in gradient])) < 1e-9
+
+
+def test_the_gauss_newton_matrix_is_that_of_products_with_vectors(objective: Objective) -> None:
+    loss, params = objective.loss, objective.like
+    expected = GaussNewton(loss, params, CASE.train, 7).dense()
+    assert relative_error(gauss_newton(loss, params, CASE.train), expected) < 1e-9
+
+
+def dense_hessian(objective: Objective, w: Tensor, damp: float) -> Tensor:
+    n = len(objective.train)
+    kept = [i for i in range(n) if i != objective.removed]
+    hessian = Hessian(objective.loss, objective.params(w), objective.train.at(kept), n)
+    return len(kept) / n * hessian.dense() + damp * torch.eye(len(w), dtype=w.dtype)
+
+
+@pytest.mark.parametrize("removed", [None, 2])
+def test_products_are_those_of_the_gradient_s_derivative(
+    objective: Objective, removed: int | None
+) -> None:
+    w = vector(objective.like)
+    without = objective.without(removed)
+    torch.manual_seed(0)
+    rows = torch.randn(3, len(w), dtype=w.dtype)
+    step = 1e-5
+    expected = torch.stack(
+        [
+            (
+                without.value_and_gradient(w + step * row)[1]
+                - without.value_and_gradient(w - step * row)[1]
+            )
+            / (2 * step)
+            for row in rows
+        ]
+    )
+    assert relative_error(without.products(w)(rows), expected) < 1e-4
+
+
+def test_in_its_coordinates_the_damped_matrix_is_the_identity(objective: Objective) -> None:
+    w = vector(objective.like)
+    t = Coordinates.at(objective, w, 0.05, CASE.train).to_parameters
+    matrix = GaussNewton(objective.loss, objective.like, CASE.train, 7).dense()
+    identity = torch.eye(len(w), dtype=w.dtype)
+    assert relative_error(t.T @ (matrix + 0.05 * identity) @ t, identity) < 1e-4  # G by float32
+
+
+def test_corrected_coordinates_whiten_the_hessian_where_it_is_furthest_from_it(
+    objective: Objective,
+) -> None:
+    w, damp = vector(objective.like), 1e-3
+    matrix = dense_hessian(objective, w, damp)
+    plain = Coordinates.at(objective, w, damp, CASE.train)
+    before = torch.linalg.eigvalsh(plain.to_parameters.T @ matrix @ plain.to_parameters)
+    found = plain.corrected(objective.damped_products(w, damp), 10)
+    t = found.to_parameters
+    after = torch.linalg.eigvalsh(t.T @ matrix @ t)
+    left = (before - 1).abs().sort().values[-11]  # the largest that is not corrected
+    # Negative ones become −1, which no positive definite inverse can do better.
+    assert ((after.abs() - 1).abs().max() - left).abs() < 0.02
+    assert found.smallest == pytest.approx(before[0].item(), rel=1e-2)
+
+
+def test_whitened_cg_solves_with_the_exact_hessian(objective: Objective) -> None:
+    w, damp = vector(objective.like), 0.05
+    hessian = Hessian(objective.loss, objective.like, CASE.train, 7)
+    matrix = dense_hessian(objective, w, damp)
+    coordinates = Coordinates.at(objective, w, damp, CASE.train)
+    torch.manual_seed(0)
+    vectors = torch.randn(2, len(w), dtype=w.dtype)
+    products = objective.damped_products(w, damp)
+    solver = WhitenedCG(damp, 1e-12, 600, 7, coordinates, products)
+    solutions, known = solver.solve(hessian, vectors, transpose=False)
+    assert relative_error(solutions, torch.linalg.solve(matrix, vectors.T).T) < 1e-9
+    torch.testing.assert_close(
+        known["residual"], (vectors - solutions @ matrix).norm(dim=1) / vectors.norm(dim=1)
+    )
+
+
+def convex(n: int = 20) -> tuple[Objective, Tensor]:
+    """Return logistic regression on digits, whose minimum is one, and where to begin."""
+    case = Case(n, 2)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    params = trainable(model)
+    return Objective(PerSampleLoss(model), params, case.train, STRONG), vector(params)
+
+
+def newton(objective: Objective, w: Tensor) -> Tensor:
+    """Return the minimum by plain Newton's steps with the dense Hessian."""
+    for _ in range(6):
+        gradient = objective.value_and_gradient(w)[1]
+        w = w - torch.linalg.solve(dense_hessian(objective, w, objective.decay), gradient)
+    assert objective.value_and_gradient(w)[1].norm() < 1e-13
+    return w
+
+
+def test_minimising_ends_at_the_minimum_with_the_stated_gradient_norm() -> None:
+    objective, w = convex()
+    coordinates = Coordinates.at(objective, w, STRONG, objective.train)
+    at, norm = minimise(objective, w, coordinates, 100, 1e-9)
+    assert norm <= 1e-9
+    assert norm == objective.value_and_gradient(at)[1].norm()
+    assert relative_error(at, newton(objective, w)) < 1e-8
+    few, norm_of_few = minimise(objective, w, coordinates, 1, 1e-9)
+    assert 1e-9 < norm_of_few < objective.value_and_gradient(w)[1].norm()
+    assert not torch.equal(few, at)
+    again, norm_again = minimise(objective, at, coordinates, 100, 1e-9)
+    assert torch.equal(again, at)  # which was reached before
+    assert norm_again == norm
+
+
+def test_minimising_leaves_a_point_of_negative_curvature() -> None:
+    case = Case(20, 3)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Tanh(), nn.Linear(2, 3)).double()
+    params = trainable(model)
+    objective, w = Objective(PerSampleLoss(model), params, case.train, DECAY), vector(params)
+    assert torch.linalg.eigvalsh(dense_hessian(objective, w, DECAY))[0] < -1e-3
+    for _ in range(10):
+        coordinates = Coordinates.at(objective, w, DECAY, case.train)
+        w, norm = minimise(objective, w, coordinates, 10, 1e-8)
+    assert norm <= 1e-8
+    assert torch.linalg.eigvalsh(dense_hessian(objective, w, DECAY))[0] > -1e-6
+
+
+def test_minimising_from_an_optimum_ends_at_the_minimum_without_a_sample() -> None:
+    objective, w = convex()
+    w = newton(objective, w)
+    coordinates = Coordinates.at(objective, w, STRONG, objective.train)
+    coordinates = coordinates.corrected(objective.products(w), 5)
+    without = objective.without(7)
+    at, norm = minimise(without, w, coordinates, 40, 1e-10)
+    assert norm <= 1e-10
+    assert norm == without.value_and_gradient(at)[1].norm()
+    assert relative_error(at, newton(without, w)) < 1e-9
+    assert (at - w).norm() > 1e-3
+    still, norm = minimise(objective, w, coordinates, 40, 1e-10)
+    assert torch.equal(still, w)  # the control
+
+
+def test_influence_predicts_leaving_out_on_a_convex_case() -> None:
+    """Sign, factor 1 / n and damping: the changes are those of retraining to the minimum."""
+    objective, w = convex(300)
+    n = len(objective.train)
+    chosen = torch.arange(0, n, 25)
+    tests = samples(Case(300, 2).data[1])
+    coordinates = Coordinates.at(objective, w, STRONG, objective.train)
+    w, _ = minimise(objective, w, coordinates, 200, 1e-10)
+    products = objective.products(w)
+    coordinates = Coordinates.at(objective, w, STRONG, objective.train).corrected(products, 5)
+    solver = WhitenedCG(STRONG, 1e-12, 200, n, coordinates, products)
+    params = objective.params(w)
+    predicted, _ = loss_changes(
+        objective.loss, params, objective.train, objective.train.at(chosen), tests, solver
+    )
+    actual = []
+    for j in chosen.tolist():
+        at, norm = minimise(objective.without(j), w, coordinates, 60, 1e-8)
+        assert norm <= 1e-8
+        moved = objective.loss(objective.params(at), *tests[:])
+        actual.append(moved - objective.loss(params, *tests[:]))
+    actual = torch.stack(actual).detach()
+    for z in range(2):
+        pair = torch.stack([predicted[:, z], actual[:, z]])
+        assert torch.corrcoef(pair)[0, 1] > 0.999
+        slope = (pair[0] * pair[1]).sum() / pair[0].square().sum()
+        assert abs(slope - 1) < 0.02

@@ -145,7 +145,7 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                 "training accuracy": number(row, "train_accuracy"),
                 "gradient norm": number(row, "gradient_norm"),
                 "largest after retraining": number(row, "gradient_norm_retrained"),
-                "smallest eigenvalue": number(row, "smallest"),
+                "smallest eigenvalue of those furthest from 1": number(row, "smallest"),
                 "residual": number(row, "residual"),
             }
             for _, row in table.iterrows()

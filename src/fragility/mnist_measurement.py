@@ -38,9 +38,9 @@ def measured(
 
     That is what `src.fragility.deep_measurement.measured` returns and, of the optimum, the norm of
     the objective's gradient, `gradient_norm`, and of the weights, `weight_norm`, the `objective`
-    itself, the smallest eigenvalue of the whitened Hessian that was found, `smallest`, below 0
-    where it is no minimum, and the norms of the gradient where each retraining ended, last the
-    control's, `gradient_norms` (K + 1,), where it is by Newton's method.
+    itself, of the whitened Hessian the smallest eigenvalue among those furthest from 1, `smallest`,
+    below 0 where it is no minimum, and the norms of the gradient where each retraining ended, last
+    the control's, `gradient_norms` (K + 1,), where it is by Newton's method.
     """
     c = configuration
     train, test = _double(train), _double(test)

@@ -52,8 +52,9 @@ class Coordinates:
 
     Attributes:
         to_parameters: T, (P, P).
-        smallest: The smallest eigenvalue of the whitened Hessian among those that were found; a
-            minimum has none below 0. None: none was looked for.
+        smallest: The smallest of the eigenvalues of the whitened Hessian that were found, those
+            furthest from 1: below 0 it shows that the point is no minimum, above 0 it shows nothing
+            of the others. None: none was looked for.
     """
 
     to_parameters: Tensor

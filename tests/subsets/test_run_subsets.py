@@ -202,7 +202,7 @@ def test_scores_of_other_subsets(root: Path):
     args = ("--kind", "independent", "--n_subsets", 12, "--inclusion", 0.6, "--overwrite")
     call_well(*subsets(root, *args))
     call(*estimators(root, "--method", "banzhaf")).check_refused(
-        "banzhaf/446.pt was made with other settings (subsets is"
+        "banzhaf/446.pt was made with other settings (inclusion is 0.5, now 0.6"
     )
 
 

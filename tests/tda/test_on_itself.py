@@ -100,6 +100,6 @@ def test_the_launcher_makes_both(tmp_path: Path):
     for job in further:
         assert job.arguments[-1] == "--self"
         assert all(
-            path.name == f"self_{job.training.outputs[0].parent.name}.pt" for path in job.outputs
+            path.name == f"self_{job.after.outputs[0].parent.name}.pt" for path in job.outputs
         )
     assert len({job.lock for job in jobs}) == len({job.log for job in jobs}) == len(jobs)

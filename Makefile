@@ -20,9 +20,13 @@ python := .venv/bin/python
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
 	$(python) run_parallel.py --experiment $(EXPERIMENT)
-	$(python) run_subsets.py --experiment $(EXPERIMENT) --n_subsets 40
+	$(MAKE) --no-print-directory --jobs=2 demo-subsets-0-4 demo-subsets-5-9
 	$(MAKE) --no-print-directory --jobs=2 demo-pvalues demo-correlations
 	$(python) run_accuracy.py --experiment $(EXPERIMENT)
+
+# Of the seeds that the name ends in, one process each.
+demo-subsets-%:
+	OMP_NUM_THREADS=1 $(python) run_subsets.py --experiment $(EXPERIMENT) --n_subsets 40 --seed_id $*
 
 demo-pvalues:
 	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869

@@ -90,6 +90,9 @@ def main() -> None:
         test_index=args.test_index,
         images=args.single_pages or not compares,
     )
+    if args.mislabelled:  # so that errors come before anything is written
+        for experiment in experiments:
+            of_both(load(experiment))
     if compares:  # first, since experiments without common seeds cannot be
         page = Page.of_comparison(paths, load, experiments, args.output)
         report = page.part("pvalues", RELIABILITY, {"test": args.test, "alpha": args.alpha})

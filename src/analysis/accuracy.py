@@ -1,7 +1,7 @@
 """Reliability and accuracy of all methods, in tables.
 
-How a method agrees with what is left of it by `src.analysis.lds`: with the losses of models trained
-on subsets, and with leave-one-out of other seeds.
+Accuracy is how far scores agree with the losses of models trained on subsets, and with
+leave-one-out of other seeds (`src.analysis.lds`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.bootstrap import Estimate
+from src.analysis.draws_bought import accuracy_by_draws
 from src.analysis.lds import Agreement, agreement_with, datamodelling_scores
 from src.analysis.scores import ExperimentScores
 from src.analysis.significance import false_discoveries_controlled
@@ -27,12 +28,14 @@ class Accuracy:
 
     Attributes:
         samples: The scores of each draw, (T, n_train, n_test), by method.
+        masks: Which training samples are in each subset, bool (K, n_train).
         truth: Losses of models trained on subsets, (T, K, n_test).
         by_subsets: Linear datamodelling scores, by method.
         by_loo: Agreement with leave-one-out of other seeds, by method; empty without it.
     """
 
     samples: dict[str, np.ndarray]
+    masks: np.ndarray
     truth: np.ndarray
     by_subsets: dict[str, Agreement]
     by_loo: dict[str, Agreement]
@@ -43,6 +46,7 @@ class Accuracy:
         samples, truth = scores.samples(), losses.samples()
         return cls(
             samples,
+            losses.masks,
             truth,
             datamodelling_scores(samples, losses.masks, truth),
             agreement_with(samples, REFERENCE) if REFERENCE in samples else {},
@@ -67,6 +71,10 @@ class Accuracy:
             if self.by_loo:
                 rows[method]["loo_of_other"] = self.by_loo[method].versions["mean_other"].value
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+    def by_draws(self, trainings: dict[str, int], seconds: dict[str, float]) -> pd.DataFrame:
+        """Return what means over draws reach, and what they take; see `accuracy_by_draws`."""
+        return accuracy_by_draws(self.samples, self.masks, self.truth, trainings, seconds)
 
     def with_limits(self) -> pd.DataFrame:
         """Return all numbers with their confidence limits, a row for each."""

@@ -14,6 +14,11 @@ POSSIBLE = {"pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0), "same_sign": (0.0, 
 _ANY = -np.inf, np.inf
 
 
+def possible(name: str) -> tuple[float, float]:
+    """Return the smallest and the largest possible value of what a column is called."""
+    return POSSIBLE.get(name.removesuffix("_raw"), _ANY)
+
+
 def agreement(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
     """Return how the changes (K,) that are predicted for K samples fit those of retraining (K,).
 
@@ -83,7 +88,7 @@ def summary(frame: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataFra
     for group, seeds in frame.groupby(by, sort=False, dropna=False):
         for name in values:
             of = seeds[name].to_numpy()
-            mean, low, high = over_seeds(of, POSSIBLE.get(name.removesuffix("_raw"), _ANY))
+            mean, low, high = over_seeds(of, possible(name))
             rows.append(
                 {
                     **dict(zip(by, group, strict=True)),

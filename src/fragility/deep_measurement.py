@@ -18,7 +18,6 @@ from src.fragility.points import groups_of, test_points
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import NETWORKS
 from src.tda.gauss_newton import GaussNewton
-from src.tda.hessian import flatten
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 
 
@@ -58,7 +57,7 @@ def measured(
     )
     before = evaluate(loss.accurate, repeat(state, 1), points)[0]
     objective = Objective(at, params, train, c.decay)
-    gradient = objective.value_and_gradient(flatten({n: p[None] for n, p in params.items()})[0])[1]
+    _, gradient = objective.value_and_gradient(objective.vector())
     return {
         "gradient_norm": gradient.norm().item(),
         **{f"train_{name}": value for name, value in fit_of(loss, state, train).items()},

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.stats import COEFFICIENTS
-from src.fragility.compare import POSSIBLE, over_seeds, with_raw
+from src.fragility.compare import over_seeds, possible, with_raw
 from src.fragility.points import TEST_POINTS, column_of
 from src.fragility.published import published
 from src.plots.fragility_images import agreement_by_decay, agreement_table, changes
@@ -98,8 +98,7 @@ def over_all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         row = {**dict(zip(of, key, strict=True)), "seeds": len(own)}
         row["samples"] = int(own["samples"].iloc[0])
         for name in numbers:
-            within = POSSIBLE.get(name.removesuffix("_raw"), (-np.inf, np.inf))
-            mean_and_limits = over_seeds(own[name].to_numpy(), within)
+            mean_and_limits = over_seeds(own[name].to_numpy(), possible(name))
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), mean_and_limits, strict=True))
         kind, point = row["group"].split("_")
         if kind == "top" and row["decay"] in (0.0, 1e-3):

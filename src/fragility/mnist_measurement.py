@@ -26,7 +26,6 @@ from src.fragility.points import groups_of, test_points
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import SmallTanh
 from src.progress import progress
-from src.tda.hessian import flatten
 
 HESSIAN_BATCH = 100
 
@@ -106,7 +105,7 @@ def _by_adam(
 
 def _by_rounds(c: Configuration, objective: Objective, seed: int) -> Tensor:
     """Return the optimum (P,), by rounds of Newton's method."""
-    w = flatten({name: p[None] for name, p in objective.like.items()})[0]
+    w = objective.vector()
     few = balanced_order(objective.train.labels.cpu().numpy(), np.random.default_rng(seed))
     few = torch.from_numpy(few[: c.n_coordinates]).to(objective.train.device)
     with progress(f"{c.name} seed {seed}, Newton", "rounds", c.rounds) as advance:

@@ -45,6 +45,10 @@ class Objective:
         """Return the parameters that a vector (P,) stands for."""
         return {name: part[0] for name, part in unflatten(w[None], self.like).items()}
 
+    def vector(self) -> Tensor:
+        """Return the vector (P,) of `like`."""
+        return flatten({name: p[None] for name, p in self.like.items()})[0]
+
     def without(self, position: int | None) -> Objective:
         """Return the same without the sample at a position, or with all."""
         return replace(self, removed=position)

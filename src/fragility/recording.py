@@ -15,7 +15,7 @@ from src.reports.revision import library_versions
 
 # What is kept of a study: its means and intervals, and what its optima are like.
 _TABLES = ("agreement", "optima")
-_VALUES = ("pearson", "spearman", "slope")  # of the long tables
+_VALUES = ["pearson", "spearman", "slope"]  # of the long tables
 
 
 def record_study(
@@ -42,12 +42,15 @@ def record_study(
             if name == "agreement" and "value" in frame:
                 frame = frame[frame["value"].isin(_VALUES)]
             tables[name] = frame
-    facts = {
+    if (report / "agreement_seeds.csv").exists():
+        frame = pd.read_csv(report / "agreement_seeds.csv")
+        frame = frame.query("of == 'losses' and predicted_by == 'exact' and answer == 'retrained'")
+        tables["single_seeds"] = frame[["configuration", "seed", *_VALUES]]
+    about = {
         "study": study,
         "scale": scale,
         "seed_id": seed_ids_text(seed_ids),
         "date": datetime.date.today().isoformat(),
         **library_versions(),
     }
-    tables["about"] = pd.DataFrame({"name": list(facts), "value": [str(v) for v in facts.values()]})
-    return write_tables(folder / f"fragility_{study}_{scale}", tables)
+    return write_tables(folder / f"fragility_{study}_{scale}", tables, about)

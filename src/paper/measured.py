@@ -78,9 +78,16 @@ class Measured:
         }
 
 
-def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
-    """Write tables as CSV files of few digits, by name, into a folder, and return it."""
-    for name, frame in tables.items():
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str, object]) -> Path:
+    """Write tables as CSV files of few digits, by name, into a folder, and return it.
+
+    Args:
+        folder: The folder.
+        tables: By name.
+        about: What was run, by name, which is the table `about`, written last.
+    """
+    facts = pd.DataFrame({"name": list(about), "value": [str(v) for v in about.values()]})
+    for name, frame in {**tables, "about": facts}.items():
         text = io.StringIO()
         frame.to_csv(text, index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
         write_atomically(

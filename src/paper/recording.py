@@ -13,7 +13,6 @@ from src.analysis.accuracy import Accuracy
 from src.analysis.agreement import agreement_table, agreements
 from src.analysis.bootstrap import pair_means
 from src.analysis.distributions import both_tests, loo_distributions, quantities_table
-from src.analysis.draws_bought import accuracy_by_draws
 from src.analysis.draws_needed import power_table, stability
 from src.analysis.extension import FEW, compare_few_with_many
 from src.analysis.fit import Fit
@@ -76,9 +75,8 @@ def record(
         **_accuracy(scores, paths, alpha),
         **_mislabelled(scores, paths, seed_ids or TEN),
         "fit": Fit.of(paths, scores).by_seed.reset_index(),
-        "about": _about(scores, alpha),
     }
-    return write_tables(folder / name, tables)
+    return write_tables(folder / name, tables, _about(scores, alpha))
 
 
 def _name(scores: ExperimentScores) -> str:
@@ -89,10 +87,10 @@ def _name(scores: ExperimentScores) -> str:
     return f"{scores.experiment.name}{crops}{more}"
 
 
-def _about(scores: ExperimentScores, alpha: float) -> pd.DataFrame:
+def _about(scores: ExperimentScores, alpha: float) -> dict[str, object]:
     numbers = numbers_of_seeds()
     options = {m: o for m, o in scores.options.items() if o}
-    facts = {
+    return {
         "experiment": scores.experiment.name,
         "draws": scores.n_draws,
         "seed_id": seed_ids_text(numbers[seed] for seed in scores.common_seeds),
@@ -110,7 +108,6 @@ def _about(scores: ExperimentScores, alpha: float) -> pd.DataFrame:
         },
         **{f"settings of {method}": value for method, value in options.items()},
     }
-    return pd.DataFrame({"name": list(facts), "value": [str(v) for v in facts.values()]})
 
 
 def _tables(scores: ExperimentScores, alpha: float) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -202,9 +199,7 @@ def _accuracy(scores: ExperimentScores, paths: Paths, alpha: float) -> dict[str,
     scores, losses = with_subsets(paths, scores)
     accuracy = Accuracy.of(scores, losses)
     seconds = {m: mean_seconds(paths, experiment, m, scores.common_seeds) for m in scores.scores}
-    by_draws = accuracy_by_draws(
-        accuracy.samples, losses.masks, accuracy.truth, scores.trainings(), seconds
-    )
+    by_draws = accuracy.by_draws(scores.trainings(), seconds)
     return {
         "accuracy_by_method": accuracy.by_method(alpha).reset_index(),
         "accuracy": accuracy.with_limits(),

@@ -9,20 +9,21 @@ import pandas as pd
 
 from src.analysis.accuracy import REFERENCE, Accuracy
 from src.analysis.bootstrap import LEAST_DRAWS, LEVEL, Estimate
-from src.analysis.draws_bought import accuracy_by_draws, at_equal_cost
+from src.analysis.draws_bought import at_equal_cost
 from src.analysis.lds import VERSIONS, Agreement
 from src.analysis.scores import ExperimentScores
 from src.analysis.stats import ranks
 from src.analysis.subsets import SubsetLosses, load_truth
 from src.ensemble.draws import numbers_of_seeds, seed_ids_of
 from src.errors import UserError
-from src.experiments import Paths
+from src.experiments import TRUTH, Paths
 from src.plots.accuracy import accuracy_beside_reliability, accuracy_by_cost
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
 from src.reports.overview import Page
 from src.reports.reading import counted, decimals, of_methods, told
 from src.reports.report import Report
+from src.subsets.files import subsets_command
 
 ACCURACY = "Accuracy beside reliability"
 
@@ -54,7 +55,7 @@ def with_subsets(paths: Paths, scores: ExperimentScores) -> tuple[ExperimentScor
             raise UserError(
                 f"the losses of models trained on subsets of {experiment.name} have another {key} "
                 "than its scores: make them again with: "
-                + paths.command("run_subsets.py", "--experiment", experiment.name, "--overwrite")
+                + f"{subsets_command(paths, experiment, TRUTH)} --overwrite"
             )
     return scores.at_seeds(losses.seeds), losses
 
@@ -139,13 +140,7 @@ def report_accuracy(
         _words_of_intervals(scores.n_draws),
         index=False,
     )
-    by_draws = accuracy_by_draws(
-        accuracy.samples,
-        losses.masks,
-        accuracy.truth,
-        scores.trainings(),
-        seconds,
-    )
+    by_draws = accuracy.by_draws(scores.trainings(), seconds)
     report.figure(
         "accuracy_by_cost",
         accuracy_by_cost(by_draws),

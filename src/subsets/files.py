@@ -22,10 +22,10 @@ from src.ensemble.setup import Setup
 from src.experiments import PERMUTATIONS, Experiment, Paths
 from src.storage.contents import Content
 from src.storage.files import check_settings, load
+from src.subsets.masks import OPTIONS
 
 OF_PERMUTATIONS = ("permutations", "lengths", "start", "whole")
-SUBSET_OPTIONS = ("n_subsets", "fraction", "inclusion")  # that decide which subsets are drawn
-_ARGUMENTS = (*SUBSET_OPTIONS, "chunk_size", "device")
+_ARGUMENTS = (*OPTIONS, "chunk_size", "device")
 
 
 def subsets_identity(experiment: Experiment, kind: str, seed: int) -> dict:

@@ -22,6 +22,7 @@ from src.errors import UserError
 from src.experiments import FRACTION, INCLUSION, PERMUTATIONS, SUBSET_KINDS, TRUTH
 
 SEED = 2023
+OPTIONS = ("n_subsets", "fraction", "inclusion")  # that decide which subsets are drawn
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Subsets:
 
     def settings(self) -> dict:
         """Return every option that changes the subsets."""
-        options = {key: getattr(self, key) for key in ("n_subsets", "fraction", "inclusion")}
+        options = {key: getattr(self, key) for key in OPTIONS}
         return {key: value for key, value in options.items() if value is not None}
 
     def masks(self, n_train: int, seed: int) -> Tensor:

@@ -13,7 +13,8 @@ from src.ensemble.setup import Setup
 from src.errors import DivergedError, UserError
 from src.experiments import METHODS
 from src.storage.files import check_settings, digest, save
-from src.subsets.files import SUBSET_OPTIONS, subsets_of
+from src.subsets.files import subsets_of
+from src.subsets.masks import OPTIONS
 from src.tda.estimator import Draws, Estimator, Scores, compute
 from src.tda.pieces import PartialFile
 from src.tda.score_files import load_scores_of, score_command, score_identity
@@ -152,8 +153,9 @@ def score_settings(
 
 
 def _of_subsets(subsets: dict) -> dict:
-    options = {key: subsets["settings"].get(key) for key in SUBSET_OPTIONS}
-    return {"subsets": digest(subsets), **{k: v for k, v in options.items() if v is not None}}
+    settings = subsets["settings"]
+    drawn = {key: settings[key] for key in OPTIONS if key in settings}
+    return {"subsets": digest(subsets), **drawn}
 
 
 def score_content(setup: Setup, method: str, seed: int, result: Scores, settings: dict) -> dict:

@@ -13,6 +13,8 @@ def iris_fits(measured: list[Measured]) -> pd.DataFrame:
     rows = []
     for one in measured:
         losses = one.table("agreement").query("of == 'losses'")
+        single = one.table("single_seeds").groupby("configuration")["spearman"]
+        ends = single.agg(["min", "max"])
         optima = one.table("optima").set_index(["configuration", "value"])
         for name, own in losses.groupby("configuration", sort=False):
             first, fits = own.iloc[0], own.set_index(["predicted_by", "answer", "value"])
@@ -29,6 +31,7 @@ def iris_fits(measured: list[Measured]) -> pd.DataFrame:
                     "decay": f"{first['decay']:g}" if first["decay"] else "none",
                     "seeds": int(own["seeds"].max()),
                     "Spearman": cell("exact", "retrained", "spearman"),
+                    "single seeds": f"{ends.loc[name, 'min']:.2f} to {ends.loc[name, 'max']:.2f}",
                     "published": "" if pd.isna(published) else f"{published:g}",
                     "Pearson": cell("exact", "retrained", "pearson"),
                     "slope": cell("exact", "retrained", "slope"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from src.plots.heat_map import heat_map, make_room
 from src.plots.style import COLUMN, METHOD_LABELS, PAGE, STATISTIC_LABELS
 
 _MOST_IN_A_THIRD = 7  # methods whose numbers can be read in a third of a page's width
+_MOST_IN_FULL = 10  # of more, in half of it, numbers lose what can be known without: -.50, and 1
+_LETTERS = 72  # points of their numbers together, across a map of so many
 
 
 def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figure:
@@ -22,7 +26,9 @@ def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figur
     """
     statistics = list(dict.fromkeys(s for s, _ in matrices))
     coefficients = list(dict.fromkeys(c for _, c in matrices))
-    many = len(next(iter(matrices.values()))) > _MOST_IN_A_THIRD
+    n_methods = len(next(iter(matrices.values())))
+    many = n_methods > _MOST_IN_A_THIRD
+    letters = min(4.5, _LETTERS / n_methods) if many else 7
     shape = (len(coefficients), len(statistics))
     figure, axes = plt.subplots(
         *(shape[::-1] if many else shape), figsize=(PAGE, 10.2 if many else 4.4), squeeze=False
@@ -32,7 +38,7 @@ def correlation_heatmaps(matrices: dict[tuple[str, str], pd.DataFrame]) -> Figur
     for (statistic, coefficient), matrix in matrices.items():
         axis = axes[coefficients.index(coefficient), statistics.index(statistic)]
         last = coefficient == coefficients[-1] if many else statistic == statistics[-1]
-        _draw(axis, matrix, letters=4.5 if many else 7, colour_bar=last)
+        _draw(axis, matrix, letters=letters, colour_bar=last)
         if many:
             axis.tick_params(axis="x", labelrotation=90)
         axis.set_title(f"{STATISTIC_LABELS[statistic]}, {coefficient.capitalize()}")
@@ -86,6 +92,9 @@ def _draw(axis: plt.Axes, matrix: pd.DataFrame, *, letters: float, colour_bar: b
     """Draw a matrix of correlations between methods, with letters of the given size in points."""
     labels = [METHOD_LABELS[m] for m in matrix.columns]
     mesh = heat_map(axis, matrix.to_numpy(), (-1, 1), "vlag", ".2f", letters, labels, labels)
+    if len(labels) > _MOST_IN_FULL:
+        for text in axis.texts:
+            text.set_text(re.sub(r"^(-?)0(?=\.)|(?<=1)\.00$", r"\1", text.get_text()))
     if colour_bar:
         bar = axis.figure.colorbar(mesh, ax=axis, shrink=0.8, ticks=[-1, 0, 1])
         bar.outline.set_linewidth(0)

@@ -40,3 +40,9 @@ def percent(share: float) -> str:
     if text == "0.0" and share > 0:
         return "<0.1"
     return ">99.9" if text == "100.0" and share < 1 else text
+
+
+def halves_of(one: Measured, method: str) -> str:
+    """Return Spearman's coefficient of the means over one half of the seeds with the other's."""
+    halves = one.table("stability").query("method == @method")["rank_correlation"]
+    return f"{halves.iloc[-1]:.2f}"

@@ -17,9 +17,10 @@ from src.paper.accuracy_tables import (
     mislabelled,
     top_samples,
 )
+from src.paper.estimator_tables import estimators, with_loo
 from src.paper.fragility_tables import iris_fits
 from src.paper.measured import Measured
-from src.paper.table_cells import by_method, interval, percent
+from src.paper.table_cells import by_method, halves_of, interval, percent
 from src.plots.style import METHOD_LABELS
 
 
@@ -141,7 +142,7 @@ def clusters(measured: list[Measured]) -> pd.DataFrame:
                 "GC with GD, IF": between(("gc",), ("gd", "if")),
                 "ATS with IF, GD, GC": between(("ats",), ("if", "gd", "gc")),
                 "LOO with the others": between(("loo",), ("ats", "if", "gd", "gc")),
-                "two halves of LOO's seeds": _halves(one, "loo"),
+                "two halves of LOO's seeds": halves_of(one, "loo"),
             }
         )
     return pd.DataFrame(rows)
@@ -155,7 +156,7 @@ def draws(measured: list[Measured]) -> pd.DataFrame:
         return f"{needed.loc[method, 'draws_for_50%']:.0f}"
 
     return by_method(measured, cell, {"T": lambda one: one.n_draws}).assign(
-        **{"two halves of LOO's seeds": [_halves(one, "loo") for one in measured]}
+        **{"two halves of LOO's seeds": [halves_of(one, "loo") for one in measured]}
     )
 
 
@@ -190,37 +191,6 @@ def accuracy(measured: list[Measured]) -> pd.DataFrame:
             for name in fit
         }
         rows.append({"experiment": f"`{one.name}`", "T": len(fit), **cells})
-    return pd.DataFrame(rows)
-
-
-def estimators(measured: list[Measured]) -> pd.DataFrame:
-    """Return, for every method of one experiment or several, how reliable and like LOO it is."""
-    rows = []
-    for one in measured:
-        components = one.table("variance").set_index("method")
-        needed = one.table("draws_needed").set_index("method")
-        agreement = one.table("agreement").set_index("method")
-        for method, row in one.pvalues.loc[one.n_draws].iterrows():
-            low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
-            with_loo = [""] * 2
-            if method in agreement.index:
-                names = "spearman_of_seeds", "spearman_of_means"
-                with_loo = [f"{agreement.loc[method, name]:.2f}" for name in names]
-            rows.append(
-                {
-                    "experiment": f"`{one.name}`",
-                    "T": one.n_draws,
-                    "method": METHOD_LABELS[method],
-                    "mean p-value": f"{row['mean_pvalue_ttest']:.3f} {interval(low, high)}",
-                    "p < 0.05 → FDR 5 %": f"{percent(row['below_alpha_ttest'])} → "
-                    f"{percent(row['discoveries_ttest'])} %",
-                    "between seeds, %": percent(components.loc[method, "share_between"]),
-                    "seeds for 80 % power": f"{needed.loc[method, 'draws_for_50%']:.0f}",
-                    "two halves": _halves(one, method),
-                    "with LOO of the same seed": with_loo[0],
-                    "of the means": with_loo[1],
-                }
-            )
     return pd.DataFrame(rows)
 
 
@@ -259,11 +229,6 @@ def few_against_many(measured: list[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _halves(one: Measured, method: str) -> str:
-    halves = one.table("stability").query("method == @method")["rank_correlation"]
-    return f"{halves.iloc[-1]:.2f}"
-
-
 TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
     table.__name__: table
     for table in (
@@ -278,6 +243,7 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         checkpoints,
         accuracy,
         estimators,
+        with_loo,
         few_against_many,
         accuracy_beside_reliability,
         draws_buy,

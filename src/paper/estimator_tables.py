@@ -1,0 +1,65 @@
+"""The tables of RESULTS.md on all estimators of an experiment."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from src.paper.measured import Measured
+from src.paper.table_cells import halves_of, interval, percent
+from src.plots.style import METHOD_LABELS
+
+
+def estimators(measured: list[Measured]) -> pd.DataFrame:
+    """Return, for every method of one experiment or several, how reliable and like LOO it is."""
+    rows = []
+    for one in measured:
+        components = one.table("variance").set_index("method")
+        needed = one.table("draws_needed").set_index("method")
+        agreement = one.table("agreement").set_index("method")
+        for method, row in one.pvalues.loc[one.n_draws].iterrows():
+            low, high = row["mean_pvalue_ttest_low"], row["mean_pvalue_ttest_high"]
+            with_loo = [""] * 2
+            if method in agreement.index:
+                names = "spearman_of_seeds", "spearman_of_means"
+                with_loo = [f"{agreement.loc[method, name]:.2f}" for name in names]
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": one.n_draws,
+                    "method": METHOD_LABELS[method],
+                    "mean p-value": f"{row['mean_pvalue_ttest']:.3f} {interval(low, high)}",
+                    "p < 0.05 → FDR 5 %": f"{percent(row['below_alpha_ttest'])} → "
+                    f"{percent(row['discoveries_ttest'])} %",
+                    "between seeds, %": percent(components.loc[method, "share_between"]),
+                    "seeds for 80 % power": f"{needed.loc[method, 'draws_for_50%']:.0f}",
+                    "two halves": halves_of(one, method),
+                    "with LOO of the same seed": with_loo[0],
+                    "of the means": with_loo[1],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def with_loo(measured: list[Measured]) -> pd.DataFrame:
+    """Return how each method correlates with leave-one-out, the closest of the same training first.
+
+    Scores are means over checkpoints, turned so that above 0 helps. Those of one training are
+    correlated with leave-one-out of the same seed, and coefficients averaged over seeds; beside
+    them stand the coefficients of the means over seeds.
+    """
+    rows = []
+    for one in measured:
+        table = one.table("agreement").sort_values("spearman_of_seeds", ascending=False)
+        for row in table.itertuples():
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": row.draws,
+                    "method": METHOD_LABELS[row.method],
+                    "Pearson, same training": f"{row.pearson_of_seeds:.2f}",
+                    "Spearman, same training": f"{row.spearman_of_seeds:.2f}",
+                    "Pearson of the means": f"{row.pearson_of_means:.2f}",
+                    "Spearman of the means": f"{row.spearman_of_means:.2f}",
+                }
+            )
+    return pd.DataFrame(rows)

@@ -133,7 +133,7 @@ class ExperimentScores:
         )
 
     def trainings(self) -> dict[str, int]:
-        """Return how many trainings a draw of each method takes, the model's own among them."""
+        """Return how many trainings a draw of each method takes (`Method.trainings`)."""
         scored = partial(Scored, len(self.train_idx), self.n_checkpoints)
         return {m: METHODS[m].trainings(scored(self.options[m])) for m in self.scores}
 

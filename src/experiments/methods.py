@@ -64,7 +64,8 @@ class Method:
         arguments: Further arguments of the script that name it.
         options: Options of an estimator that `run_estimators.py` computes.
         needs: CHECKPOINTS; TRAINING, unless options say otherwise; or one of SUBSET_KINDS.
-        trainings: Returns how many trainings a draw takes, the model's own among them.
+        trainings: Returns how many trainings a draw takes, the model's own among them, and every
+            derivative that is carried along a training, which takes as much as one or more.
     """
 
     name: str
@@ -143,7 +144,10 @@ METHODS: dict[str, Method] = {
         _of_paper("gd", "GD", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _of_paper("gc", "GC", 1, "gradient_similarity:GradientSimilarity", "run_gd_and_gc.py"),
         _further("tracin", "TracIn", 1, "tracin:TracIn", _TRACIN_AT, needs=TRAINING),
-        _further("unrolled", "unrolled", 1, "unrolled:Unrolled", needs=TRAINING),
+        replace(
+            _further("unrolled", "unrolled", 1, "unrolled:Unrolled", needs=TRAINING),
+            trainings=lambda scored: 2 + scored.n_scored,
+        ),
         _further(
             "ekfac",
             "EK-FAC",

@@ -153,8 +153,9 @@ def report_accuracy(
         "Accuracy of mean scores by number of draws, and what these take",
         "`losses` says whose mean losses are predicted: those of `all` seeds, the averaged draws' "
         "among them, or, of draws of one half of the seeds, those of the `other` half. "
-        "`trainings` counts the models' own; `seconds` is the attribution alone, of all methods "
-        "that are computed together, and empty where it was not recorded.",
+        "`trainings` counts the models' own, and for unrolled each sample's derivative that is "
+        "carried along one; `seconds` is the attribution alone, of all methods that are computed "
+        "together, and empty where it was not recorded.",
         index=False,
     )
     return summary

@@ -25,9 +25,8 @@ from src.analysis.top_samples import consistency_table
 from src.analysis.variance import variance_by_source, variance_components_table
 from src.argument_types import seed_ids_text
 from src.ensemble.draws import load_seeds, numbers_of_seeds
-from src.errors import UserError
 from src.experiments import N_SEEDS, TRUTH, Experiment, Paths, parse_experiment
-from src.paper.measured import FOLDER, Measured, write_tables
+from src.paper.measured import FOLDER, write_tables
 from src.reports.accuracy import with_subsets
 from src.reports.checks import TEN
 from src.reports.correlations import correlations_of
@@ -59,16 +58,9 @@ def record(
         folder: Where the experiments' folders are.
 
     Raises:
-        UserError: Scores are missing or not sound, or more draws were recorded before.
+        UserError: Scores are missing or not sound.
     """
     scores = load_scores(paths, experiment, seed_ids or TEN, allow_missing=False)
-    name = _name(scores)
-    known = (folder / name / "about.csv").exists()
-    if known and (had := Measured(name, folder / name).n_draws) > scores.n_draws:
-        raise UserError(
-            f"{folder / name} has {had} draws, and these scores are of {scores.n_draws}: remove "
-            "that folder first"
-        )
     tables = {
         **dict(_tables(scores, alpha)),
         **_sources(scores, paths, seed_ids),
@@ -76,15 +68,18 @@ def record(
         **_mislabelled(scores, paths, seed_ids or TEN),
         "fit": Fit.of(paths, scores).by_seed.reset_index(),
     }
-    return write_tables(folder / name, tables, _about(scores, alpha))
+    return write_tables(folder / _name(scores), tables, _about(scores, alpha))
 
 
 def _name(scores: ExperimentScores) -> str:
-    """Return what the folder is called: the experiment, and what its name does not say."""
+    """Return what the folder is called: the experiment, and what its name does not say.
+
+    So that fewer draws do not replace more, or others, their number stands where it is not ten.
+    """
     options = next(iter(scores.options.values()))
     crops = "_random_crop" if options.get("random_crop") else ""
-    more = f"_{scores.n_draws}draws" if scores.n_draws > N_SEEDS else ""
-    return f"{scores.experiment.name}{crops}{more}"
+    draws = f"_{scores.n_draws}draws" if scores.n_draws != N_SEEDS else ""
+    return f"{scores.experiment.name}{crops}{draws}"
 
 
 def _about(scores: ExperimentScores, alpha: float) -> dict[str, object]:

@@ -228,12 +228,15 @@ def test_what_is_recorded_is_what_the_scores_give(recorded):
 
 def test_fewer_draws_do_not_replace_more(recorded):
     paths = Paths(recorded.parent / "root")
-    with pytest.raises(UserError, match="has 10 draws, and these scores are of 3"):
-        record(parse_experiment("cnn2_digits3_10pc"), paths, [0, 1, 2], 0.05, recorded)
+    folder = record(parse_experiment("cnn2_digits3_10pc"), paths, [0, 1, 2], 0.05, recorded)
+    assert folder.name == "cnn2_digits3_10pc_3draws"
+    assert Measured.of("cnn2_digits3_10pc", recorded).n_draws == 10
 
 
 def test_experiments_are_compared_at_draws_that_all_have(recorded):
-    of = [Measured.of(f"cnn2_digits3_{n}pc", recorded) for n in (10, 20, 50)]
+    of = [
+        Measured.of(f"cnn2_digits3_{n}", recorded) for n in ("10pc", "20pc_6draws", "50pc_3draws")
+    ]
     table = TABLES["mean_pvalues"](of)
     assert (table["T"] == 3).all()
     first = of[0].pvalues.loc[(3, "loo"), "mean_pvalue_ttest"]
@@ -252,8 +255,8 @@ def test_tables_are_written_between_their_comments(recorded):
     of = {
         "sources": "cnn2_digits3_10pc",
         "few_against_many": "cnn2_digits3_10pc_20draws",
-        "steps": "cnn2_digits3_10pc cnn2_digits3_20pc",
-        "mislabelled": "cnn2_digits3_10pc_noisy",
+        "steps": "cnn2_digits3_10pc cnn2_digits3_20pc_6draws",
+        "mislabelled": "cnn2_digits3_10pc_noisy_3draws",
     }
     for name in TABLES:
         if name in ("accuracy", "iris_fits"):  # of noise there are no checkpoints, nor a study

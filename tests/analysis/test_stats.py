@@ -69,7 +69,9 @@ def test_students_distribution_equals_scipy(rng, freedom):
     expected = 2 * scipy.stats.t(freedom).sf(np.abs(t))
     exact = 2 / np.pi * np.arctan2(1, np.abs(t)) if freedom == 1 else expected
     np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-150)
-    assert student_pvalues(np.array(2.0), freedom) == pytest.approx(2 * scipy.stats.t(freedom).sf(2))
+    assert student_pvalues(np.array(2.0), freedom) == pytest.approx(
+        2 * scipy.stats.t(freedom).sf(2)
+    )
     assert np.isnan(student_pvalues(np.array([np.nan]), freedom))
 
 

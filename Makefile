@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 EXPERIMENT := cnn2_digits3_10pc
+METHODS := loo if ats gd_and_gc
 python := .venv/bin/python
 
 .DELETE_ON_ERROR:
@@ -19,14 +20,9 @@ python := .venv/bin/python
 
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
-	$(python) run_parallel.py --experiment $(EXPERIMENT)
-	$(MAKE) --no-print-directory --jobs=2 demo-subsets-0-4 demo-subsets-5-9
+	$(python) run_parallel.py --experiment $(EXPERIMENT) --methods $(METHODS) subsets --n_subsets 40
 	$(MAKE) --no-print-directory --jobs=2 demo-pvalues demo-correlations
 	$(python) run_accuracy.py --experiment $(EXPERIMENT)
-
-# Of the seeds that the name ends in, one process each.
-demo-subsets-%:
-	OMP_NUM_THREADS=1 $(python) run_subsets.py --experiment $(EXPERIMENT) --n_subsets 40 --seed_id $*
 
 demo-pvalues:
 	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from src.argument_types import number, several_seed_ids
@@ -26,6 +27,10 @@ def main() -> None:
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
+    # BLAS's threads would wait in loops for cores that others here are at work on.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    from functools import lru_cache
 
     from src.analysis.fit import Fit
     from src.data.samples import described
@@ -38,6 +43,8 @@ def main() -> None:
     experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
 
+    # A single one is loaded once; several would not fit into memory side by side.
+    @lru_cache(maxsize=0 if compares else 1)
     def load(experiment: Experiment) -> ExperimentScores:
         return load_scores(
             paths,
@@ -48,13 +55,7 @@ def main() -> None:
         )
 
     check_page(args.output, experiments)
-    check_scores(
-        paths,
-        experiments,
-        args.seed_id,
-        allow_missing=args.allow_missing,
-        methods=args.methods,
-    )
+    check_scores(paths, experiments, load)
     if compares:  # first, since experiments without common seeds cannot be
         page = Page.of_comparison(paths, load, experiments, args.output)
         report = page.part("correlations", AGREEMENT, {"alpha": args.alpha})

@@ -4,8 +4,9 @@ Every job is a run_* script for one seed; its command is printed and can be run 
 files are there are left out, so the same command goes on after an interruption.
 """
 
+from src.argument_types import positive_int
 from src.cli import ArgumentParser, run
-from src.experiments import PAPER_STEPS, STEPS
+from src.experiments import PAPER_STEPS, STEPS, SUBSET_KINDS, TRUTH
 from src.launch.arguments import add_launching, check_launching, run_jobs, vit_options
 from src.launch.jobs import SUBSETS, plan
 from src.launch.processes import fork_server
@@ -24,6 +25,12 @@ def main() -> None:
         "(run_subsets.py). Methods that are computed from models on other subsets bring these "
         "along",
     )
+    parser.add_argument(
+        "--n_subsets",
+        type=positive_int,
+        metavar="K",
+        help=f"of {SUBSETS}, their number; none: {SUBSET_KINDS[TRUTH].n_subsets}",
+    )
     parser.add_seeds()
     parser.add_train_samples()
     parser.add_argument(
@@ -35,6 +42,8 @@ def main() -> None:
     add_launching(parser)
     args = parser.parse_args()
     check_launching(parser, args)
+    if args.n_subsets is not None and SUBSETS not in args.methods:
+        parser.error(f"--n_subsets has no effect without --methods {SUBSETS}")
 
     args.root = args.root.resolve()
     experiments = args.experiment
@@ -52,6 +61,7 @@ def main() -> None:
         options,
         args.train_samples,
         on_itself=args.on_itself,
+        n_subsets=args.n_subsets,
     )
     run_jobs(jobs, args, with_backbone=with_backbone)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from src.argument_types import index, number, several_seed_ids
@@ -46,8 +47,10 @@ def main() -> None:
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
+    # BLAS's threads would wait in loops for cores that others here are at work on.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from functools import partial
+    from functools import lru_cache, partial
 
     from src.analysis.fit import Fit
     from src.data.samples import described
@@ -63,6 +66,8 @@ def main() -> None:
     experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
 
+    # A single one is loaded once; several would not fit into memory side by side.
+    @lru_cache(maxsize=0 if compares else 1)
     def load(experiment: Experiment) -> ExperimentScores:
         return load_scores(
             paths,
@@ -84,9 +89,7 @@ def main() -> None:
     check_scores(
         paths,
         experiments,
-        args.seed_id,
-        allow_missing=args.allow_missing,
-        methods=args.methods,
+        load,
         test_index=args.test_index,
         images=args.single_pages or not compares,
     )

@@ -111,6 +111,7 @@ def test_wrong_arguments(tmp_path: Path, script: str, args: list[str], says: str
         ("run_if", ["--solver", "cg", "--tolerance", "1"], "below 1"),
         ("run_if", ["--solver", "cg", "--scale", "10"], "--scale has no effect with --solver cg"),
         ("run_if", ["--tolerance", "0.1"], "--tolerance has no effect with --solver lissa"),
+        ("run_parallel", ["--n_subsets", "40"], "no effect without --methods subsets"),
         ("run_gd_and_gc", ["--device", "nonsense"], "there is no device 'nonsense'"),
         ("run_cnn_training", ["--device", "cuda:99"], "there is no device 'cuda:99'"),
     ],

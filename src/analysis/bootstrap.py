@@ -160,7 +160,10 @@ def clearly_largest(estimates: dict[str, Estimate]) -> str | None:
 
 
 def pair_means(
-    samples: np.ndarray, tests: tuple[str, ...], rows: Rows | None = None
+    samples: np.ndarray,
+    tests: tuple[str, ...],
+    rows: Rows | None = None,
+    p: list[np.ndarray] | None = None,
 ) -> dict[str, Estimate]:
     """Return the means over pairs of the p-value, the standard deviation and the mean's size.
 
@@ -168,6 +171,7 @@ def pair_means(
         samples: Samples (T, n_scored, n_test).
         tests: Of `src.analysis.stats.TESTS`.
         rows: Which training samples are scored; None: all.
+        p: The p-values (n_scored, n_test) of each test, where they are known.
 
     Returns:
         `mean_pvalue_<test>` of each test, `mean_std` and `mean_abs_mean`.
@@ -177,7 +181,8 @@ def pair_means(
     def means(mean: np.ndarray, std: np.ndarray, p: list[np.ndarray]) -> list[float]:
         return [values.mean() for values in (*p, std, np.abs(mean))]
 
-    (mean, std), p = moments(samples), [pvalues(samples, test) for test in tests]
+    mean, std = moments(samples)
+    p = [pvalues(samples, test) for test in tests] if p is None else p
     value = means(mean, std, p)
     drawn = np.full((N_RESAMPLES, len(value)), np.nan)
     if n_draws >= LEAST_DRAWS:

@@ -11,8 +11,7 @@ from pyarrow import csv
 
 from src.analysis.distributions import Distributions
 from src.analysis.scores import ExperimentScores
-from src.analysis.significance import false_discovery_rates
-from src.analysis.stats import moments, pvalues, sign_agreement
+from src.analysis.stats import moments, sign_agreement
 from src.storage.files import write_atomically
 
 
@@ -46,12 +45,12 @@ def pair_table(
         f"test_{called}": labels[1][test],
     }
     for method, samples in scores.samples().items():
-        (mean, std), p = moments(samples), pvalues(samples)
+        mean, std = moments(samples)
         columns |= {
             f"{method}_mean": mean.ravel(),
             f"{method}_std": std.ravel(),
-            f"{method}_p": p.ravel(),
-            f"{method}_q": false_discovery_rates(p).ravel(),
+            f"{method}_p": scores.pvalues[method].ravel(),
+            f"{method}_q": scores.rates[method].ravel(),
             f"{method}_sign": sign_agreement(samples).ravel(),
         }
     further = {} if distributions is None else distributions.pair_columns

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from src.analysis.significance import false_discovery_rates
 from src.analysis.stats import moments, pvalues, sign_agreement
 from src.experiments import METHODS
 
@@ -91,12 +90,19 @@ def influences(
 
 
 def told_of(
-    samples: dict[str, np.ndarray], position: int, train_idx: np.ndarray, rate: float
+    samples: dict[str, np.ndarray],
+    p: dict[str, np.ndarray],
+    q: dict[str, np.ndarray],
+    position: int,
+    train_idx: np.ndarray,
+    rate: float,
 ) -> pd.DataFrame:
     """Return the training samples whose score on a test sample is told from 0, by each method.
 
     Args:
         samples: Samples (T, n_train, n_test), by method.
+        p: The t-test's p-values (n_train, n_test), by method.
+        q: The least false discovery rates that keep each pair, (n_train, n_test), by method.
         position: Position of the test sample.
         train_idx: Index of each training sample, (n_train,).
         rate: False discovery rate, over all pairs of a method.
@@ -108,11 +114,9 @@ def told_of(
     """
     frames = []
     for method, values in samples.items():
-        p = pvalues(values)
-        q = false_discovery_rates(p)[:, position]
         own = METHODS[method].helpful_sign * values[:, :, position]
         mean, std = moments(own)
-        chosen = np.flatnonzero(q <= rate)
+        chosen = np.flatnonzero(q[method][:, position] <= rate)
         chosen = chosen[np.argsort(-mean[chosen], kind="stable")]
         mean, std = mean[chosen], std[chosen]
         frames.append(
@@ -123,8 +127,8 @@ def told_of(
                     "effect": np.where(mean > 0, "helps", "harms"),
                     "mean": mean,
                     "std": std,
-                    "p": p[chosen, position],
-                    "q": q[chosen],
+                    "p": p[method][chosen, position],
+                    "q": q[method][chosen, position],
                     "sign": sign_agreement(own[:, chosen]),
                 }
             )

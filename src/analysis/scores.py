@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from src.analysis.rows import Rows
-from src.analysis.stats import draw_samples
+from src.analysis.significance import false_discovery_rates
+from src.analysis.stats import draw_samples, pvalues
 from src.errors import UserError
 from src.experiments import METHODS, Experiment, Scored
 from src.storage.files import digest
@@ -169,5 +170,20 @@ class ExperimentScores:
 
     def samples(self, n_checkpoints: int | None = None) -> dict[str, np.ndarray]:
         """Return the samples (T, n_scored, n_test) of each method over its last checkpoints."""
-        k = self.n_checkpoints if n_checkpoints is None else n_checkpoints
-        return {method: draw_samples(scores, k) for method, scores in self.scores.items()}
+        if n_checkpoints in (None, self.n_checkpoints):
+            return self._over_all_checkpoints
+        return {m: draw_samples(scores, n_checkpoints) for m, scores in self.scores.items()}
+
+    @cached_property
+    def _over_all_checkpoints(self) -> dict[str, np.ndarray]:
+        return {m: draw_samples(scores, self.n_checkpoints) for m, scores in self.scores.items()}
+
+    @cached_property
+    def pvalues(self) -> dict[str, np.ndarray]:
+        """The t-test's p-values (n_scored, n_test) over all checkpoints, by method."""
+        return {method: pvalues(samples) for method, samples in self.samples().items()}
+
+    @cached_property
+    def rates(self) -> dict[str, np.ndarray]:
+        """The least false discovery rates (n_scored, n_test) that keep each pair, by method."""
+        return {method: false_discovery_rates(p) for method, p in self.pvalues.items()}

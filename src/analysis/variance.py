@@ -8,6 +8,8 @@ import pandas as pd
 from src.analysis.bootstrap import LEAST_DRAWS, Estimate, seed_resamples, unresampled
 from src.analysis.rows import N_RESAMPLES
 
+_PAIRS_AT_ONCE = 2**12  # of which all scores stay in a core's cache
+
 
 def variance_components(scores: np.ndarray) -> dict[str, float]:
     """Return the variance of a score between seeds, between epochs, and of what is left.
@@ -30,13 +32,19 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
         0 counts as 0. With one checkpoint all but `between` is NaN, and `between` holds all.
     """
     n_draws, n_checkpoints = scores.shape[:2]
-    flat = scores.reshape(n_draws, n_checkpoints, -1).astype(np.float64)
-    flat -= flat[0, 0]  # the same variances, and exactly 0 for a constant
-    means = flat.mean(axis=1)
-    # What the seed's mean leaves of each epoch, β_c and e_tc, as one long vector for each seed.
-    within = (flat - means[:, None]).reshape(n_draws, -1)
-    gram_of_means, gram_within = _gram(means), _gram(within)
-    products = within @ within.T / within.shape[1]
+    flat = scores.reshape(n_draws, n_checkpoints, -1)
+    n_pairs = flat.shape[2]
+    gram_of_means, gram_within, products = np.zeros((3, n_draws, n_draws))
+    for start in range(0, n_pairs, _PAIRS_AT_ONCE):
+        some = flat[:, :, start : start + _PAIRS_AT_ONCE].astype(np.float64)
+        share = some.shape[2] / n_pairs
+        some -= some[0, 0].copy()  # the same variances, and exactly 0 for a constant
+        means = some.mean(axis=1)
+        # What the seed's mean leaves of each epoch, β_c and e_tc, as one long vector for each seed.
+        within = (some - means[:, None]).reshape(n_draws, -1)
+        gram_of_means += share * _gram(means)
+        gram_within += share * _gram(within)
+        products += share * (within @ within.T / within.shape[1])
 
     def components(count: np.ndarray) -> np.ndarray:
         between, residual, epoch = _pooled_variance(gram_of_means, count), np.nan, np.nan

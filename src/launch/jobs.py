@@ -79,6 +79,7 @@ def plan(
     n_scored: int | None = None,
     *,
     on_itself: bool = False,
+    n_subsets: int | None = None,
 ) -> list[Job]:
     """Return the jobs of experiments, each behind what it needs, the longest of the rest first.
 
@@ -92,9 +93,12 @@ def plan(
         vit_options: Further arguments for the training of ViTs.
         n_scored: Number of training samples that are scored; None: all.
         on_itself: Whether the training samples are scored on themselves, too.
+        n_subsets: Number of the subsets that accuracy is measured by; None: as `run_subsets.py` has
+            it.
     """
     paths = Paths(root)
     kinds = {"": paths} | ({"_self": Paths(root, on_itself=True)} if on_itself else {})
+    subsets_options = () if n_subsets is None else ("--n_subsets", str(n_subsets))
     scoring_options = () if n_scored is None else ("--train_samples", str(n_scored))
     trainings = {
         (experiment.name, seed_id): Job(
@@ -122,7 +126,10 @@ def plan(
             experiment.name,
             f"{SUBSETS}_{kind}",
             seed_id,
-            _call(paths, ("run_subsets.py", "--kind", kind), experiment, seed_id),
+            (
+                *_call(paths, ("run_subsets.py", "--kind", kind), experiment, seed_id),
+                *(subsets_options if kind == TRUTH else ()),
+            ),
             (paths.subsets(experiment, kind, seed),),
             paths.subsets_lock(experiment, kind, seed),
             paths.log(experiment, f"{SUBSETS}_{kind}", seed),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.errors import UserError
-from src.experiments import PAPER_METHODS, Paths
+from src.experiments import Paths
 from src.paper.drawing import Drawing
 from src.paper.exhibits import EXHIBITS, Exhibit, n_to_score
 from src.paper.needed import Asked, Need, commands, merged, needs_of
@@ -77,13 +77,7 @@ def draw(
         allow_missing,
         alpha,
     )
-    check_scores(
-        paths,
-        drawing.experiments,
-        drawing.seed_ids,
-        allow_missing=allow_missing,
-        methods=PAPER_METHODS,
-    )
+    check_scores(paths, drawing.experiments, drawing.load)
     number = list(EXHIBITS).index(exhibit.name) + 1
     report = _part(
         asked, paths, f"{number}_{exhibit.name}", exhibit.title, exhibit.name, {"alpha": alpha}

@@ -18,7 +18,7 @@ from src.reports.correlations import report_correlations
 from src.reports.draws import DrawsReport
 from src.reports.extension import report_few_and_many
 from src.reports.pairs import report_pairs
-from src.reports.pvalues import pvalue_tables, report_checkpoints
+from src.reports.pvalues import report_checkpoints
 from src.reports.report import Report
 
 
@@ -89,11 +89,10 @@ def write_pairs(report: Report, drawing: Drawing) -> None:
     """Write the sheets of the most and least reliable pairs, experiment by experiment."""
     for experiment in drawing.experiments:
         scores = drawing.load(experiment)
-        _, _, p = pvalue_tables(scores, "ttest", drawing.alpha)
         report_pairs(
             _Named(report, experiment.name),
             scores,
-            p,
+            scores.pvalues,
             drawing.images(scores),
             drawing.predict(scores),
             drawing.alpha,

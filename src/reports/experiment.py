@@ -8,12 +8,15 @@ import pandas as pd
 
 from src.analysis.distributions import loo_distributions
 from src.analysis.scores import ExperimentScores
+from src.analysis.stats import pvalues
 from src.reports.all_pairs import report_all_pairs
+from src.reports.beside import beside
 from src.reports.correlations import report_agreement, report_correlations
 from src.reports.distributions import report_distributions
 from src.reports.overview import Page
 from src.reports.pairs import Predict, report_pairs
 from src.reports.pvalues import report_pvalues
+from src.reports.report import Item
 from src.reports.variance import report_draws, report_top_samples
 
 RELIABILITY = "Reliability of the scores"
@@ -55,15 +58,28 @@ def write_reliability(
         RELIABILITY + (", by the published formula" if suffix else ""),
         {"test": test, "alpha": alpha, **scores.settings()},
     )
-    means, p = report_pvalues(report, scores, test, alpha)
-    if test == "ttest":
-        report_draws(report, scores, alpha)
-        report_top_samples(report, scores)
-        distributions = loo_distributions(scores)
+    p = scores.pvalues
+    if test != "ttest":
+        p = {method: pvalues(samples, test) for method, samples in scores.samples().items()}
+    distributions = loo_distributions(scores) if test == "ttest" else None
+
+    def numbers() -> tuple[pd.DataFrame, list[Item]]:
+        own = report.empty()
+        means = report_pvalues(own, scores, test, alpha)
+        if test == "ttest":
+            report_draws(own, scores, alpha)
+            report_top_samples(own, scores)
+        return means, own.items
+
+    pairs = report.empty()
+    with beside(numbers) as numbers_written:
         if distributions is not None:
-            report_distributions(report, scores, distributions, alpha)
-        report_all_pairs(report, scores, images, distributions)
-    report_pairs(report, scores, p, images, predict, alpha, test_index, suffix)
+            report_distributions(pairs, scores, distributions, alpha)
+        if test == "ttest":
+            report_all_pairs(pairs, scores, images, distributions)
+        report_pairs(pairs, scores, p, images, predict, alpha, test_index, suffix)
+        means, items = numbers_written()
+    report.items += [*items, *pairs.items]
     return means, page.close(report)
 
 

@@ -99,7 +99,7 @@ def words_of_told(scores: ExperimentScores, test_index: int, alpha: float) -> st
         alpha: False discovery rate, over all pairs of a method.
     """
     position = scores.test_position(test_index)
-    told = told_of(scores.samples(), position, scores.train_idx, alpha)
+    told = _told(scores, position, alpha)
     what = f"train samples whose score on test sample {test_index} is told from noise (q <= "
     if told.empty:
         return f"{what}{alpha:g}): none, by any method"
@@ -114,12 +114,18 @@ def words_of_told(scores: ExperimentScores, test_index: int, alpha: float) -> st
     return "\n".join(lines)
 
 
+def _told(scores: ExperimentScores, position: int, alpha: float) -> pd.DataFrame:
+    return told_of(
+        scores.samples(), scores.pvalues, scores.rates, position, scores.train_idx, alpha
+    )
+
+
 def _report_told(
     report: DrawsReport, scores: ExperimentScores, pictures: Pictures, test_index: int, alpha: float
 ) -> None:
     """Write which training samples' scores on a test sample are told from noise, if any are."""
     samples, position = scores.samples(), scores.test_position(test_index)
-    told = told_of(samples, position, scores.train_idx, alpha)
+    told = _told(scores, position, alpha)
     if told.empty:
         return
     counts = told["method"].value_counts().reindex([*samples], fill_value=0)

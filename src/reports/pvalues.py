@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from src.storage.files import save
 
 def report_pvalues(
     report: Report, scores: ExperimentScores, test: str, alpha: float
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+) -> pd.DataFrame:
     """Write the tables and figures of the p-values.
 
     Args:
@@ -44,14 +45,13 @@ def report_pvalues(
         alpha: Significance level, and false discovery rate.
 
     Returns:
-        The mean p-values, a row for each number of checkpoints and a column for each method, and
-        the p-values (n_train, n_test) at all checkpoints, by method.
+        The mean p-values, a row for each number of checkpoints and a column for each method.
     """
     suffix = "" if test == "ttest" else f"_{test}"
-    means, fractions, p = pvalue_tables(scores, test, alpha)
+    estimates, fractions, p = pvalue_tables(scores, test, alpha)
     report = DrawsReport(report, scores.n_draws, [scores.rows])
+    means = _values(estimates)
     last, samples = means.index[-1], scores.samples()
-    estimates = mean_pvalue_estimates(scores, test)
     report.table(
         f"mean_pvalues{suffix}",
         means,
@@ -99,7 +99,7 @@ def report_pvalues(
         "P-value, mean and standard deviation of every pair, as tensors",
         "By method, train samples in rows and test samples in columns; torch.load reads it.",
     )
-    return means, p
+    return means
 
 
 def report_checkpoints(report: DrawsReport, scores: ExperimentScores) -> None:
@@ -118,8 +118,7 @@ def _report_by_checkpoints(
     estimates: dict[int, dict[str, Estimate]],
     suffix: str,
 ) -> None:
-    rows = [{m: own.value for m, own in of_methods.items()} for of_methods in estimates.values()]
-    means = pd.DataFrame(rows, pd.Index(estimates, name="checkpoints"))
+    means = _values(estimates)
     last = means.index[-1]
     intervals = mean_pvalue_intervals(estimates)
     report.table(
@@ -144,6 +143,11 @@ def _report_by_checkpoints(
     )
 
 
+def _values(estimates: dict[int, dict[str, Estimate]]) -> pd.DataFrame:
+    rows = [{m: own.value for m, own in of_methods.items()} for of_methods in estimates.values()]
+    return pd.DataFrame(rows, pd.Index(estimates, name="checkpoints"))
+
+
 def _all_pairs(scores: ExperimentScores) -> str:
     return "all pairs" + ("" if scores.rows.are_all else " of the scored training samples")
 
@@ -160,8 +164,8 @@ def _remark_on_batches(scores: ExperimentScores) -> list[str]:
 
 def pvalue_tables(
     scores: ExperimentScores, test: str, alpha: float
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, np.ndarray]]:
-    """Return p-value tables and the p-values of every pair.
+) -> tuple[dict[int, dict[str, Estimate]], pd.DataFrame, dict[str, np.ndarray]]:
+    """Return what the p-values come down to, and those of every pair.
 
     Args:
         scores: The scores.
@@ -169,16 +173,32 @@ def pvalue_tables(
         alpha: Significance level.
 
     Returns:
-        Mean p-value and fraction of pairs below alpha, each with one row per number of checkpoints
-        1..C and one column per method; and the p-values (n_train, n_test) at C checkpoints.
+        The mean p-values by method, by number of checkpoints 1..C; the fraction of pairs below
+        alpha, a row for each number and a column for each method; and the p-values
+        (n_train, n_test) at C checkpoints, by method.
     """
-    means, fractions = [], []
-    for k in range(1, scores.n_checkpoints + 1):
-        p = {m: pvalues(samples, test) for m, samples in scores.samples(k).items()}
-        means.append({m: values.mean() for m, values in p.items()})
+    estimates, fractions = {}, []
+    for k, p, means in _by_checkpoints(scores, test):
+        estimates[k] = means
         fractions.append({m: (values < alpha).mean() for m, values in p.items()})
-    index = pd.RangeIndex(1, scores.n_checkpoints + 1, name="checkpoints")
-    return pd.DataFrame(means, index), pd.DataFrame(fractions, index), p
+    return estimates, pd.DataFrame(fractions, pd.Index(estimates, name="checkpoints")), p
+
+
+def _by_checkpoints(
+    scores: ExperimentScores, test: str
+) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, Estimate]]]:
+    """Yield numbers of checkpoints with the p-values over them and their means, by method."""
+    for k in range(1, scores.n_checkpoints + 1):
+        samples = scores.samples(k)
+        p = {m: pvalues(values, test) for m, values in samples.items()}
+        yield (
+            k,
+            p,
+            {
+                m: pair_means(values, (test,), scores.rows, [p[m]])[f"mean_pvalue_{test}"]
+                for m, values in samples.items()
+            },
+        )
 
 
 def save_pvalues(path: Path, scores: ExperimentScores, p: dict[str, np.ndarray], test: str) -> None:
@@ -200,13 +220,7 @@ def save_pvalues(path: Path, scores: ExperimentScores, p: dict[str, np.ndarray],
 
 def mean_pvalue_estimates(scores: ExperimentScores, test: str) -> dict[int, dict[str, Estimate]]:
     """Return the mean p-value over pairs by method, by number of checkpoints."""
-    return {
-        k: {
-            method: pair_means(samples, (test,), scores.rows)[f"mean_pvalue_{test}"]
-            for method, samples in scores.samples(k).items()
-        }
-        for k in range(1, scores.n_checkpoints + 1)
-    }
+    return {k: means for k, _, means in _by_checkpoints(scores, test)}
 
 
 def mean_pvalue_intervals(estimates: dict[int, dict[str, Estimate]]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,15 @@ from src.storage.files import write_atomically
 # A figure of a page's width is then as wide as the text, and narrower ones have letters as large.
 _PIXELS_PER_INCH = 142
 
+Item = dict[str, Any]  # a table, figure or file on a page, as it is saved beside it
+
 
 class Report:
-    """Tables and figures of one script, written as they come, and the page that shows them."""
+    """Tables and figures of one script, written as they come, and the page that shows them.
+
+    Attributes:
+        items: What is on the page of each of them, in their order.
+    """
 
     def __init__(
         self,
@@ -63,8 +70,14 @@ class Report:
             "heading": heading,
             "settings": {name: setting_text(value) for name, value in settings.items()},
             "versions": library_versions(),
-            "items": [],
         }
+        self.items: list[Item] = []
+
+    def empty(self) -> Report:
+        """Return a report for the same part of the page, with none of its tables and figures."""
+        other = copy(self)
+        other.items = []
+        return other
 
     def table(
         self,
@@ -170,7 +183,7 @@ class Report:
     ) -> None:
         files = [path.relative_to(self._folder).as_posix() for path in paths]
         item = {"kind": kind, "name": name, "title": title, "reading": reading, "files": files}
-        self._content["items"].append(item | own)
+        self.items.append(item | own)
 
     def close(self) -> Path:
         """Save this part, write the page with all parts that are there, and return its path.
@@ -180,7 +193,8 @@ class Report:
         Raises:
             UserError: A file cannot be written.
         """
-        files = [file for item in self._content["items"] for file in item["files"]]
+        self._content["items"] = self.items
+        files = [file for item in self.items for file in item["files"]]
         self._content["files"] = {file: file_digest(self._folder / file) for file in files}
         self._remove_earlier()
         save_part(self._folder, self._part, self._content)

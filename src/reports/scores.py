@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -127,10 +127,8 @@ def gathered(
 def check_scores(
     paths: Paths,
     experiments: list[Experiment],
-    seed_ids: Sequence[int] = TEN,
+    load: Callable[[Experiment], ExperimentScores],
     *,
-    allow_missing: bool,
-    methods: Sequence[str] | None = None,
     test_index: int | None = None,
     images: bool = False,
 ) -> None:
@@ -139,9 +137,7 @@ def check_scores(
     Args:
         paths: Every path below the root.
         experiments: The experiments, which will be compared with each other.
-        seed_ids: As for `load_scores`.
-        allow_missing: As for `load_scores`.
-        methods: As for `load_scores`.
+        load: Loads the scores of an experiment, as `load_scores` does.
         test_index: A test sample that all experiments must have; None: any will do.
         images: Whether the images of the samples will be wanted.
 
@@ -151,9 +147,7 @@ def check_scores(
     """
     seen: dict[tuple, tuple[str, object]] = {}
     for experiment in experiments:
-        scores = load_scores(
-            paths, experiment, seed_ids, allow_missing=allow_missing, methods=methods
-        )
+        scores = load(experiment)
         if test_index is not None:
             scores.test_position(test_index)
         if images:

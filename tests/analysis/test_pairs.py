@@ -5,6 +5,8 @@ import pytest
 import scipy.stats
 
 from src.analysis.pairs import distinct_pairs, influences, told_of
+from src.analysis.significance import false_discovery_rates
+from src.analysis.stats import pvalues
 
 
 def test_distinct_pairs_share_no_sample():
@@ -48,7 +50,9 @@ def test_what_is_told_of_a_test_sample_are_its_rows_of_the_pair_table():
     planted[:, :, 2] += means
     either_way = np.array([-1.0, 1, -2, 2, -3, 3])[:, None, None] + np.zeros((6, 6, 4))
     samples = {"if": -planted, "gd": either_way}
-    told = told_of(samples, 2, np.arange(10, 16), 0.05)
+    found_p = {method: pvalues(values) for method, values in samples.items()}
+    found_q = {method: false_discovery_rates(values) for method, values in found_p.items()}
+    told = told_of(samples, found_p, found_q, 2, np.arange(10, 16), 0.05)
     assert told["method"].unique().tolist() == ["if"]
     assert told["train_index"].tolist() == [13, 10, 11, 14]
     assert told["effect"].tolist() == ["helps", "helps", "harms", "harms"]
@@ -59,7 +63,7 @@ def test_what_is_told_of_a_test_sample_are_its_rows_of_the_pair_table():
     assert told["q"].to_numpy() == pytest.approx(q[[3, 0, 1, 4], 2], rel=1e-9)
     assert told["std"].to_numpy() == pytest.approx(planted[:, [3, 0, 1, 4], 2].std(0, ddof=1))
     assert (told["sign"] == 1).all()
-    assert told_of(samples, 2, np.arange(10, 16), 1e-12).empty
+    assert told_of(samples, found_p, found_q, 2, np.arange(10, 16), 1e-12).empty
 
 
 def test_influences_among_some():

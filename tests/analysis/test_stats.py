@@ -14,6 +14,7 @@ from src.analysis.stats import (
     moments,
     pvalues,
     ranks,
+    student_pvalues,
 )
 
 
@@ -56,6 +57,22 @@ def test_ttest_equals_scipy(rng, n_draws):
     samples = rng.normal(size=(n_draws, 20, 30)) + rng.normal(size=(20, 30)) * 5
     expected = scipy.stats.ttest_1samp(samples, 0).pvalue
     np.testing.assert_allclose(pvalues(samples), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("freedom", [*range(1, 12), 49, 50, 99, 100, 101, 249])
+def test_students_distribution_equals_scipy(rng, freedom):
+    """From t near 0, where p is near 1, to where p is as small as floats can be."""
+    t = np.concatenate([rng.standard_t(freedom, 2000), [0.0, np.inf, -np.inf, 1e200, -1e-200]])
+    t = np.concatenate([t, 10 ** rng.uniform(-9, 9, 2000)])
+    found = student_pvalues(t, freedom)
+    # Of ν = 1 scipy has a few digits only.
+    expected = 2 * scipy.stats.t(freedom).sf(np.abs(t))
+    exact = 2 / np.pi * np.arctan2(1, np.abs(t)) if freedom == 1 else expected
+    np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-150)
+    assert student_pvalues(np.array(2.0), freedom) == pytest.approx(
+        2 * scipy.stats.t(freedom).sf(2)
+    )
+    assert np.isnan(student_pvalues(np.array([np.nan]), freedom))
 
 
 def test_snr_by_hand():

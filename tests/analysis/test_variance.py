@@ -67,7 +67,9 @@ def test_what_an_epoch_does_to_all_seeds_is_no_scatter(rng):
 
 @pytest.mark.parametrize("shape", [(10, 5, 3, 4), (2, 2, 3, 1), (3, 4, 1, 1), (4, 3, 6, 5)])
 @pytest.mark.parametrize("offset", [0, 1e6])
-def test_components_equal_the_analysis_of_variance(rng, shape, offset):
+@pytest.mark.parametrize("at_once", [7, 4096])
+def test_components_equal_the_analysis_of_variance(rng, shape, offset, at_once, monkeypatch):
+    monkeypatch.setattr("src.analysis.variance._PAIRS_AT_ONCE", at_once)
     scores = planted(rng, 2, 3, shape) + offset
     between, residual, epoch = naive_components(scores)
     result = variance_components(scores)

@@ -338,9 +338,17 @@ class TestPlan:
             if is_of_subsets:  # which are of all training samples
                 assert job.arguments[1:3] == ("--kind", job.step.removeprefix("subsets_"))
                 assert "--train_samples" not in job.arguments
-        assert {job.step for job in plan([EXPERIMENT], ["subsets"], [(0, 446)], tmp_path, [])} == {
-            "training",
-            "subsets_truth",
+        methods, seed = ["subsets", "downsampling"], [(0, 446)]
+        numbers = {
+            job.step: job.arguments[-2:] == ("--n_subsets", "40")
+            for job in plan([EXPERIMENT], methods, seed, tmp_path, [], n_subsets=40)
+        }
+        # The number is that of what accuracy is measured by alone.
+        assert numbers == {
+            "training": False,
+            "subsets_half": False,
+            "subsets_truth": True,
+            "downsampling": False,
         }
 
     def test_who_is_at_work_on_what_is_needed(self, tmp_path: Path):

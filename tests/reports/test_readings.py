@@ -19,7 +19,7 @@ from src.reports.comparison.pvalues import report_pvalue_comparison
 from src.reports.correlations import report_agreement, report_correlations
 from src.reports.distributions import report_distributions
 from src.reports.pairs import report_pairs
-from src.reports.pvalues import pvalue_tables, report_pvalues
+from src.reports.pvalues import report_pvalues
 from src.reports.reading import decimals, percent
 from src.reports.scores import load_images
 from src.reports.variance import report_draws, report_top_samples
@@ -153,7 +153,7 @@ def check_differences(reading, table, words, n_draws):
 def test_readings_of_pvalues(tmp_path, n_draws, n_methods, kind, shape, test):
     scores = made(kind, n_draws, PAPER_METHODS[:n_methods], shape)
     report = Collected()
-    means, _ = report_pvalues(report, scores, test, 0.05)
+    means = report_pvalues(report, scores, test, 0.05)
     report.check_words(n_draws)
     suffix = "" if test == "ttest" else "_snr"
     assert of(means.loc[5], pvalue_text) in report.reading("table", f"mean_pvalues{suffix}")
@@ -212,16 +212,15 @@ def test_readings_of_draws_and_pairs(tmp_path, monkeypatch, n_draws, n_methods, 
 
     if n_methods > 1 and shape == (4, 6):  # the sheets take long; one of each kind is enough
         monkeypatch.setattr(sheets, "pair_sheet", lambda *_: plt.figure())
-    _, _, p = pvalue_tables(scores, "ttest", 0.05)
 
     def predict(*_: set[int]) -> dict:
         raise UserError("there are no checkpoints")
 
-    report_pairs(report, scores, p, load_images(paths, scores), predict, 0.05, 100, "")
+    report_pairs(report, scores, scores.pvalues, load_images(paths, scores), predict, 0.05, 100, "")
     report.check_words(n_draws)
     for method, samples in scores.samples().items():
         reading = report.reading("figure", f"{method}_pairs")
-        sides = sheets._sides(p[method])
+        sides = sheets._sides(scores.pvalues[method])
         for name, pairs in zip(("Left", "Right"), sides.values(), strict=True):
             either = sum(samples[:, i, j].min() < 0 < samples[:, i, j].max() for i, j in pairs)
             own = re.search(
@@ -241,7 +240,7 @@ def test_readings_of_distributions(n_draws, n_methods, kind, shape):
         report.tables["distribution_tests"],
         report.reading("table", "distribution_tests"),
     )
-    p = pvalue_tables(scores, "ttest", 0.05)[2]["loo"]
+    p = scores.pvalues["loo"]
     assert tests.loc["paired", "significant"] == (p < 0.05).mean()
     for column in ("significant", "benjamini_hochberg"):
         assert " and ".join(percent(v) for v in tests[column]) in reading.replace(" of pairs", "")

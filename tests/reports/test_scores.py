@@ -220,14 +220,27 @@ def test_scores_that_do_not_belong_together(root, changes, message):
         load_scores(Paths(root), EXPERIMENT, allow_missing=False)
 
 
+@pytest.mark.parametrize("script", ["run_pvalues", "run_correlations"])
+def test_files_are_read_once(root, script, monkeypatch):
+    read = []
+
+    def load_one(*args):
+        read.append(args[2:4])
+        return load_scores_of(*args)
+
+    monkeypatch.setattr("src.reports.scores.load_scores_of", load_one)
+    call_well(script, "--root", root, "--experiment", EXPERIMENT.name)
+    assert len(read) == len(set(read)) == 5 * 10
+
+
 def test_pvalue_tables_have_a_row_per_number_of_checkpoints(root):
     scores = load_scores(Paths(root), EXPERIMENT, allow_missing=False)
     means, fractions, p = pvalue_tables(scores, "ttest", 0.05)
-    assert list(means.index) == [1, 2, 3, 4, 5]
-    for k in means.index:
+    assert list(means) == list(fractions.index) == [1, 2, 3, 4, 5]
+    for k in means:
         for method in PAPER_METHODS:
             expected = pvalues(scores.scores[method][:, -k:].mean(1, dtype=np.float64))
-            assert means.loc[k, method] == pytest.approx(expected.mean())
+            assert means[k][method].value == pytest.approx(expected.mean())
             assert fractions.loc[k, method] == pytest.approx((expected < 0.05).mean())
     np.testing.assert_allclose(p["loo"], expected_at_all_checkpoints(scores, "loo"))
 

@@ -1,0 +1,50 @@
+"""Work in a process beside this one: its result, its errors, and its end."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from src.errors import UserError
+from src.reports.beside import beside
+
+
+def test_result_comes_from_another_process():
+    here = [0]
+
+    def work() -> tuple[int, list[int]]:
+        here[0] += 1
+        return os.getpid(), here
+
+    with beside(work) as result:
+        pid, counted = result()
+    assert pid != os.getpid()
+    assert (counted, here) == ([1], [0])
+
+
+def test_error_is_raised_where_it_is_waited_for():
+    def work() -> None:
+        raise UserError("cannot write a file")
+
+    with pytest.raises(UserError, match="^cannot write a file$"), beside(work) as result:
+        result()
+
+
+def test_a_process_that_is_killed():
+    with pytest.raises(RuntimeError, match="exit code 7"), beside(lambda: os._exit(7)) as result:
+        result()
+
+
+def test_work_that_is_not_waited_for_ends_with_the_block(tmp_path: Path):
+    there = tmp_path / "file"
+
+    def work() -> None:
+        time.sleep(60)
+        there.touch()
+
+    since = time.monotonic()
+    with pytest.raises(UserError, match="of the block"), beside(work):
+        raise UserError("of the block")
+    assert time.monotonic() - since < 30
+    assert not there.exists()

@@ -1,8 +1,9 @@
 """The study of deep networks on MNIST and CIFAR-10 (table 1 of the slides).
 
 The published learning rates, numbers of steps and settings of the solver are not known. Here
-training is by Adam, whose learning rate falls to a tenth towards the end; influence is by conjugate gradient on the Gauss–Newton matrix, which has no
-negative curvature where training has not come to a minimum, as none of these does.
+training is by Adam, whose learning rate falls to a tenth towards the end, which retraining keeps;
+influence is by conjugate gradient on the Gauss–Newton matrix, which has no negative curvature where
+training has not come to a minimum, as none of these does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+    from src.data.samples import Samples
+    from src.experiments import Task
 
 SEEDS_TOGETHER = False
 NETWORKS = ("lenet", "vgg13", "vgg14", "resnet18", "resnet50")
@@ -96,17 +100,26 @@ def configurations(scale: str) -> list[Configuration]:
     ]
 
 
-def measure(
-    configuration: Configuration, seeds: list[int], device: torch.device, source: Path | None
-) -> Iterator[dict[str, Any]]:
-    """Yield what is measured of each seed, see `src.fragility.deep_measurement`."""
-    from src.fragility.deep_measurement import measured
+def load(configuration: Configuration, source: Path | None) -> tuple[Samples, Samples, Task]:
+    """Return training images, test images, and their task."""
     from src.fragility.images import load_images
 
     c = configuration
-    train, test, task = load_images(c.images, c.n_per_class, c.n_test_per_class, source)
+    return load_images(c.images, c.n_per_class, c.n_test_per_class, source)
+
+
+def measure(
+    configuration: Configuration,
+    seeds: list[int],
+    device: torch.device,
+    data: tuple[Samples, Samples, Task],
+) -> Iterator[dict[str, Any]]:
+    """Yield what is measured of each seed, see `src.fragility.deep_measurement`."""
+    from src.fragility.deep_measurement import measured
+
+    train, test, task = data
     train, test = train.to(device), test.to(device)
-    return (measured(c, seed, train, test, task.n_classes) for seed in seeds)
+    return (measured(configuration, seed, train, test, task.n_classes) for seed in seeds)
 
 
 def report(results: dict[str, dict[int, dict[str, Any]]], folder: Path) -> list[str]:

@@ -43,10 +43,10 @@ class Coordinates:
     """T at one point.
 
     Attributes:
-        to_parameters: T, (P, P).
+        factor: C, lower triangular (P, P).
     """
 
-    to_parameters: Tensor
+    factor: Tensor
 
     @classmethod
     def at(cls, objective: Objective, w: Tensor, damp: float) -> Coordinates:
@@ -54,31 +54,36 @@ class Coordinates:
         single = objective.single()
         matrix = gauss_newton(single.loss, single.params(w.float()), single.train).to(w.dtype)
         matrix.diagonal().add_(damp)
-        factor = torch.linalg.cholesky(matrix)
-        return cls(torch.linalg.inv(factor).mT.contiguous())
+        return cls(torch.linalg.cholesky(matrix))
+
+    def changes(self, phi: Tensor) -> Tensor:
+        """Return T φ of each row (K, P)."""
+        return torch.linalg.solve_triangular(self.factor.mT, phi.mT, upper=True).mT
+
+    def gradients(self, of_parameters: Tensor) -> Tensor:
+        """Return Tᵀ g, the gradient with respect to φ, of each row (K, P) with respect to w."""
+        return torch.linalg.solve_triangular(self.factor, of_parameters.mT, upper=False).mT
 
     def whitened(self, products: Products) -> Products:
         """Return the products of rows (K, P) with Tᵀ A T, of those with A."""
-        t = self.to_parameters
-        return lambda rows: products(rows @ t.T) @ t
+        return lambda rows: self.gradients(products(self.changes(rows)))
 
     def decrement(self, gradient: Tensor) -> float:
         """Return ‖Tᵀ∇F‖ of a gradient (P,)."""
-        return (gradient @ self.to_parameters).norm().item()
+        return self.gradients(gradient[None]).norm().item()
 
     def smallest(self, products: Products) -> float:
         """Return the smallest eigenvalue of Tᵀ A T.
 
         It has the sign of A's smallest (Sylvester's law of inertia), and is 1 where A is G + c I.
         """
-        t = self.to_parameters
         whitened = self.whitened(products)
 
         def product(y: np.ndarray) -> np.ndarray:
-            return whitened(torch.from_numpy(y).to(t)[None])[0].cpu().numpy()
+            return whitened(torch.from_numpy(y).to(self.factor)[None])[0].cpu().numpy()
 
-        operator = LinearOperator(tuple(t.shape), product, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(len(t))
+        operator = LinearOperator(tuple(self.factor.shape), product, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(len(self.factor))
         values = eigsh(
             operator, 1, which="SA", v0=start, tol=LANCZOS_TOLERANCE, return_eigenvectors=False
         )
@@ -114,17 +119,16 @@ class WhitenedCG:
             DivergedError: Products are not finite.
         """
         del transpose  # symmetric
-        t = self.coordinates.to_parameters
 
         def damped(rows: Tensor) -> Tensor:
             return hessian.product(rows) + self.damp * rows
 
-        matvec, right = self.coordinates.whitened(damped), vectors @ t
+        matvec, right = self.coordinates.whitened(damped), self.coordinates.gradients(vectors)
         y, _ = conjugate_gradient(matvec, right, self.tolerance, self.max_iterations)
         residual = (right - matvec(y)).norm(dim=1) / right.norm(dim=1)
         if not residual.isfinite().all():
             raise DivergedError(f"products with the {hessian.name} are not finite")
-        return y @ t.T, {"residual": residual}
+        return self.coordinates.changes(y), {"residual": residual}
 
     def describe(self, known: dict[str, Tensor]) -> str:
         """Return the residuals."""
@@ -150,15 +154,14 @@ def minimise(
     s = coordinates.decrement(gradient_at_w)
     if s <= tolerance:
         return w
-    t = s * coordinates.to_parameters
     norms: dict[bytes, float] = {}
 
     def parameters(psi: np.ndarray) -> Tensor:
-        return w + t @ torch.from_numpy(psi).to(t)
+        return w + s * coordinates.changes(torch.from_numpy(psi).to(w)[None])[0]
 
     def value_and_gradient(psi: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = objective.value_and_gradient(parameters(psi))
-        of_psi = (gradient @ t).cpu().numpy() / s**2
+        of_psi = coordinates.gradients(gradient[None])[0].cpu().numpy() / s
         norms[psi.tobytes()] = np.linalg.norm(of_psi)
         return (value - value_at_w).item() / s**2, of_psi
 

@@ -91,16 +91,9 @@ def images(n: int, shape: tuple[int, ...], seed: int) -> Samples:
 
 SMALL_DEEP = {"steps": 6, "retraining": 3, "n_removed": 2, "batch_size": 4, "cg_iterations": 5}
 SMALL_MNIST = {
-    "decay": 0.1,  # strong, so that few steps come near a minimum
-    "damp": 0.1,
     "steps": 9,
     "batch_size": 4,
-    "rounds": 2,
-    "iterations": 10,
-    "n_coordinates": 6,
-    "n_corrected": 3,
-    "solver_iterations": 5,
-    "retraining": 3,
+    "solver_iterations": 40,
     "n_removed": 2,
 }
 
@@ -132,14 +125,21 @@ def test_a_deep_network_is_measured(network: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounds", [2, 0])
-def test_the_small_network_is_measured(rounds: int) -> None:
+@pytest.mark.parametrize("decay", [1e-3, 0.0])
+def test_the_small_network_is_measured(decay: float) -> None:
     train, test = images(10, (1, 28, 28), 0), images(5, (1, 28, 28), 1)
-    chosen = replace(mnist.configurations("quick")[0], **{**SMALL_MNIST, "rounds": rounds})
-    found = measured_mnist(chosen, 446, train, test)
+    chosen = next(c for c in mnist.configurations("quick") if c.decay == decay)
+    found = measured_mnist(replace(chosen, **SMALL_MNIST), 446, train, test)
     check_measured(found, train, test)
-    assert ("gradient_norms" in found) == bool(rounds)
     assert found["retrained"].dtype == torch.float64
+    if not decay:
+        assert "decrements" not in found
+        return
+    assert found["decrement"] <= chosen.tolerance
+    begin, end = found["decrements_before"], found["decrements"]
+    assert (end[:-1] <= chosen.retraining_tolerance * begin[:-1]).all()
+    assert begin[-1] == found["decrement"] <= 1e-3 * begin[:-1].min()
+    assert (found["control"] == 0).all()  # it begins where it may end
 
 
 def test_images_are_fixed_balanced_and_disjoint_by_split(datasets_folder: Path) -> None:
@@ -191,6 +191,8 @@ def planted(configuration: Any, seed: int, *, percentile: bool) -> dict[str, Any
         "residual": torch.tensor([1e-8, 1e-9]),
         "gradient_norm": 1e-7,
         "gradient_norms": torch.arange(13.0),
+        "decrements": torch.arange(13.0) / 100,
+        "decrements_before": torch.ones(13),
         "group_top_highest": torch.arange(4),
         "group_top_median": torch.arange(4, 8),
     }

@@ -18,9 +18,9 @@ from src.ensemble.optimizer import OptimizerSettings
 from src.fragility.deep_measurement import changes
 from src.fragility.influence import loss_changes
 from src.fragility.mnist import Configuration
-from src.fragility.quasi_newton import Coordinates, WhitenedCG, minimise
 from src.fragility.objective import Objective
 from src.fragility.points import groups_of, test_points
+from src.fragility.quasi_newton import Coordinates, WhitenedCG, minimise
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import SmallTanh
 from src.progress import progress
@@ -68,9 +68,7 @@ def measured(
 
     losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
     points = test.at(test_points(losses))
-    solver = WhitenedCG(
-        c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates
-    )
+    solver = WhitenedCG(c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates)
     predicted, known = loss_changes(loss, params, train, train, points, solver)
     removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
     before = evaluate(loss.accurate, repeat(params, 1), points)[0]

@@ -17,7 +17,7 @@ from src.paper.accuracy_tables import (
     mislabelled,
     top_samples,
 )
-from src.paper.fragility_tables import iris_fits
+from src.paper.fragility_tables import image_fits, iris_fits
 from src.paper.measured import Measured
 from src.paper.table_cells import by_method, interval, percent
 from src.plots.style import METHOD_LABELS
@@ -285,5 +285,6 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         distribution_tests,
         mislabelled,
         iris_fits,
+        image_fits,
     )
 }

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from src.ensemble.members import PerSampleLoss, trainable
 from src.fragility import objective as module
 from src.fragility.influence import loss_changes
-from src.fragility.quasi_newton import Coordinates, WhitenedCG, minimise
 from src.fragility.objective import Objective, gauss_newton
+from src.fragility.quasi_newton import Coordinates, WhitenedCG, minimise
 from src.tda.gauss_newton import GaussNewton
 from src.tda.hessian import Hessian, flatten
 from tests import reference
@@ -141,9 +141,7 @@ def test_minimising_ends_at_the_minimum_with_the_stated_decrement() -> None:
         assert (at - minimum).norm() <= tolerance / STRONG  # G + c I is at least that
         assert torch.equal(minimise(objective, at, coordinates, 100, tolerance), at)
     few = minimise(objective, w, coordinates, 1, 1e-7)
-    before, after = (
-        coordinates.decrement(objective.value_and_gradient(v)[1]) for v in (w, few)
-    )
+    before, after = (coordinates.decrement(objective.value_and_gradient(v)[1]) for v in (w, few))
     assert 1e-7 < after < before
 
 

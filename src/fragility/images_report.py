@@ -152,7 +152,7 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                 "gradient norm": number(row, "gradient_norm"),
                 "largest after retraining": number(row, "gradient_norm_retrained"),
                 "decrement left": number(row, "left"),
-                "smallest eigenvalue, whitened": number(row, "smallest"),
+                "smallest eigenvalue": number(row, "smallest"),
                 "residual": number(row, "residual"),
             }
             for _, row in table.iterrows()

@@ -15,16 +15,16 @@ from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate, fit_of
 from src.ensemble.members import PerSampleLoss, repeat, stack, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.fragility.chain import chain_hessian
 from src.fragility.deep_measurement import changes
 from src.fragility.influence import loss_changes
 from src.fragility.mnist import Configuration
-from src.fragility.objective import Objective
+from src.fragility.objective import Objective, gauss_newton
 from src.fragility.points import groups_of, test_points
-from src.fragility.quasi_newton import Coordinates, WhitenedCG, minimise
+from src.fragility.quasi_newton import Coordinates, Refined, minimise
 from src.fragility.retraining import retrained_losses, train_by_adam
-from src.models.fragile import SmallTanh
+from src.models.fragile import small_tanh
 from src.progress import progress
-from src.tda.hessian import Hessian
 
 HESSIAN_BATCH = 100
 
@@ -36,8 +36,8 @@ def measured(
 
     That is what `src.fragility.deep_measurement.measured` returns and, of the optimum, the norm of
     the objective's gradient, `gradient_norm`, and of the weights, `weight_norm`, the `objective`
-    itself, its `decrement`, and the `smallest` eigenvalue of the damped Hessian, below 0 where it
-    is no minimum (both in `src.fragility.quasi_newton`'s coordinates); and where retraining is by
+    itself, its `decrement` (`src.fragility.quasi_newton`), and the `smallest` eigenvalue of the
+    damped Hessian, below 0 where it is no minimum; and where retraining is by
     L-BFGS, of each where it began and where it ended, last the control's, the decrements
     `decrements_before` and `decrements` (K + 1,), and the norms of the gradient, `gradient_norms`
     (K + 1,).
@@ -45,7 +45,7 @@ def measured(
     c = configuration
     train, test = _double(train), _double(test)
     torch.manual_seed(seed)
-    model = SmallTanh(tuple(train.images.shape[1:]), int(train.labels.max()) + 1)
+    model = small_tanh(tuple(train.images.shape[1:]), int(train.labels.max()) + 1)
     model = model.double().to(train.device)
     loss = PerSampleLoss(model)
     ends = [*(round(share * c.steps) for share in (c.first_drop, c.second_drop)), c.steps]
@@ -63,12 +63,10 @@ def measured(
     coordinates = Coordinates.at(objective, w, c.damp)
     params = objective.params(w)
     value, gradient = objective.value_and_gradient(w)
-    hessian = Hessian(loss, params, train, HESSIAN_BATCH)
-    smallest = coordinates.smallest(lambda rows: hessian.product(rows) + c.damp * rows)
 
     losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
     points = test.at(test_points(losses))
-    solver = WhitenedCG(c.damp, c.solver_tolerance, c.solver_iterations, HESSIAN_BATCH, coordinates)
+    solver = Refined(coordinates, HESSIAN_BATCH)
     predicted, known = loss_changes(loss, params, train, train, points, solver)
     removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
     before = evaluate(loss.accurate, repeat(params, 1), points)[0]
@@ -84,7 +82,7 @@ def measured(
         "weight_norm": w.norm().item(),
         "objective": value.item(),
         "decrement": coordinates.decrement(gradient),
-        "smallest": smallest,
+        "smallest": coordinates.values[0].item(),
         **found,
         **{f"train_{name}": value for name, value in fit_of(loss, params, train).items()},
         **{f"test_{name}": value for name, value in fit_of(loss, params, test).items()},
@@ -99,14 +97,17 @@ def _double(samples: Samples) -> Samples:
 
 def _by_rounds(c: Configuration, objective: Objective, seed: int) -> Tensor:
     """Return the optimum (P,), by L-BFGS in coordinates that are renewed from round to round."""
-    w = objective.vector()
+    w, curvature = objective.vector(), gauss_newton
     with progress(f"{c.name} seed {seed}, L-BFGS", "rounds", c.rounds) as advance:
         for _ in range(c.rounds):
-            coordinates = Coordinates.at(objective, w, c.damp)
+            coordinates = Coordinates.at(objective, w, c.damp, curvature)
             w = minimise(objective, w, coordinates, c.iterations, c.tolerance)
             advance(1)
-            if coordinates.decrement(objective.value_and_gradient(w)[1]) <= c.tolerance:
+            left = coordinates.decrement(objective.value_and_gradient(w)[1])
+            if left <= c.tolerance:
                 break
+            if left <= c.near:
+                curvature = chain_hessian
     return w
 
 

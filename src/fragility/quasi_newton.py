@@ -1,18 +1,18 @@
-"""Stationary points and inverse Hessians of a small network, in coordinates that whiten them.
+"""Stationary points and inverse Hessians of a small network, by its dense Hessian.
 
-With the Gauss–Newton matrix G at some parameters w₀, a damping c, and Cholesky's factor C of
-G + c I = C Cᵀ, coordinates φ stand for
+With the eigenvalues Λ and eigenvectors V of the objective's Hessian H + c I at some parameters w₀,
+coordinates φ stand for
 
-    w = w₀ + T φ,        T = C⁻ᵀ.
+    w = w₀ + T φ,        T = V |Λ|^(−1/2),
 
-In them G + c I is the identity, and the Hessian of the objective near it but for some directions
-of a size of its own: L-BFGS and conjugate gradient need tens of iterations where they need
-thousands in w. c is the weight decay or, without, a small number; it changes how fast a point is
-reached, not which one is stationary.
+with sizes |Λ| of at least a tenth of the damping c. In them the Hessian has the eigenvalues 1 and
+−1 at w₀, so that L-BFGS, which takes thousands of iterations in w, takes tens from w₀, also without
+a sample. c is the weight decay or, without, a small number. Far from an optimum, where H says
+little of the way there, the Gauss–Newton matrix in its place costs a tenth.
 
-How far from stationary a point is, is the norm ‖Tᵀ∇F‖, Newton's decrement by G: half of its square
-is what F can still fall by, wherever H is G. Unlike ‖∇F‖ it weighs directions as the change of the
-parameters does.
+How far from stationary a point is, is the norm ‖Tᵀ∇F‖, Newton's decrement: at a minimum half of its
+square is what F can still fall by. Unlike ‖∇F‖ it weighs directions as the change of the parameters
+does.
 """
 
 from __future__ import annotations
@@ -24,111 +24,108 @@ from typing import ClassVar
 import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, minimize
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from src.data.samples import Samples
+from src.ensemble.members import Params, PerSampleLoss
 from src.errors import DivergedError
-from src.fragility.objective import Objective, gauss_newton
+from src.fragility.chain import chain_hessian
+from src.fragility.objective import Objective
 from src.tda.hessian import Hessian
-from src.tda.solvers.conjugate_gradient import conjugate_gradient
 
 CORRECTIONS = 50  # that L-BFGS keeps
-LANCZOS_TOLERANCE = 1e-2  # relative, of an eigenvalue that is not reported to more digits
+FLOOR = 0.1  # share of the damping that an eigenvalue has at least, for coordinates
+REFINEMENTS = 3
 
-Products = Callable[[Tensor], Tensor]  # of rows (K, P) with a symmetric matrix
+# Of the mean loss, at parameters, of samples: (P, P).
+Curvature = Callable[[PerSampleLoss, Params, Samples], Tensor]
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """T at one point.
+    """The spectrum of H + c I at one point, and T.
 
     Attributes:
-        factor: C, lower triangular (P, P).
+        values: Λ, ascending (P,).
+        vectors: V, a column for each (P, P).
+        damp: c.
     """
 
-    factor: Tensor
+    values: Tensor
+    vectors: Tensor
+    damp: float
 
     @classmethod
-    def at(cls, objective: Objective, w: Tensor, damp: float) -> Coordinates:
-        """Return T at parameters (P,), with the damping c; G is computed in float32."""
+    def at(
+        cls, objective: Objective, w: Tensor, damp: float, curvature: Curvature = chain_hessian
+    ) -> Coordinates:
+        """Return those at parameters (P,), with the damping c; the matrix is computed in float32.
+
+        What float32 costs the inverse, `Refined` makes good.
+
+        Args:
+            objective: F.
+            w: The parameters.
+            damp: c.
+            curvature: Another matrix in H's place.
+        """
         single = objective.single()
-        matrix = gauss_newton(single.loss, single.params(w.float()), single.train).to(w.dtype)
+        matrix = curvature(single.loss, single.params(w.float()), single.train).to(w.dtype)
         matrix.diagonal().add_(damp)
-        return cls(torch.linalg.cholesky(matrix))
+        return cls(*torch.linalg.eigh(matrix), damp)
+
+    @property
+    def _scales(self) -> Tensor:
+        return self.values.abs().clamp(min=FLOOR * self.damp).rsqrt()
 
     def changes(self, phi: Tensor) -> Tensor:
         """Return T φ of each row (K, P)."""
-        return torch.linalg.solve_triangular(self.factor.mT, phi.mT, upper=True).mT
+        return (phi * self._scales) @ self.vectors.T
 
     def gradients(self, of_parameters: Tensor) -> Tensor:
         """Return Tᵀ g, the gradient with respect to φ, of each row (K, P) with respect to w."""
-        return torch.linalg.solve_triangular(self.factor, of_parameters.mT, upper=False).mT
-
-    def whitened(self, products: Products) -> Products:
-        """Return the products of rows (K, P) with Tᵀ A T, of those with A."""
-        return lambda rows: self.gradients(products(self.changes(rows)))
+        return (of_parameters @ self.vectors) * self._scales
 
     def decrement(self, gradient: Tensor) -> float:
         """Return ‖Tᵀ∇F‖ of a gradient (P,)."""
         return self.gradients(gradient[None]).norm().item()
 
-    def smallest(self, products: Products) -> float:
-        """Return the smallest eigenvalue of Tᵀ A T.
-
-        It has the sign of A's smallest (Sylvester's law of inertia), and is 1 where A is G + c I.
-        """
-        whitened = self.whitened(products)
-
-        def product(y: np.ndarray) -> np.ndarray:
-            return whitened(torch.from_numpy(y).to(self.factor)[None])[0].cpu().numpy()
-
-        operator = LinearOperator(tuple(self.factor.shape), product, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(len(self.factor))
-        values = eigsh(
-            operator, 1, which="SA", v0=start, tol=LANCZOS_TOLERANCE, return_eigenvectors=False
-        )
-        return float(values[0])
+    def inverse(self, rows: Tensor) -> Tensor:
+        """Return (H + c I)⁻¹ v of each row (K, P)."""
+        return (rows @ self.vectors / self.values) @ self.vectors.T
 
 
 @dataclass(frozen=True)
-class WhitenedCG:
-    """Conjugate gradient on (H + damp I) x = v in coordinates: Tᵀ (H + damp I) T y = Tᵀ v, x = T y.
+class Refined:
+    """(H + c I)⁻¹ by coordinates' spectrum, refined by residuals with the Hessian that is given.
 
     Attributes:
-        damp: What is added to H.
-        tolerance: Residual in coordinates, relative to Tᵀv, at which it ends.
-        max_iterations: Iterations at most.
+        coordinates: Where H is the same but for its rounding.
         batch_size: Samples whose Hessian is computed at once.
-        coordinates: T.
     """
 
-    name: ClassVar[str] = "whitened_cg"
+    name: ClassVar[str] = "refined"
 
-    damp: float
-    tolerance: float
-    max_iterations: int
-    batch_size: int
     coordinates: Coordinates
+    batch_size: int
 
     def solve(
         self, hessian: Hessian, vectors: Tensor, *, transpose: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return solutions (K, P), and of each its `residual` in coordinates, relative (K,).
+        """Return solutions (K, P), and of each its `residual`, relative to the vector's norm (K,).
 
         Raises:
             DivergedError: Products are not finite.
         """
         del transpose  # symmetric
-
-        def damped(rows: Tensor) -> Tensor:
-            return hessian.product(rows) + self.damp * rows
-
-        matvec, right = self.coordinates.whitened(damped), self.coordinates.gradients(vectors)
-        y, _ = conjugate_gradient(matvec, right, self.tolerance, self.max_iterations)
-        residual = (right - matvec(y)).norm(dim=1) / right.norm(dim=1)
+        x, left = torch.zeros_like(vectors), vectors
+        for _ in range(REFINEMENTS):
+            x = x + self.coordinates.inverse(left)
+            left = vectors - hessian.product(x) - self.coordinates.damp * x
+        residual = left.norm(dim=1) / vectors.norm(dim=1)
         if not residual.isfinite().all():
             raise DivergedError(f"products with the {hessian.name} are not finite")
-        return self.coordinates.changes(y), {"residual": residual}
+        return x, {"residual": residual}
 
     def describe(self, known: dict[str, Tensor]) -> str:
         """Return the residuals."""
@@ -141,7 +138,7 @@ def minimise(
     """Minimise F from w by L-BFGS in coordinates, and return where it ended (P,).
 
     The coordinates' scale is the decrement s at w: with ψ = φ / s and F / s², whose gradient has
-    norm 1 at first, the first step of scipy's is the one of length 1, which is Gauss–Newton's.
+    norm 1 at first, the first step of scipy's is the one of length 1, which is Newton's.
 
     Args:
         objective: F.

@@ -73,7 +73,7 @@ def image_fits(measured: list[Measured]) -> pd.DataFrame:
                     else "",
                     "gradient norm": f"{row['gradient_norm']:.0e}",
                     "after retraining": _known(row, "gradient_norm_retrained", ".0e"),
-                    "smallest eigenvalue": _known(row, "smallest", ".2f"),
+                    "smallest eigenvalue": _known(row, "smallest", ".0e"),
                     "test accuracy": f"{row['test_accuracy']:.2f}",
                 }
             )

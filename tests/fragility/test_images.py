@@ -96,7 +96,6 @@ SMALL_DEEP = {"steps": 6, "retraining": 3, "n_removed": 2, "batch_size": 4, "cg_
 SMALL_MNIST = {
     "steps": 9,
     "batch_size": 4,
-    "solver_iterations": 40,
     "n_removed": 2,
 }
 

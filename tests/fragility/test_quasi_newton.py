@@ -1,18 +1,18 @@
-"""Objectives, Gauss–Newton coordinates, and what is solved and minimised in them."""
+"""Objectives, dense Hessians, their coordinates, and what is solved and minimised in them."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from src.ensemble.members import PerSampleLoss, trainable
+from src.fragility import chain
 from src.fragility import objective as module
+from src.fragility.chain import chain_hessian
 from src.fragility.influence import loss_changes
 from src.fragility.objective import Objective, gauss_newton
-from src.fragility.quasi_newton import Coordinates, WhitenedCG, minimise
+from src.fragility.quasi_newton import FLOOR, Coordinates, Refined, minimise
 from src.tda.gauss_newton import GaussNewton
 from src.tda.hessian import Hessian, flatten
 from tests import reference
@@ -63,17 +63,43 @@ def dense_hessian(objective: Objective, w: Tensor, damp: float) -> Tensor:
     return len(kept) / n * hessian.dense() + damp * torch.eye(len(w), dtype=w.dtype)
 
 
-def whitening(coordinates: Coordinates) -> Tensor:
-    return torch.linalg.inv(coordinates.factor).mT
+def chained() -> tuple[Objective, Tensor]:
+    """Return a chain of convolutions and linear layers on digits, and where it begins."""
+    case = Case(20, 3)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 3, 2), nn.Tanh(), nn.Conv2d(2, 3, 1), nn.Tanh(), nn.Flatten()),
+        *(nn.Linear(27, 4), nn.Tanh(), nn.Linear(4, 3)),
+    ).double()
+    params = trainable(model)
+    return Objective(PerSampleLoss(model), params, case.train, DECAY), vector(params)
 
 
-def test_in_its_coordinates_the_damped_matrix_is_the_identity(objective: Objective) -> None:
-    w = vector(objective.like)
-    coordinates = Coordinates.at(objective, w, 0.05)
-    t = whitening(coordinates)
-    matrix = GaussNewton(objective.loss, objective.like, CASE.train, 7).dense()
-    identity = torch.eye(len(w), dtype=w.dtype)
-    assert relative_error(t.T @ (matrix + 0.05 * identity) @ t, identity) < 1e-4  # G by float32
+def test_the_hessian_of_a_chain_is_that_of_products_with_all_unit_vectors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chain, "BATCH", 7)  # which does not divide the samples
+    monkeypatch.setattr(chain, "VECTORS", 5)  # nor this the parameters
+    objective, w = chained()
+    found = chain_hessian(objective.loss, objective.like, objective.train)
+    assert torch.equal(found, found.T)
+    assert relative_error(found, dense_hessian(objective, w, 0.0)) < 1e-9
+
+
+@pytest.mark.parametrize("damp", [1e-3, 10.0])
+def test_coordinates_whiten_the_damped_hessian(damp: float) -> None:
+    objective, w = chained()
+    matrix = dense_hessian(objective, w, damp)
+    values = torch.linalg.eigvalsh(matrix)
+    assert (values[0] < 0) == (damp < 1)  # indefinite, and not
+    coordinates = Coordinates.at(objective, w, damp)
+    assert relative_error(coordinates.values, values) < 1e-5  # H by float32
+    instead = Coordinates.at(objective, w, damp, gauss_newton).values
+    assert instead[0] >= (1 - 1e-3) * damp
+    t = coordinates.changes(torch.eye(len(w), dtype=w.dtype)).T
+    expected = values / values.abs().clamp(min=FLOOR * damp)  # 1 or −1 but for the smallest
+    assert (expected.abs() == 1).float().mean() > 0.5
+    assert (t.T @ matrix @ t - expected.diag()).abs().max() < 1e-2
     torch.manual_seed(0)
     rows = torch.randn(3, len(w), dtype=w.dtype)
     assert relative_error(coordinates.changes(rows), rows @ t.T) < 1e-9
@@ -81,36 +107,20 @@ def test_in_its_coordinates_the_damped_matrix_is_the_identity(objective: Objecti
     assert coordinates.decrement(rows[1]) == pytest.approx((rows[1] @ t).norm().item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("damp", [1e-3, 0.05, 10.0])
-def test_the_smallest_eigenvalue_is_that_of_the_whitened_hessian(
-    objective: Objective, damp: float
-) -> None:
-    w = vector(objective.like)
-    coordinates, matrix = Coordinates.at(objective, w, damp), dense_hessian(objective, w, damp)
-    t = whitening(coordinates)
-    found = coordinates.smallest(lambda rows: rows @ matrix)
-    assert found == pytest.approx(torch.linalg.eigvalsh(t.T @ matrix @ t)[0].item(), rel=1e-2)
-    assert (found < 0) == bool(torch.linalg.eigvalsh(matrix)[0] < 0) == (damp < 1)
-
-
 @pytest.mark.parametrize("damp", [1e-2, 10.0])
-def test_whitened_cg_solves_with_a_hessian_that_is_definite_or_not(
-    objective: Objective, damp: float
-) -> None:
-    w = vector(objective.like)
-    hessian = Hessian(objective.loss, objective.like, CASE.train, 7)
+def test_refined_solutions_are_exact_with_a_hessian_that_is_definite_or_not(damp: float) -> None:
+    objective, w = chained()
+    hessian = Hessian(objective.loss, objective.like, objective.train, 60)
     matrix = dense_hessian(objective, w, damp)
     assert (torch.linalg.eigvalsh(matrix)[0] < 0) == (damp < 1)
     coordinates = Coordinates.at(objective, w, damp)
     torch.manual_seed(0)
     vectors = torch.randn(2, len(w), dtype=w.dtype)
-    solver = WhitenedCG(damp, 1e-11, 2_000, 7, coordinates)
-    solutions, known = solver.solve(hessian, vectors, transpose=False)
-    assert relative_error(solutions, torch.linalg.solve(matrix, vectors.T).T) < 1e-8
-    t = whitening(coordinates)
-    few, known = replace(solver, max_iterations=5).solve(hessian, vectors, transpose=False)
-    left = (vectors - few @ matrix) @ t
-    torch.testing.assert_close(known["residual"], left.norm(dim=1) / (vectors @ t).norm(dim=1))
+    solutions, known = Refined(coordinates, 60).solve(hessian, vectors, transpose=False)
+    assert relative_error(solutions, torch.linalg.solve(matrix, vectors.T).T) < 1e-9
+    assert relative_error(coordinates.inverse(vectors), solutions) > 1e-9  # float32 shows
+    assert known["residual"].shape == (2,)
+    assert known["residual"].max() < 1e-9
 
 
 def convex(n: int = 20) -> tuple[Objective, Tensor]:
@@ -138,7 +148,7 @@ def test_minimising_ends_at_the_minimum_with_the_stated_decrement() -> None:
     for tolerance in (1e-3, 1e-5, 1e-7):
         at = minimise(objective, w, coordinates, 100, tolerance)
         assert coordinates.decrement(objective.value_and_gradient(at)[1]) <= tolerance
-        assert (at - minimum).norm() <= tolerance / STRONG  # G + c I is at least that
+        assert (at - minimum).norm() <= tolerance / STRONG  # H + c I is at least that
         assert torch.equal(minimise(objective, at, coordinates, 100, tolerance), at)
     few = minimise(objective, w, coordinates, 1, 1e-7)
     before, after = (coordinates.decrement(objective.value_and_gradient(v)[1]) for v in (w, few))
@@ -146,11 +156,7 @@ def test_minimising_ends_at_the_minimum_with_the_stated_decrement() -> None:
 
 
 def test_minimising_leaves_a_point_of_negative_curvature() -> None:
-    case = Case(20, 3)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Tanh(), nn.Linear(2, 3)).double()
-    params = trainable(model)
-    objective, w = Objective(PerSampleLoss(model), params, case.train, DECAY), vector(params)
+    objective, w = chained()
     assert torch.linalg.eigvalsh(dense_hessian(objective, w, DECAY))[0] < -1e-3
     for _ in range(10):
         coordinates = Coordinates.at(objective, w, DECAY)
@@ -185,7 +191,7 @@ def test_influence_predicts_leaving_out_on_a_convex_case() -> None:
     coordinates = Coordinates.at(objective, w, STRONG)
     w = newton(objective, minimise(objective, w, coordinates, 200, 1e-5))
     coordinates = Coordinates.at(objective, w, STRONG)
-    solver = WhitenedCG(STRONG, 1e-12, 200, n, coordinates)
+    solver = Refined(coordinates, n)
     params = objective.params(w)
     predicted, _ = loss_changes(
         objective.loss, params, objective.train, objective.train.at(chosen), tests, solver

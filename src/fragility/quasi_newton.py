@@ -33,7 +33,7 @@ from src.fragility.chain import chain_hessian
 from src.fragility.objective import Objective
 from src.tda.hessian import Hessian
 
-CORRECTIONS = 50  # that L-BFGS keeps
+CORRECTIONS = 100  # that L-BFGS keeps
 FLOOR = 0.1  # share of the damping that an eigenvalue has at least, for coordinates
 REFINEMENTS = 3
 

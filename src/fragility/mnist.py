@@ -96,7 +96,7 @@ def configurations(scale: str) -> list[Configuration]:
             near=2e-3,
             iterations=400,
             tolerance=1e-7,
-            retraining=(100 if decay else 60) if quick else 30_000,
+            retraining=(400 if decay else 60) if quick else 30_000,
             retraining_tolerance=1e-3,
             n_removed=20 if quick else 100,
             groups=ALL_GROUPS if decay in DECAYS[:2] else "top_highest",

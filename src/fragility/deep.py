@@ -1,8 +1,9 @@
 """The study of deep networks on MNIST and CIFAR-10 (table 1 of the slides).
 
 The published learning rates, numbers of steps and settings of the solver are not known. Here
-training is by Adam; influence is by conjugate gradient on the Gauss–Newton matrix, which has no
-negative curvature where training has not come to a minimum, as none of these does.
+training is by Adam, whose learning rate falls to a tenth towards the end, which retraining keeps;
+influence is by conjugate gradient on the Gauss–Newton matrix, which has no negative curvature where
+training has not come to a minimum, as none of these does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+    from src.data.samples import Samples
+    from src.experiments import Task
 
 SEEDS_TOGETHER = False
 NETWORKS = ("lenet", "vgg13", "vgg14", "resnet18", "resnet50")
@@ -35,8 +39,10 @@ class Configuration:
         n_test_per_class: Test images of each class, among which the test points are.
         steps: Steps of Adam from the initialisation.
         batch_size: Images in each.
-        learning_rate: Of both trainings.
-        retraining: Steps from the optimum without a sample, by a fresh Adam.
+        learning_rate: Of Adam at first, a tenth after the drop.
+        drop: Share of the steps before the drop.
+        retraining: Steps from the optimum without a sample, by a fresh Adam, at the last learning
+            rate.
         n_removed: Samples of largest influence on each test point that are left out, one at a time.
         cg_iterations: Of conjugate gradient, at most.
         cg_tolerance: Relative residual at which it ends.
@@ -51,6 +57,7 @@ class Configuration:
     steps: int
     batch_size: int
     learning_rate: float
+    drop: float
     retraining: int
     n_removed: int
     cg_iterations: int
@@ -65,11 +72,11 @@ class Configuration:
 def configurations(scale: str) -> list[Configuration]:
     """Return the configurations, in the order of the slides' table.
 
-    At the scale quick there are 500 images, in batches of 50: LeNet has 50 epochs of them, the
+    At the scale quick there are 500 images, in batches of 50: LeNet has 60 epochs of them, the
     larger networks 20.
     """
     quick = scale == "quick"
-    steps = {n: (500 if n == "lenet" else 200) if quick else 20_000 for n in NETWORKS}
+    steps = {n: (600 if n == "lenet" else 200) if quick else 20_000 for n in NETWORKS}
     return [
         Configuration(
             network,
@@ -81,6 +88,7 @@ def configurations(scale: str) -> list[Configuration]:
             steps=steps[network],
             batch_size=50 if quick else 128,
             learning_rate=1e-4 if network.startswith("vgg") else 1e-3,
+            drop=0.6,
             retraining=round(RETRAINED * steps[network]),
             n_removed=40,
             cg_iterations=20 if quick and network != "lenet" else 100,
@@ -92,17 +100,26 @@ def configurations(scale: str) -> list[Configuration]:
     ]
 
 
-def measure(
-    configuration: Configuration, seeds: list[int], device: torch.device, source: Path | None
-) -> Iterator[dict[str, Any]]:
-    """Yield what is measured of each seed, see `src.fragility.deep_measurement`."""
-    from src.fragility.deep_measurement import measured
+def load(configuration: Configuration, source: Path | None) -> tuple[Samples, Samples, Task]:
+    """Return training images, test images, and their task."""
     from src.fragility.images import load_images
 
     c = configuration
-    train, test, task = load_images(c.images, c.n_per_class, c.n_test_per_class, source)
+    return load_images(c.images, c.n_per_class, c.n_test_per_class, source)
+
+
+def measure(
+    configuration: Configuration,
+    seeds: list[int],
+    device: torch.device,
+    data: tuple[Samples, Samples, Task],
+) -> Iterator[dict[str, Any]]:
+    """Yield what is measured of each seed, see `src.fragility.deep_measurement`."""
+    from src.fragility.deep_measurement import measured
+
+    train, test, task = data
     train, test = train.to(device), test.to(device)
-    return (measured(c, seed, train, test, task.n_classes) for seed in seeds)
+    return (measured(configuration, seed, train, test, task.n_classes) for seed in seeds)
 
 
 def report(results: dict[str, dict[int, dict[str, Any]]], folder: Path) -> list[str]:

@@ -42,9 +42,14 @@ def measured(
     torch.manual_seed(seed)
     model = NETWORKS[c.network](tuple(train.images.shape[1:]), n_classes).to(device)
     loss = PerSampleLoss(model)
-    optimizer = OptimizerSettings(c.learning_rate, c.decay)
-    state = train_by_adam(
-        loss, state_of(model), train, optimizer, c.batch_size, c.steps, f"{c.name} seed {seed}"
+    state, optimizer = train_by_adam(
+        loss,
+        state_of(model),
+        train,
+        OptimizerSettings(c.learning_rate, c.decay),
+        c.batch_size,
+        [round(c.drop * c.steps), c.steps],
+        f"{c.name} seed {seed}",
     )
     losses = evaluate(loss.accurate, repeat(state, 1), test)[0]
     points = test.at(test_points(losses))

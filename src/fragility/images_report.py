@@ -24,6 +24,7 @@ OPTIMUM = (
     "n_train",
     "gradient_norm",
     "weight_norm",
+    "decrement",
     "smallest",
     "train_loss",
     "train_accuracy",
@@ -36,8 +37,10 @@ def by_seed(results: Results) -> pd.DataFrame:
 
     Beside what `src.fragility.compare.with_raw` returns: `control`, the control's change of the
     test point's loss, and `typical`, the median size of the samples' changes less the control's;
-    `residual`, the solver's; what is known of the optimum; and `gradient_norm_retrained`, the
-    largest norm of the gradient where retraining ended, where it is known.
+    `residual`, the solver's; what is known of the optimum; and where it is known of the ends of
+    retraining, the largest norm of the gradient, `gradient_norm_retrained`, and `left`, the largest
+    share that is left of the decrement that leaving a sample out made
+    (`src.fragility.quasi_newton`).
     """
     rows = []
     for name, seeds in results.items():
@@ -60,16 +63,20 @@ def by_seed(results: Results) -> pd.DataFrame:
                         "test_loss": float(found["test_losses"][column]),
                         "residual": float(found["residual"][column]),
                         **{key: found[key] for key in OPTIMUM if key in found},
-                        "gradient_norm_retrained": _norm_retrained(found, group),
+                        **_retrained(found, group),
                     }
                 )
     return pd.DataFrame(rows)
 
 
-def _norm_retrained(found: dict[str, Any], group: str) -> float:
+def _retrained(found: dict[str, Any], group: str) -> dict[str, float]:
     if "gradient_norms" not in found:
-        return np.nan
-    return float(found["gradient_norms"][found[f"group_{group}"]].max())
+        return {"gradient_norm_retrained": np.nan, "left": np.nan}
+    left = found["decrements"] / found["decrements_before"]
+    return {
+        name: float(values[found[f"group_{group}"]].max())
+        for name, values in (("gradient_norm_retrained", found["gradient_norms"]), ("left", left))
+    }
 
 
 def groups(found: dict[str, Any]) -> list[str]:
@@ -144,7 +151,8 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                 "training accuracy": number(row, "train_accuracy"),
                 "gradient norm": number(row, "gradient_norm"),
                 "largest after retraining": number(row, "gradient_norm_retrained"),
-                "smallest eigenvalue of those furthest from 1": number(row, "smallest"),
+                "decrement left": number(row, "left"),
+                "smallest eigenvalue": number(row, "smallest"),
                 "residual": number(row, "residual"),
             }
             for _, row in table.iterrows()

@@ -99,13 +99,16 @@ def configurations(scale: str) -> list[Configuration]:
     ]
 
 
+def load(configuration: Configuration, source: Path | None) -> None:
+    """Do nothing: scikit-learn bundles iris."""
+
+
 def measure(
-    configuration: Configuration, seeds: list[int], device: torch.device, source: Path | None
+    configuration: Configuration, seeds: list[int], device: torch.device, data: None
 ) -> Iterator[dict[str, Any]]:
     """Yield what is measured of each seed, see `src.fragility.iris_measurement`."""
     from src.fragility.iris_measurement import measured
 
-    del source  # scikit-learn bundles iris
     return measured(configuration, seeds, device)
 
 

@@ -7,7 +7,6 @@ j is the sample that is left out, or none is; n stays the number of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,11 +15,10 @@ from torch.func import hessian, vmap
 
 from src.data.samples import Samples
 from src.ensemble.members import Params, PerSampleLoss, n_parameters
-from src.tda.hessian import Hessian, flatten, unflatten
+from src.tda.hessian import flatten, unflatten
 from src.tda.similarity import n_outputs, output_gradients, single_outputs
 
 BATCH = 100  # samples whose activations stay in a CPU's caches
-PRODUCT_BATCH = 500  # in float32, whose products with single vectors are faster in larger batches
 
 
 @dataclass(frozen=True)
@@ -77,21 +75,6 @@ class Objective:
         train = Samples(train.images.float(), train.labels, train.indices, train.transform)
         like = {name: p.float() for name, p in self.like.items()}
         return replace(self, like=like, train=train)
-
-    def products(self, w: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the map of rows (K, P) to their products with ∇²F at a vector, by float32."""
-        return self.damped_products(w, self.decay)
-
-    def damped_products(self, w: Tensor, damp: float) -> Callable[[Tensor], Tensor]:
-        """Return the same with a damping in the decay's place."""
-        single = self.single()
-        kept = torch.arange(len(self.train), device=w.device)
-        if self.removed is not None:
-            kept = kept[kept != self.removed]
-        share = len(kept) / len(self.train)
-        params = single.params(w.float())
-        hessian = Hessian(self.loss, params, single.train.at(kept), PRODUCT_BATCH)
-        return lambda rows: share * hessian.product(rows.float()).to(rows.dtype) + damp * rows
 
 
 def gauss_newton(loss: PerSampleLoss, params: Params, samples: Samples) -> Tensor:

@@ -42,6 +42,9 @@ def record_study(
             if name == "agreement" and "value" in frame:
                 frame = frame[frame["value"].isin(_VALUES)]
             tables[name] = frame
+    if (report / "seeds.csv").exists():  # of images, where a row is of a group of samples
+        frame = pd.read_csv(report / "seeds.csv")
+        tables["single_seeds"] = frame[["configuration", "group", "seed", *_VALUES]]
     if (report / "agreement_seeds.csv").exists():
         frame = pd.read_csv(report / "agreement_seeds.csv")
         frame = frame.query("of == 'losses' and predicted_by == 'exact' and answer == 'retrained'")

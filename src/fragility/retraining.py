@@ -7,6 +7,10 @@ a fresh optimiser.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -19,6 +23,8 @@ from src.ensemble.memory import in_chunks, members_at_once
 from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.training import Trainer
 from src.progress import progress
+
+DROP = 0.1  # of the learning rate, from one part of a training to the next
 
 
 def take_steps(trainer: Trainer, batch_size: int, n_steps: int, description: str) -> None:
@@ -42,18 +48,33 @@ def train_by_adam(
     train: Samples,
     optimizer: OptimizerSettings,
     batch_size: int,
-    n_steps: int,
+    ends: Sequence[int],
     description: str,
-) -> State:
-    """Return the state after steps from `start`; batches come from torch's global generator.
+) -> tuple[State, OptimizerSettings]:
+    """Return the state after steps from `start`, and the settings of the last of them.
+
+    Args:
+        loss: The per-sample loss.
+        start: Where it begins.
+        train: The training samples.
+        optimizer: Settings of the optimiser at first.
+        batch_size: Samples in a batch; torch's global generator draws them.
+        ends: The number of steps at which each part of the training ends. The optimiser of the next
+            one is a fresh one, with a tenth of the learning rate.
+        description: What is said of the progress.
 
     Raises:
         UserError: The loss is not finite, or a batch is too small for the network.
     """
     require_batches(loss, start, train, batch_size, without_one=False)
-    trainer = Trainer(loss, repeat(start, 1), train, optimizer)
-    take_steps(trainer, batch_size, n_steps, description)
-    return {name: tensor.clone() for name, tensor in trainer.member(0).items()}
+    state = start
+    for k, (begin, end) in enumerate(pairwise([0, *ends])):
+        if k:
+            optimizer = replace(optimizer, learning_rate=optimizer.learning_rate * DROP)
+        trainer = Trainer(loss, repeat(state, 1), train, optimizer)
+        take_steps(trainer, batch_size, end - begin, f"{description}, Adam {k + 1} of {len(ends)}")
+        state = {name: tensor.clone() for name, tensor in trainer.member(0).items()}
+    return state, optimizer
 
 
 def retrained_losses(

@@ -108,13 +108,14 @@ class Results:
         *,
         overwrite: bool,
     ) -> Iterator[str]:
+        data = self.module.load(configuration, source)  # before a folder is made
         with lock(self._lock(configuration, seeds)):
             for _, seed in seeds:
                 remove_leftovers(self.path(configuration, seed))
             # Some may be by a process that has let go of the lock just now.
             missing = self._missing(configuration, seeds, device, overwrite=overwrite)
             measured = self.module.measure(
-                configuration, [seed for _, seed in missing], device, source
+                configuration, [seed for _, seed in missing], device, data
             )
             for (_, seed), found in zip(missing, measured, strict=True):
                 path = self.path(configuration, seed)

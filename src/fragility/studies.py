@@ -39,12 +39,20 @@ class Study(Protocol):
     def configurations(self, scale: str) -> list[Configuration]:
         """Return the configurations at one of SCALES."""
 
+    def load(self, configuration: Configuration, source: Path | None) -> Any:
+        """Return the data that a configuration is measured on.
+
+        Args:
+            configuration: One of `configurations`.
+            source: Folder that holds clones of the hub's data set repositories; None: as
+                `src.data.sources` finds them.
+
+        Raises:
+            UserError: They are not there.
+        """
+
     def measure(
-        self,
-        configuration: Configuration,
-        seeds: list[int],
-        device: torch.device,
-        source: Path | None,
+        self, configuration: Configuration, seeds: list[int], device: torch.device, data: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield for each seed, in their order, what is measured: tensors and plain values.
 
@@ -52,11 +60,10 @@ class Study(Protocol):
             configuration: One of `configurations`.
             seeds: The seeds, at least one.
             device: Where it is computed.
-            source: Folder that holds clones of the hub's data set repositories; None: as
-                `src.data.sources` finds them.
+            data: What `load` returned.
 
         Raises:
-            UserError: The data are not there, or nothing finite came out.
+            UserError: Nothing finite came out.
         """
 
     def report(self, results: dict[str, dict[int, dict[str, Any]]], folder: Path) -> list[str]:

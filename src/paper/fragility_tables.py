@@ -7,6 +7,8 @@ import pandas as pd
 from src.paper.measured import Measured
 from src.paper.table_cells import interval
 
+_KINDS = {"top": "largest influence", "percentile": "30th percentile"}
+
 
 def iris_fits(measured: list[Measured]) -> pd.DataFrame:
     """Return, for each network, how well influence on the test loss predicts retraining."""
@@ -44,3 +46,52 @@ def iris_fits(measured: list[Measured]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def image_fits(measured: list[Measured]) -> pd.DataFrame:
+    """Return, for each network and group of images, how well influence predicts retraining."""
+    rows = []
+    for one in measured:
+        single = one.table("single_seeds").groupby(["configuration", "group"])["spearman"]
+        ends = single.agg(["min", "max"])
+        for _, row in one.table("agreement").iterrows():
+            kind, point = row["group"].split("_")
+            low, high = ends.loc[(row["configuration"], row["group"]), ["min", "max"]]
+            several = row["seeds"] > 1
+            rows.append(
+                {
+                    "network": row["network"],
+                    "images": f"{row['n_train']:.0f} of {row['images']}",
+                    "decay": f"{row['decay']:g}" if row["decay"] else "none",
+                    "test loss": point,
+                    "left out": f"{row['samples']}, {_KINDS[kind]}",
+                    "seeds": int(row["seeds"]),
+                    **_fits(row),
+                    "single seeds": f"{low:.2f} to {high:.2f}" if several else "",
+                    "control / change": f"{abs(row['control']) / row['typical']:.2g}"
+                    if row["typical"]
+                    else "",
+                    "gradient norm": f"{row['gradient_norm']:.0e}",
+                    "after retraining": _known(row, "gradient_norm_retrained", ".0e"),
+                    "smallest eigenvalue": _known(row, "smallest", ".0e"),
+                    "test accuracy": f"{row['test_accuracy']:.2f}",
+                }
+            )
+    # What is known of none is no column.
+    return pd.DataFrame(rows).loc[:, lambda table: (table != "").any()]
+
+
+def _fits(row: pd.Series) -> dict[str, str]:
+    """Return the coefficients and the slope, with intervals, and the published coefficients."""
+    found = {}
+    for name in ("spearman", "pearson", "slope"):
+        limits = interval(row[f"{name}_low"], row[f"{name}_high"], ".2f")
+        found[name.capitalize()] = f"{row[name]:.2f} {limits}".strip()
+        if name != "slope":
+            found[f"{name.capitalize()}, published"] = _known(row, f"{name}_published", "g")
+    return found
+
+
+def _known(row: pd.Series, name: str, form: str) -> str:
+    value = row.get(name)
+    return "" if value is None or pd.isna(value) else f"{value:{form}}"

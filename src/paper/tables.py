@@ -18,7 +18,7 @@ from src.paper.accuracy_tables import (
     top_samples,
 )
 from src.paper.estimator_tables import estimators, with_loo
-from src.paper.fragility_tables import iris_fits
+from src.paper.fragility_tables import image_fits, iris_fits
 from src.paper.measured import Measured
 from src.paper.table_cells import by_method, halves_of, interval, percent
 from src.plots.style import METHOD_LABELS
@@ -251,5 +251,6 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         distribution_tests,
         mislabelled,
         iris_fits,
+        image_fits,
     )
 }

@@ -20,6 +20,9 @@ from src.fragility.deep_measurement import measured as measured_deep
 from src.fragility.images import load_images
 from src.fragility.mnist_measurement import measured as measured_mnist
 from src.fragility.published import published
+from src.fragility.recording import record_study
+from src.paper.measured import Measured
+from src.paper.tables import TABLES
 from tests import reference
 from tests.conftest import Case
 from tests.tools import relative_error
@@ -91,16 +94,8 @@ def images(n: int, shape: tuple[int, ...], seed: int) -> Samples:
 
 SMALL_DEEP = {"steps": 6, "retraining": 3, "n_removed": 2, "batch_size": 4, "cg_iterations": 5}
 SMALL_MNIST = {
-    "decay": 0.1,  # strong, so that few steps come near a minimum
-    "damp": 0.1,
     "steps": 9,
     "batch_size": 4,
-    "rounds": 2,
-    "iterations": 10,
-    "n_coordinates": 6,
-    "n_corrected": 3,
-    "solver_iterations": 5,
-    "retraining": 3,
     "n_removed": 2,
 }
 
@@ -132,14 +127,21 @@ def test_a_deep_network_is_measured(network: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounds", [2, 0])
-def test_the_small_network_is_measured(rounds: int) -> None:
-    train, test = images(10, (1, 28, 28), 0), images(5, (1, 28, 28), 1)
-    chosen = replace(mnist.configurations("quick")[0], **{**SMALL_MNIST, "rounds": rounds})
-    found = measured_mnist(chosen, 446, train, test)
+@pytest.mark.parametrize("decay", [1e-2, 0.0])
+def test_the_small_network_is_measured(decay: float) -> None:
+    train, test = images(20, (1, 28, 28), 0), images(5, (1, 28, 28), 1)
+    chosen = next(c for c in mnist.configurations("quick") if c.decay == decay)
+    found = measured_mnist(replace(chosen, **SMALL_MNIST), 446, train, test)
     check_measured(found, train, test)
-    assert ("gradient_norms" in found) == bool(rounds)
     assert found["retrained"].dtype == torch.float64
+    if not decay:
+        assert "decrements" not in found
+        return
+    assert found["decrement"] <= chosen.tolerance
+    begin, end = found["decrements_before"], found["decrements"]
+    assert (end[:-1] <= chosen.retraining_tolerance * begin[:-1]).all()
+    assert begin[-1] == found["decrement"] <= 1e-3 * begin[:-1].min()
+    assert (found["control"] == 0).all()  # it begins where it may end
 
 
 def test_images_are_fixed_balanced_and_disjoint_by_split(datasets_folder: Path) -> None:
@@ -190,7 +192,11 @@ def planted(configuration: Any, seed: int, *, percentile: bool) -> dict[str, Any
         "test_losses": torch.tensor([4.0, 0.1]),
         "residual": torch.tensor([1e-8, 1e-9]),
         "gradient_norm": 1e-7,
+        "n_train": 12,
+        "test_accuracy": 0.75,
         "gradient_norms": torch.arange(13.0),
+        "decrements": torch.arange(13.0) / 100,
+        "decrements_before": torch.ones(13),
         "group_top_highest": torch.arange(4),
         "group_top_median": torch.arange(4, 8),
     }
@@ -212,6 +218,7 @@ def test_the_table_of_mnist_holds_what_was_planted(tmp_path: Path) -> None:
     assert (table["slope_raw"] - 3).abs().min() > 1e-3
     np.testing.assert_allclose(table["control"], 0.5)
     assert table["gradient_norm_retrained"][:3].tolist() == [3, 7, 11]  # the largest
+    np.testing.assert_allclose(table["left"][:3], [0.03, 0.07, 0.11])
     assert table["seeds"].tolist() == [3, 3, 3, 1, 1, 1, 2, 2]
     assert table["slope_low"].isna().tolist() == [seeds == 1 for seeds in table["seeds"]]
     # Decay 1e-3 at both test points, none at one; others have not been published.
@@ -233,6 +240,13 @@ def test_the_table_of_deep_networks_does_with_what_is_there(tmp_path: Path) -> N
     assert row[["pearson_published", "spearman_published"]].iloc[0].tolist() == [0.45, 0.46]
     assert (tmp_path / "figures" / "agreement_median.png").exists()
     assert "Pearson, published" in (tmp_path / "agreement.md").read_text()
+    kept = record_study("deep", "quick", tmp_path, [0], tmp_path / "measured")
+    shown = TABLES["image_fits"]([Measured.of(kept.name, kept.parent)])
+    assert shown["Spearman"].tolist() == ["1.00"] * 8  # of one seed there is no interval
+    assert shown["Spearman, published"][:2].tolist() == ["0.69", "0.46"]
+    assert shown["images"][0] == "12 of cifar10"
+    assert shown["left out"][0] == "4, largest influence"
+    assert not {"single seeds", "smallest eigenvalue"} & set(shown)
 
 
 def test_published_values_are_those_of_the_slides() -> None:

@@ -184,4 +184,6 @@ def test_wrong_input_is_one_line(few, tmp_path):
         "unknown configuration 'lenet' of iris", few[0].name
     )
     call(*STUDY, "--workers", 2, "--report").check_refused("--gpus and --workers go without")
+    images = "run_fragility", "--study", "mnist", "--root", tmp_path
+    call(*images, "--source", tmp_path / "none").check_refused("none/ylecun/mnist does not exist")
     assert not list(tmp_path.iterdir())

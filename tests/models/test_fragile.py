@@ -6,25 +6,27 @@ import pytest
 import torch
 from torch import nn
 
-from src.models.fragile import NETWORKS, LeNet, SmallTanh
+from src.models.fragile import NETWORKS, LeNet, small_tanh
 
 
 def test_the_small_network_has_the_published_number_of_parameters() -> None:
-    model = SmallTanh((1, 28, 28), 10)
+    model = small_tanh((1, 28, 28), 10)
     assert sum(p.numel() for p in model.parameters()) == 2_616
-    strides = [layer.stride[0] for layer in model.convolutions]
+    strides = [layer.stride[0] for layer in model if isinstance(layer, nn.Conv2d)]
     assert strides == [1, 2, 1, 2, 1, 1]
 
 
 def test_the_small_network_is_tanh_after_each_convolution_and_a_mean() -> None:
     torch.manual_seed(0)
-    model, images = SmallTanh((1, 28, 28), 10), torch.rand(3, 1, 28, 28)
+    model, images = small_tanh((1, 28, 28), 10), torch.rand(3, 1, 28, 28)
     x = images
-    for layer in model.convolutions:
+    for layer in model:
+        if not isinstance(layer, nn.Conv2d):
+            continue
         x = torch.tanh(nn.functional.conv2d(x, layer.weight, layer.bias, layer.stride))
     assert x.shape == (3, 10, 2, 2)
     expected = torch.stack(
-        [model.fc(sum(one[:, i, j] for i in range(2) for j in range(2)) / 4) for one in x]
+        [model[-1](sum(one[:, i, j] for i in range(2) for j in range(2)) / 4) for one in x]
     )
     torch.testing.assert_close(model(images), expected)
 

@@ -259,7 +259,7 @@ def test_tables_are_written_between_their_comments(recorded):
         "mislabelled": "cnn2_digits3_10pc_noisy_3draws",
     }
     for name in TABLES:
-        if name in ("accuracy", "iris_fits"):  # of noise there are no checkpoints, nor a study
+        if name in ("accuracy", "iris_fits", "image_fits"):  # of noise there is neither
             continue
         text = rendered(page.format(f"{name} {of.get(name, 'cnn2_digits3_10pc')}"), recorded)
         assert text.startswith("before\n")

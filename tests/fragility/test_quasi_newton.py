@@ -1,4 +1,4 @@
-"""Objectives, Gauss–Newton coordinates, and what is solved and minimised in them."""
+"""Objectives, dense Hessians, their coordinates, and what is solved and minimised in them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from src.ensemble.members import PerSampleLoss, trainable
+from src.fragility import chain
 from src.fragility import objective as module
+from src.fragility.chain import chain_hessian
 from src.fragility.influence import loss_changes
-from src.fragility.newton import Coordinates, WhitenedCG, minimise
 from src.fragility.objective import Objective, gauss_newton
+from src.fragility.quasi_newton import FLOOR, Coordinates, Refined, minimise
 from src.tda.gauss_newton import GaussNewton
 from src.tda.hessian import Hessian, flatten
 from tests import reference
@@ -61,66 +63,64 @@ def dense_hessian(objective: Objective, w: Tensor, damp: float) -> Tensor:
     return len(kept) / n * hessian.dense() + damp * torch.eye(len(w), dtype=w.dtype)
 
 
-@pytest.mark.parametrize("removed", [None, 2])
-def test_products_are_those_of_the_gradient_s_derivative(
-    objective: Objective, removed: int | None
+def chained() -> tuple[Objective, Tensor]:
+    """Return a chain of convolutions and linear layers on digits, and where it begins."""
+    case = Case(20, 3)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 3, 2), nn.Tanh(), nn.Conv2d(2, 3, 1), nn.Tanh(), nn.Flatten()),
+        *(nn.Linear(27, 4), nn.Tanh(), nn.Linear(4, 3)),
+    ).double()
+    params = trainable(model)
+    return Objective(PerSampleLoss(model), params, case.train, DECAY), vector(params)
+
+
+def test_the_hessian_of_a_chain_is_that_of_products_with_all_unit_vectors(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    w = vector(objective.like)
-    without = objective.without(removed)
+    monkeypatch.setattr(chain, "BATCH", 7)  # which does not divide the samples
+    monkeypatch.setattr(chain, "VECTORS", 5)  # nor this the parameters
+    objective, w = chained()
+    found = chain_hessian(objective.loss, objective.like, objective.train)
+    assert torch.equal(found, found.T)
+    assert relative_error(found, dense_hessian(objective, w, 0.0)) < 1e-9
+
+
+@pytest.mark.parametrize("damp", [1e-3, 10.0])
+def test_coordinates_whiten_the_damped_hessian(damp: float) -> None:
+    objective, w = chained()
+    matrix = dense_hessian(objective, w, damp)
+    values = torch.linalg.eigvalsh(matrix)
+    assert (values[0] < 0) == (damp < 1)  # indefinite, and not
+    coordinates = Coordinates.at(objective, w, damp)
+    assert relative_error(coordinates.values, values) < 1e-5  # H by float32
+    instead = Coordinates.at(objective, w, damp, gauss_newton).values
+    assert instead[0] >= (1 - 1e-3) * damp
+    t = coordinates.changes(torch.eye(len(w), dtype=w.dtype)).T
+    expected = values / values.abs().clamp(min=FLOOR * damp)  # 1 or −1 but for the smallest
+    assert (expected.abs() == 1).float().mean() > 0.5
+    assert (t.T @ matrix @ t - expected.diag()).abs().max() < 1e-2
     torch.manual_seed(0)
     rows = torch.randn(3, len(w), dtype=w.dtype)
-    step = 1e-5
-    expected = torch.stack(
-        [
-            (
-                without.value_and_gradient(w + step * row)[1]
-                - without.value_and_gradient(w - step * row)[1]
-            )
-            / (2 * step)
-            for row in rows
-        ]
-    )
-    assert relative_error(without.products(w)(rows), expected) < 1e-4
+    assert relative_error(coordinates.changes(rows), rows @ t.T) < 1e-9
+    assert relative_error(coordinates.gradients(rows), rows @ t) < 1e-9
+    assert coordinates.decrement(rows[1]) == pytest.approx((rows[1] @ t).norm().item(), rel=1e-9)
 
 
-def test_in_its_coordinates_the_damped_matrix_is_the_identity(objective: Objective) -> None:
-    w = vector(objective.like)
-    t = Coordinates.at(objective, w, 0.05, CASE.train).to_parameters
-    matrix = GaussNewton(objective.loss, objective.like, CASE.train, 7).dense()
-    identity = torch.eye(len(w), dtype=w.dtype)
-    assert relative_error(t.T @ (matrix + 0.05 * identity) @ t, identity) < 1e-4  # G by float32
-
-
-def test_corrected_coordinates_whiten_the_hessian_where_it_is_furthest_from_it(
-    objective: Objective,
-) -> None:
-    w, damp = vector(objective.like), 1e-3
+@pytest.mark.parametrize("damp", [1e-2, 10.0])
+def test_refined_solutions_are_exact_with_a_hessian_that_is_definite_or_not(damp: float) -> None:
+    objective, w = chained()
+    hessian = Hessian(objective.loss, objective.like, objective.train, 60)
     matrix = dense_hessian(objective, w, damp)
-    plain = Coordinates.at(objective, w, damp, CASE.train)
-    before = torch.linalg.eigvalsh(plain.to_parameters.T @ matrix @ plain.to_parameters)
-    found = plain.corrected(objective.damped_products(w, damp), 10)
-    t = found.to_parameters
-    after = torch.linalg.eigvalsh(t.T @ matrix @ t)
-    left = (before - 1).abs().sort().values[-11]  # the largest that is not corrected
-    # Negative ones become −1, which no positive definite inverse can do better.
-    assert ((after.abs() - 1).abs().max() - left).abs() < 0.02
-    assert found.smallest == pytest.approx(before[0].item(), rel=1e-2)
-
-
-def test_whitened_cg_solves_with_the_exact_hessian(objective: Objective) -> None:
-    w, damp = vector(objective.like), 0.05
-    hessian = Hessian(objective.loss, objective.like, CASE.train, 7)
-    matrix = dense_hessian(objective, w, damp)
-    coordinates = Coordinates.at(objective, w, damp, CASE.train)
+    assert (torch.linalg.eigvalsh(matrix)[0] < 0) == (damp < 1)
+    coordinates = Coordinates.at(objective, w, damp)
     torch.manual_seed(0)
     vectors = torch.randn(2, len(w), dtype=w.dtype)
-    products = objective.damped_products(w, damp)
-    solver = WhitenedCG(damp, 1e-12, 600, 7, coordinates, products)
-    solutions, known = solver.solve(hessian, vectors, transpose=False)
+    solutions, known = Refined(coordinates, 60).solve(hessian, vectors, transpose=False)
     assert relative_error(solutions, torch.linalg.solve(matrix, vectors.T).T) < 1e-9
-    torch.testing.assert_close(
-        known["residual"], (vectors - solutions @ matrix).norm(dim=1) / vectors.norm(dim=1)
-    )
+    assert relative_error(coordinates.inverse(vectors), solutions) > 1e-9  # float32 shows
+    assert known["residual"].shape == (2,)
+    assert known["residual"].max() < 1e-9
 
 
 def convex(n: int = 20) -> tuple[Objective, Tensor]:
@@ -141,47 +141,44 @@ def newton(objective: Objective, w: Tensor) -> Tensor:
     return w
 
 
-def test_minimising_ends_at_the_minimum_with_the_stated_gradient_norm() -> None:
+def test_minimising_ends_at_the_minimum_with_the_stated_decrement() -> None:
     objective, w = convex()
-    coordinates = Coordinates.at(objective, w, STRONG, objective.train)
-    at, norm = minimise(objective, w, coordinates, 100, 1e-9)
-    assert norm <= 1e-9
-    assert norm == objective.value_and_gradient(at)[1].norm()
-    assert relative_error(at, newton(objective, w)) < 1e-8
-    few, norm_of_few = minimise(objective, w, coordinates, 1, 1e-9)
-    assert 1e-9 < norm_of_few < objective.value_and_gradient(w)[1].norm()
-    assert not torch.equal(few, at)
-    again, norm_again = minimise(objective, at, coordinates, 100, 1e-9)
-    assert torch.equal(again, at)  # which was reached before
-    assert norm_again == norm
+    coordinates = Coordinates.at(objective, w, STRONG)
+    minimum = newton(objective, w)
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        at = minimise(objective, w, coordinates, 100, tolerance)
+        assert coordinates.decrement(objective.value_and_gradient(at)[1]) <= tolerance
+        assert (at - minimum).norm() <= tolerance / STRONG  # H + c I is at least that
+        assert torch.equal(minimise(objective, at, coordinates, 100, tolerance), at)
+    few = minimise(objective, w, coordinates, 1, 1e-7)
+    before, after = (coordinates.decrement(objective.value_and_gradient(v)[1]) for v in (w, few))
+    assert 1e-7 < after < before
 
 
 def test_minimising_leaves_a_point_of_negative_curvature() -> None:
-    case = Case(20, 3)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Tanh(), nn.Linear(2, 3)).double()
-    params = trainable(model)
-    objective, w = Objective(PerSampleLoss(model), params, case.train, DECAY), vector(params)
+    objective, w = chained()
     assert torch.linalg.eigvalsh(dense_hessian(objective, w, DECAY))[0] < -1e-3
     for _ in range(10):
-        coordinates = Coordinates.at(objective, w, DECAY, case.train)
-        w, norm = minimise(objective, w, coordinates, 10, 1e-8)
-    assert norm <= 1e-8
+        coordinates = Coordinates.at(objective, w, DECAY)
+        w = minimise(objective, w, coordinates, 50, 1e-7)
+    assert coordinates.decrement(objective.value_and_gradient(w)[1]) <= 1e-7
     assert torch.linalg.eigvalsh(dense_hessian(objective, w, DECAY))[0] > -1e-6
 
 
 def test_minimising_from_an_optimum_ends_at_the_minimum_without_a_sample() -> None:
     objective, w = convex()
     w = newton(objective, w)
-    coordinates = Coordinates.at(objective, w, STRONG, objective.train)
-    coordinates = coordinates.corrected(objective.products(w), 5)
+    coordinates = Coordinates.at(objective, w, STRONG)
     without = objective.without(7)
-    at, norm = minimise(without, w, coordinates, 40, 1e-10)
-    assert norm <= 1e-10
-    assert norm == without.value_and_gradient(at)[1].norm()
-    assert relative_error(at, newton(without, w)) < 1e-9
-    assert (at - w).norm() > 1e-3
-    still, norm = minimise(objective, w, coordinates, 40, 1e-10)
+    begin = coordinates.decrement(without.value_and_gradient(w)[1])
+    at = minimise(without, w, coordinates, 40, 1e-3 * begin)
+    assert coordinates.decrement(without.value_and_gradient(at)[1]) <= 1e-3 * begin
+    moved = newton(without, w) - w
+    assert relative_error(at - w, moved) < 1e-2
+    assert moved.norm() > 1e-3
+    at = minimise(without, w, coordinates, 40, 1e-6 * begin)
+    assert relative_error(at - w, moved) < 1e-5
+    still = minimise(objective, w, coordinates, 40, 1e-3 * begin)
     assert torch.equal(still, w)  # the control
 
 
@@ -191,19 +188,17 @@ def test_influence_predicts_leaving_out_on_a_convex_case() -> None:
     n = len(objective.train)
     chosen = torch.arange(0, n, 25)
     tests = samples(Case(300, 2).data[1])
-    coordinates = Coordinates.at(objective, w, STRONG, objective.train)
-    w, _ = minimise(objective, w, coordinates, 200, 1e-10)
-    products = objective.products(w)
-    coordinates = Coordinates.at(objective, w, STRONG, objective.train).corrected(products, 5)
-    solver = WhitenedCG(STRONG, 1e-12, 200, n, coordinates, products)
+    coordinates = Coordinates.at(objective, w, STRONG)
+    w = newton(objective, minimise(objective, w, coordinates, 200, 1e-5))
+    coordinates = Coordinates.at(objective, w, STRONG)
+    solver = Refined(coordinates, n)
     params = objective.params(w)
     predicted, _ = loss_changes(
         objective.loss, params, objective.train, objective.train.at(chosen), tests, solver
     )
     actual = []
     for j in chosen.tolist():
-        at, norm = minimise(objective.without(j), w, coordinates, 60, 1e-8)
-        assert norm <= 1e-8
+        at = minimise(objective.without(j), w, coordinates, 60, 1e-8)
         moved = objective.loss(objective.params(at), *tests[:])
         actual.append(moved - objective.loss(params, *tests[:]))
     actual = torch.stack(actual).detach()

@@ -15,6 +15,7 @@ from src.plots.style import COLOURS, LINES, MARKERS, METHOD_LABELS, PAGE, legend
 
 _WIDTH = 3.9  # inches: on a phone, too, its letters can be read
 _LETTERS = 7
+_DRAWS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # that an axis of theirs names
 _SHORTEST = 0.025  # arrow, as a share of the axis: what is shorter lies below the mark
 
 
@@ -132,5 +133,7 @@ def accuracy_by_cost(by_draws: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("linear datamodelling score")
     if len(rows):
         legend_above(figure, axes[0])
+        most = rows["draws"].max()
+        axes[0].set_xticks([*(n for n in _DRAWS if 1.2 * n < most), most])  # none upon another
     sns.despine(figure)
     return figure

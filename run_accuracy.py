@@ -1,15 +1,8 @@
 """Accuracy beside reliability: do scores that survive retraining predict what subsets do?"""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from src.argument_types import number, several_seed_ids
 from src.cli import ArgumentParser, run
-from src.experiments import Experiment, Paths
-
-if TYPE_CHECKING:
-    from src.analysis.scores import ExperimentScores
+from src.experiments import Paths
 
 
 def main() -> None:
@@ -30,21 +23,18 @@ def main() -> None:
     from src.data.samples import described
     from src.reports.accuracy import with_subsets, write_accuracy
     from src.reports.overview import Page
-    from src.reports.scores import load_scores
+    from src.reports.scores import loader
     from src.tda.timing import mean_seconds
 
     paths = Paths(args.root)
-
-    def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(
-            paths,
-            experiment,
-            args.seed_id,
-            allow_missing=args.allow_missing,
-            methods=args.methods,
-        )
-
     experiments = [described(e, paths) for e in args.experiment]
+    load = loader(
+        paths,
+        experiments,
+        args.seed_id,
+        allow_missing=args.allow_missing,
+        methods=args.methods,
+    )
     for experiment in experiments:  # so that errors come before anything is written
         with_subsets(paths, load(experiment))
     for experiment in experiments:

@@ -1,16 +1,9 @@
 """Agreement between the methods: correlations over pairs, and distributions over seeds."""
 
-from __future__ import annotations
-
-import os
-from typing import TYPE_CHECKING
-
 from src.argument_types import number, several_seed_ids
 from src.cli import ArgumentParser, run
-from src.experiments import Experiment, Paths
-
-if TYPE_CHECKING:
-    from src.analysis.scores import ExperimentScores
+from src.experiments import Paths
+from src.reports.beside import one_thread_each
 
 
 def main() -> None:
@@ -27,32 +20,26 @@ def main() -> None:
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
-    # BLAS's threads would wait in loops for cores that others here are at work on.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-    from functools import lru_cache
+    one_thread_each()
 
     from src.analysis.fit import Fit
     from src.data.samples import described
     from src.reports.comparison.correlations import report_correlation_comparison
     from src.reports.experiment import AGREEMENT, write_agreement
     from src.reports.overview import Page, check_page
-    from src.reports.scores import check_scores, load_scores
+    from src.reports.scores import check_scores, loader
 
     paths = Paths(args.root)
     experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
 
-    # A single one is loaded once; several would not fit into memory side by side.
-    @lru_cache(maxsize=0 if compares else 1)
-    def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(
-            paths,
-            experiment,
-            args.seed_id,
-            allow_missing=args.allow_missing,
-            methods=args.methods,
-        )
+    load = loader(
+        paths,
+        experiments,
+        args.seed_id,
+        allow_missing=args.allow_missing,
+        methods=args.methods,
+    )
 
     check_page(args.output, experiments)
     check_scores(paths, experiments, load)

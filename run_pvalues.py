@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from src.argument_types import index, number, several_seed_ids
 from src.cli import ArgumentParser, run
 from src.errors import UserError
-from src.experiments import Experiment, Paths
+from src.experiments import Paths
+from src.reports.beside import one_thread_each
 
 if TYPE_CHECKING:
     from src.analysis.scores import ExperimentScores
@@ -47,10 +47,9 @@ def main() -> None:
     parser.add_allow_missing()
     parser.add_page()
     args = parser.parse_args()
-    # BLAS's threads would wait in loops for cores that others here are at work on.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    one_thread_each()
 
-    from functools import lru_cache, partial
+    from functools import partial
 
     from src.analysis.fit import Fit
     from src.data.samples import described
@@ -60,22 +59,19 @@ def main() -> None:
     from src.reports.mislabelled import check_noisy, with_self_influence, write_mislabelled
     from src.reports.overview import Page, check_page
     from src.reports.pairs import words_of_told
-    from src.reports.scores import check_scores, load_images, load_scores
+    from src.reports.scores import check_scores, load_images, loader
 
     paths = Paths(args.root)
     experiments = [described(e, paths) for e in args.experiment]
     compares = len(experiments) > 1
 
-    # A single one is loaded once; several would not fit into memory side by side.
-    @lru_cache(maxsize=0 if compares else 1)
-    def load(experiment: Experiment) -> ExperimentScores:
-        return load_scores(
-            paths,
-            experiment,
-            args.seed_id,
-            allow_missing=args.allow_missing,
-            methods=args.methods,
-        )
+    load = loader(
+        paths,
+        experiments,
+        args.seed_id,
+        allow_missing=args.allow_missing,
+        methods=args.methods,
+    )
 
     if args.mislabelled:
         check_noisy(experiments)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
 from src.data.samples import Samples
-from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.members import Params, PerSampleLoss, n_parameters
+from src.fragility.objective import BATCH
 from src.tda.hessian import load_forward_mode_rules, unflatten
 
-BATCH = 100  # samples whose activations stay in a CPU's caches
 VECTORS = 32  # at once
 
 
@@ -32,7 +32,7 @@ def chain_hessian(loss: PerSampleLoss, params: Params, samples: Samples) -> Tens
     """
     load_forward_mode_rules()
     model, criterion = loss.model, loss.accurate.criterion
-    width = sum(p.numel() for p in params.values())
+    width = n_parameters(params)
     matrix = next(iter(params.values())).new_zeros(width, width)
     for inputs, labels in samples.batches(BATCH):
         below, first = inputs, 0  # what the module is given, and the position of its parameters
@@ -74,5 +74,5 @@ def _rows(
         return jvp(gradient, (own,), (vector,))[1]
 
     like = next(iter(own.values()))
-    identity = torch.eye(sum(p.numel() for p in own.values()), dtype=like.dtype, device=like.device)
+    identity = torch.eye(n_parameters(own), dtype=like.dtype, device=like.device)
     return torch.cat([vmap(product)(unflatten(rows, own)) for rows in identity.split(VECTORS)])

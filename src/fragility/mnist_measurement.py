@@ -19,14 +19,12 @@ from src.fragility.chain import chain_hessian
 from src.fragility.deep_measurement import changes
 from src.fragility.influence import loss_changes
 from src.fragility.mnist import Configuration
-from src.fragility.objective import Objective, gauss_newton
+from src.fragility.objective import BATCH, Objective, gauss_newton
 from src.fragility.points import groups_of, test_points
 from src.fragility.quasi_newton import Coordinates, Refined, minimise
 from src.fragility.retraining import retrained_losses, train_by_adam
 from src.models.fragile import small_tanh
 from src.progress import progress
-
-HESSIAN_BATCH = 100
 
 
 def measured(
@@ -66,7 +64,7 @@ def measured(
 
     losses = evaluate(loss.accurate, repeat(params, 1), test)[0]
     points = test.at(test_points(losses))
-    solver = Refined(coordinates, HESSIAN_BATCH)
+    solver = Refined(coordinates, BATCH)
     predicted, known = loss_changes(loss, params, train, train, points, solver)
     removed, groups = groups_of(predicted, c.n_removed, c.groups.split())
     before = evaluate(loss.accurate, repeat(params, 1), points)[0]

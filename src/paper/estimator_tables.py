@@ -49,7 +49,8 @@ def with_loo(measured: list[Measured]) -> pd.DataFrame:
     """
     rows = []
     for one in measured:
-        table = one.table("agreement").sort_values("spearman_of_seeds", ascending=False)
+        table = one.table("agreement")
+        table = table.sort_values("spearman_of_seeds", ascending=False, kind="stable")
         for row in table.itertuples():
             rows.append(
                 {

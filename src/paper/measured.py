@@ -49,8 +49,15 @@ class Measured:
         return cls(name, folder / name)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table, as it was written."""
-        return pd.read_csv(self.folder / f"{name}.csv")
+        """Return a table, as it was written.
+
+        Raises:
+            UserError: There is none: what it is of was not computed when this was recorded.
+        """
+        path = self.folder / f"{name}.csv"
+        if not path.exists():
+            raise UserError(f"{self.folder} has no {path.name}, which a table is made from")
+        return pd.read_csv(path)
 
     @cached_property
     def about(self) -> dict[str, str]:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+
+def one_thread_each() -> None:
+    """Have libraries that are not imported yet compute with one thread, unless a person says more.
+
+    BLAS's threads would wait in loops for the cores that the processes here are at work on.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextlib.contextmanager
@@ -55,6 +65,7 @@ def beside(work: Callable[[], Result]) -> Iterator[Callable[[], Result]]:
 
 
 def _run(work: Callable[[], Result], sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who waits, and then ends this
     try:
         outcome = True, work()
     except Exception as error:  # which is raised where it is waited for

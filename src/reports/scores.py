@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -71,6 +72,24 @@ def load_scores(
         unused={m: own for m, own in unused.items() if own},
         missing=[m for m in have if m not in compared],
     )
+
+
+def loader(
+    paths: Paths,
+    experiments: Sequence[Experiment],
+    seed_ids: Sequence[int],
+    *,
+    allow_missing: bool,
+    methods: Sequence[str] | None,
+) -> Callable[[Experiment], ExperimentScores]:
+    """Return what loads the scores of each of some experiments, as `load_scores` does.
+
+    Those of a single one are read once and kept; several would not fit into memory side by side.
+    """
+    load = partial(
+        load_scores, paths, seed_ids=seed_ids, allow_missing=allow_missing, methods=methods
+    )
+    return lru_cache(maxsize=1)(load) if len(experiments) == 1 else load
 
 
 def _that_share_seeds(have: dict[str, list[int]]) -> dict[str, list[int]]:

@@ -273,6 +273,8 @@ def test_tables_are_written_between_their_comments(recorded):
         rendered(page.format("mean_pvalues"), recorded)
     with pytest.raises(UserError, match="nothing was measured of cnn3_digits3_10pc yet"):
         rendered(page.format("mean_pvalues cnn3_digits3_10pc"), recorded)
+    with pytest.raises(UserError, match="20pc_6draws has no accuracy.csv"):
+        rendered(page.format("accuracy_beside_reliability cnn2_digits3_20pc_6draws"), recorded)
 
 
 def test_the_tables_of_results_are_those_of_what_was_measured():

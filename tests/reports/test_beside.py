@@ -1,6 +1,7 @@
 """Work in a process beside this one: its result, its errors, and its end."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def test_result_comes_from_another_process():
         pid, counted = result()
     assert pid != os.getpid()
     assert (counted, here) == ([1], [0])
+
+
+def test_ctrl_c_is_left_to_who_waits():
+    def work() -> str:
+        os.kill(os.getpid(), signal.SIGINT)  # which a terminal sends to all
+        return "done"
+
+    with beside(work) as result:
+        assert result() == "done"
 
 
 def test_error_is_raised_where_it_is_waited_for():

@@ -1,0 +1,101 @@
+"""What the evaluation of the tiny ViT is spent on, by one thread's processor time.
+
+    python benchmarks/vit_parts.py [--root DIR]
+
+Wants data/mnist3 and the backbone in models/backbones/tiny_mnist3 below the root
+(run_vit_finetuning.py --experiment vit_mnist3_10pc --backbone tiny). Prints the evaluation of the
+test images, its limit by the rate of a matrix product of the same minute, and the parts, each
+measured alone on as many images as are evaluated at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.ensemble import memory
+from src.ensemble.evaluation import evaluate
+from src.ensemble.members import PerSampleLoss, repeat, trainable
+from src.ensemble.setup import Setup
+from src.experiments import REPOSITORY, TINY_BACKBONE, Paths, parse_experiment
+from src.models import build
+from src.models.pretraining import RECIPES
+
+REPEATS = 8
+
+
+def fastest(run: Callable[[], object]) -> float:
+    """Return the least processor seconds of several runs, after one."""
+    run()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=REPOSITORY)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    memory.keep_freed_memory()
+    experiment = replace(parse_experiment("vit_mnist3_10pc"), backbone=TINY_BACKBONE)
+    setup = Setup.load(experiment, Paths(args.root), torch.device("cpu"))
+    model = build(experiment, setup.backbone)
+    loss, members = PerSampleLoss(model), repeat(trainable(model), 1)
+    n, at_once = len(setup.test), memory.CPU_VECTORISED
+    with FlopCounterMode(display=False) as counter:
+        evaluate(loss, members, setup.test)
+    square = torch.randn(2048, 2048)
+    rate = 2 * 2048**3 / fastest(lambda: square @ square)
+    whole = fastest(lambda: evaluate(loss, members, setup.test))
+    limit = counter.get_total_flops() / rate
+    print(f"{rate / 1e9:.0f} GFLOP/s; evaluation {1e3 * whole:.0f} ms, {whole / limit:.2f} limits")
+    for memory.CPU_VECTORISED in (128, 64, 32):
+        ratio = fastest(lambda: evaluate(loss, members, setup.test)) / whole
+        print(f"with {memory.CPU_VECTORISED} images at once {ratio:.2f} times")
+
+    recipe = RECIPES["mnist"]
+    width, inner, heads = recipe.hidden_size, recipe.intermediate_size, recipe.n_heads
+    tokens = (28 // recipe.patch_size) ** 2 + 1
+    times = recipe.n_layers * n / at_once
+    x, y = torch.randn(at_once * tokens, width), torch.randn(at_once * tokens, inner)
+    shapes = [(x, width)] * 4 + [(x, inner), (y, width)]
+    layers = [(a, torch.randn(out, a.shape[1]), torch.randn(out)) for a, out in shapes]
+    heads_of = torch.randn(at_once, tokens, heads, width // heads).transpose(1, 2)
+
+    def attention() -> torch.Tensor:
+        weights = (heads_of @ heads_of.mT / 8).softmax(-1)
+        return (weights @ heads_of).transpose(1, 2).contiguous()
+
+    parts = {
+        "linear layers": lambda: [F.linear(*layer) for layer in layers],
+        "attention": attention,
+        "attention by torch's fused one": lambda: (
+            F.scaled_dot_product_attention(heads_of, heads_of, heads_of)
+            .transpose(1, 2)
+            .contiguous()
+        ),
+        "GELU": lambda: F.gelu(y),
+    }
+    products = sum(2 * a.numel() * weight.shape[0] for a, weight, _ in layers)
+    print(f"limit of the linear layers {1e3 * times * products / rate:.0f} ms")
+    with torch.no_grad():
+        for name, run in parts.items():
+            print(f"{name} {1e3 * times * fastest(run):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

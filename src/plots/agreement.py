@@ -59,13 +59,13 @@ def distances(by_method: dict[str, Agreement]) -> Figure:
 
 def confusions(by_method: dict[str, Agreement]) -> Figure:
     """Draw what the tests of both methods say, as percentages of pairs."""
-    figure, axes, first = small_multiples(len(by_method), 1.9)
+    figure, axes, first = small_multiples(len(by_method), 2.05)
     labels = [answer.replace(" ", "\n") for answer in ANSWERS]
     for k, (axis, (method, a)) in enumerate(zip(axes[0], by_method.items(), strict=True)):
         rows = labels if k in first else []
         heat_map(axis, 100 * a.confusion, (0, 60), "Blues", ".0f", 7, rows, labels)
         axis.tick_params(labelsize=6)
-        axis.set_title("% of pairs" + ("" if np.isnan(a.kappa) else f" (kappa {a.kappa:.2f})"))
+        axis.set_title("% of pairs" + ("" if np.isnan(a.kappa) else f"\n(kappa {a.kappa:.2f})"))
         axis.set_xlabel(f"by {METHOD_LABELS[method]}")
     for axis in axes[0, first]:
         axis.set_ylabel("by LOO")

@@ -17,6 +17,8 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+SECONDS_TO_END = 2
+
 
 def one_thread_each() -> None:
     """Have libraries that are not imported yet compute with one thread, unless a person says more.
@@ -60,8 +62,9 @@ def beside(work: Callable[[], Result]) -> Iterator[Callable[[], Result]]:
     try:
         yield wait
     finally:
-        process.terminate()
-        process.join()
+        while process.is_alive():  # a signal is lost where Python ignores the error that it raises
+            process.terminate()
+            process.join(SECONDS_TO_END)
 
 
 def _run(work: Callable[[], Result], sender: Connection) -> None:

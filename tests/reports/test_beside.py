@@ -58,3 +58,22 @@ def test_work_that_is_not_waited_for_ends_with_the_block(tmp_path: Path):
         raise UserError("of the block")
     assert time.monotonic() - since < 30
     assert not there.exists()
+
+
+def test_a_signal_to_end_that_is_lost_is_sent_again(tmp_path: Path):
+    """As one is that comes while a fork calls Python back, where errors are printed and no more."""
+    ready = tmp_path / "ready"
+
+    def lose_one(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def work() -> None:
+        signal.signal(signal.SIGTERM, lose_one)
+        ready.touch()
+        time.sleep(60)
+
+    since = time.monotonic()
+    with beside(work):
+        while not ready.exists():
+            time.sleep(0.01)
+    assert time.monotonic() - since < 30

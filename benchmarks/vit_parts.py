@@ -1,11 +1,12 @@
-"""What the evaluation of the tiny ViT is spent on, by one thread's processor time.
+"""What evaluation and training steps of the tiny ViT are spent on, by one thread's processor time.
 
     python benchmarks/vit_parts.py [--root DIR]
 
 Wants data/mnist3 and the backbone in models/backbones/tiny_mnist3 below the root
-(run_vit_finetuning.py --experiment vit_mnist3_10pc --backbone tiny). Prints the evaluation of the
-test images, its limit by the rate of a matrix product of the same minute, and the parts, each
-measured alone on as many images as are evaluated at once.
+(run_vit_finetuning.py --experiment vit_mnist3_10pc --backbone tiny). Prints a step of as many
+members as are trained at once and the evaluation of the test images, both beside their limit by the
+rate of a matrix product of the same minute, and the parts of the evaluation, each measured alone on
+as many images as are evaluated at once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from src.ensemble import memory
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, repeat, trainable
 from src.ensemble.setup import Setup
+from src.ensemble.training import Trainer
 from src.experiments import REPOSITORY, TINY_BACKBONE, Paths, parse_experiment
 from src.models import build
 from src.models.pretraining import RECIPES
@@ -56,13 +58,27 @@ def main() -> None:
     model = build(experiment, setup.backbone)
     loss, members = PerSampleLoss(model), repeat(trainable(model), 1)
     n, at_once = len(setup.test), memory.CPU_VECTORISED
-    with FlopCounterMode(display=False) as counter:
-        evaluate(loss, members, setup.test)
     square = torch.randn(2048, 2048)
     rate = 2 * 2048**3 / fastest(lambda: square @ square)
-    whole = fastest(lambda: evaluate(loss, members, setup.test))
-    limit = counter.get_total_flops() / rate
-    print(f"{rate / 1e9:.0f} GFLOP/s; evaluation {1e3 * whole:.0f} ms, {whole / limit:.2f} limits")
+    print(f"{rate / 1e9:.0f} GFLOP/s")
+
+    def beside_limit(run: Callable[[], object]) -> tuple[float, str]:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        seconds = fastest(run)
+        limit = counter.get_total_flops() / rate
+        return seconds, f"{1e3 * seconds:.0f} ms, {seconds / limit:.2f} limits"
+
+    state, optimizer = setup.start(0), setup.optimizer
+    n_members = memory.members_at_once(setup.loss, state, setup.train, experiment.batch_size)
+    weights = 1 - torch.eye(n_members, len(setup.train))
+    trainer = Trainer(setup.loss, repeat(state, n_members), setup.train, optimizer, weights)
+    batch = torch.arange(min(experiment.batch_size, len(setup.train)))
+    setup.loss.model.train()
+    _, text = beside_limit(lambda: trainer.step(batch))
+    print(f"a step of {n_members} members on {len(batch)} images {text}")
+    whole, text = beside_limit(lambda: evaluate(loss, members, setup.test))
+    print(f"evaluation {text}")
     for memory.CPU_VECTORISED in (128, 64, 32):
         ratio = fastest(lambda: evaluate(loss, members, setup.test)) / whole
         print(f"with {memory.CPU_VECTORISED} images at once {ratio:.2f} times")

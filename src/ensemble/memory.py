@@ -28,6 +28,7 @@ CPU_BATCH = 100
 CPU_EVALUATION = 1000  # members times samples; of convolutions few activations are kept
 CPU_VECTORISED = 256  # members times samples of other networks
 CPU_HESSIAN_BATCH = 240  # vectors times samples
+CPU_HESSIAN = 96 * 2**20  # bytes that the vectors of a small network may take in the place of that
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
 ADVICE = (
     "free memory on the device, choose another by --device, or fine-tune a smaller backbone "
@@ -232,7 +233,8 @@ def hessian_vectors(loss: PerSampleLoss, state: State, samples: Samples, batch_s
     per_vector = 4 * batch_size * activation_bytes(loss, state, samples) + 4 * _bytes(loss, state)
     fitting = _fitting(samples, per_vector)
     if samples.device.type == "cpu":
-        return max(1, min(CPU_HESSIAN_BATCH // batch_size, fitting))
+        fastest = max(CPU_HESSIAN_BATCH // batch_size, CPU_HESSIAN // per_vector)
+        return max(1, min(fastest, fitting))
     return fitting
 
 

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 from src.ensemble.members import Params, Stack
+from src.kernels.library import are_for
+from src.kernels.perceptrons import take_steps as kernel_steps
 
 Layers = list[Tensor]  # of a stack, each (M, out, in + 1)
 Phases = Sequence[tuple[float, int]]  # learning rates, and the number of steps at each
@@ -50,7 +52,7 @@ class Objective:
     activation: str
     anchor: Layers | None = None
 
-    def of(self, members: slice) -> Objective:
+    def of(self, members: slice | Tensor) -> Objective:
         """Return the objective of some of the networks."""
         anchor = None if self.anchor is None else [a[members] for a in self.anchor]
         return replace(self, kept=self.kept[members], targets=self.targets[members], anchor=anchor)
@@ -123,38 +125,41 @@ def descend(
 
 def _descend(layers: Layers, objective: Objective, rate: float, steps: int) -> None:
     """Change networks in place."""
-    pass_ = Pass(layers, objective)
     scale, shrink = rate / objective.inputs.shape[1], 1 - rate * objective.decay
+    pull = 0.0 if objective.anchor is None else rate * objective.decay
+    anchor = objective.anchor or layers
+    if are_for(objective.inputs, *layers):
+        kernel_steps(
+            layers,
+            objective.inputs,
+            objective.kept,
+            objective.targets,
+            anchor,
+            (scale, shrink, pull),
+            steps,
+            is_tanh=objective.activation == "tanh",
+        )
+        return
+    pass_ = Pass(layers, objective)
     for _ in range(steps):
-        for layer, below, of_outputs in pass_.backward():
+        for layer, below, of_outputs in pass_.backward(pass_.outputs()):
             layer.baddbmm_(of_outputs, below.mT, beta=shrink, alpha=-scale)
-        if objective.anchor is not None:
-            for layer, anchor in zip(layers, objective.anchor, strict=True):
-                layer.add_(anchor, alpha=rate * objective.decay)
+        if pull:
+            for layer, towards in zip(layers, anchor, strict=True):
+                layer.add_(towards, alpha=pull)
 
 
-def gradients(layers: Layers, objective: Objective) -> Tensor:
-    """Return ∇F of each network, (M, P), in the order of `flat`."""
-    n = objective.inputs.shape[1]
-    found = [g @ below.mT / n for _, below, g in Pass(layers, objective).backward()]
+def values_and_gradients(layers: Layers, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Return F (M,) and ∇F (M, P) of each network, in the order of `flat`."""
+    n, pass_ = objective.inputs.shape[1], Pass(layers, objective)
+    outputs = pass_.outputs()
+    found = [g @ below.mT / n for _, below, g in pass_.backward(outputs)]
     anchor = objective.anchor or [torch.zeros_like(layer) for layer in layers]
-    return flat(
-        [
-            g + objective.decay * (layer - a)
-            for g, layer, a in zip(reversed(found), layers, anchor, strict=True)
-        ]
-    )
-
-
-def values(layers: Layers, objective: Objective) -> Tensor:
-    """Return F of each network, (M,)."""
-    outputs = Pass(layers, objective).outputs()
-    anchor = objective.anchor or [torch.zeros_like(layer) for layer in layers]
-    distance = sum(
-        (layer - a).square().sum((1, 2)) for layer, a in zip(layers, anchor, strict=True)
-    )
+    away = [layer - a for layer, a in zip(layers, anchor, strict=True)]
     fit = objective.kept * outputs.logsumexp(1) - (objective.targets * outputs).sum(1)
-    return fit.mean(1) + objective.decay / 2 * distance
+    distance = sum(a.square().sum((1, 2)) for a in away)
+    slopes = [g + objective.decay * a for g, a in zip(reversed(found), away, strict=True)]
+    return fit.mean(1) + objective.decay / 2 * distance, flat(slopes)
 
 
 def flat(layers: Layers) -> Tensor:
@@ -210,13 +215,16 @@ class Pass:
                 torch.tanh(self._sums[k], out=units)
         return self._layers[-1] @ self._below[-1]
 
-    def backward(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def backward(self, outputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield each layer, its input and n ∂F/∂outputs of it, without the decay, last layer first.
 
         A layer may be changed in place when it has been yielded: what is below does not need it.
+
+        Args:
+            outputs: f, which the forward pass returned.
         """
         kept, targets = self._objective.kept[:, None], self._objective.targets
-        of_outputs = self.outputs().softmax(1).mul_(kept).sub_(targets)
+        of_outputs = outputs.softmax(1).mul_(kept).sub_(targets)
         for k in range(len(self._layers) - 1, 0, -1):
             layer = self._layers[k]
             of_inputs = layer[:, :, :-1].mT @ of_outputs

@@ -23,9 +23,9 @@ from src.fragility.descent import (
     cross_entropy_objective,
     descend,
     flat,
-    gradients,
     to_layers,
     to_stack,
+    values_and_gradients,
 )
 from src.fragility.iris import Configuration
 from src.fragility.optimum import Optimum
@@ -99,7 +99,7 @@ def measured(
     retrained = _retrained(configuration, train, optima, removed, what)
     if not all(layer.isfinite().all() for layer in retrained):
         raise DivergedError(f"{what}: gradient descent at rate {configuration.rate:g} diverged")
-    norms = gradients(optima, objective).norm(dim=1)
+    norms = values_and_gradients(optima, objective)[1].norm(dim=1)
     changes = flat(retrained).unflatten(0, (len(seeds), -1)) - flat(optima)[:, None]
     for s, params in enumerate(unstack(at)):
         optimum = Optimum(

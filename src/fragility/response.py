@@ -28,12 +28,12 @@ from src.fragility.descent import (
     Pass,
     cross_entropy_objective,
     flat,
-    gradients,
     unflat,
-    values,
+    values_and_gradients,
 )
 
 _SUFFICIENT = 1e-4  # of the decrease that the gradient promises (Armijo)
+_SMALLEST = 1e-8  # share of a full step
 
 
 def bregman_objective(
@@ -62,29 +62,31 @@ def minimise(objective: Objective, curvature: Tensor, steps: int) -> tuple[Tenso
     """Return the minima near an objective's anchor, (M, P), and the norms of gradients there, (M,).
 
     Each step is the gradient times the inverse of a fixed matrix; a network's step is halved where
-    its objective does not fall enough, and doubled up to 1 where it does. From the anchor, with
-    G + λI, the first full step is the influence function's.
+    its objective does not fall enough, and doubled up to 1 where it does. A network ends where its
+    step would be next to nothing: at a minimum, or a kink of ReLU. From the anchor, with G + λI,
+    the first full step is the influence function's.
 
     Args:
         objective: The objective.
         curvature: The matrix, positive definite (P, P).
-        steps: Number of steps, taken or refused.
+        steps: Number of steps at most, taken or refused.
     """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
     like = objective.anchor
     at = flat(like)
-    value = values(like, objective)
-    gradient = gradients(like, objective)
+    value, gradient = values_and_gradients(like, objective)
     size = torch.ones_like(value)
+    going = torch.arange(len(at), device=at.device)
     for _ in range(steps):
-        direction = gradient @ inverse
-        tried = at - size[:, None] * direction
-        layers = unflat(tried, like)
-        new = values(layers, objective)
-        enough = _SUFFICIENT * size * (gradient * direction).sum(1)
-        falls = new <= value - enough  # not so where it is not a number
-        at = torch.where(falls[:, None], tried, at)
-        gradient = torch.where(falls[:, None], gradients(layers, objective), gradient)
-        value = torch.where(falls, new, value)
-        size = torch.where(falls, (2 * size).clamp(max=1), size / 2)
+        direction = gradient[going] @ inverse
+        tried = at[going] - size[going, None] * direction
+        new_value, new_gradient = values_and_gradients(unflat(tried, like), objective.of(going))
+        enough = _SUFFICIENT * size[going] * (gradient[going] * direction).sum(1)
+        falls = new_value <= value[going] - enough  # not so where it is not a number
+        moved = going[falls]
+        at[moved], value[moved], gradient[moved] = (
+            new[falls] for new in (tried, new_value, new_gradient)
+        )
+        size[going] = torch.where(falls, (2 * size[going]).clamp(max=1), size[going] / 2)
+        going = going[size[going] >= _SMALLEST]
     return at, gradient.norm(dim=1)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from src.messages import say
 
-SOURCE = Path(__file__).with_name("windows.cpp")
+SOURCE = Path(__file__).with_name("kernels.cpp")
 BUILT = Path(__file__).with_name("built")
 # No flag lets the compiler reorder a sum: the numbers are the same on any number of threads.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")

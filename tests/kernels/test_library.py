@@ -88,7 +88,7 @@ def test_without_a_compiler_it_goes_on(tmp_path: Path, answer: float, compiler: 
     """With one line that says so, and the same numbers."""
     found = run(tmp_path / "built", CXX=compiler)
     assert len(found.stderr.splitlines()) == 1
-    assert found.stderr.startswith("windows.cpp was not compiled (")
+    assert found.stderr.startswith("kernels.cpp was not compiled (")
     assert float(found.stdout) == pytest.approx(answer, rel=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").touch()
     found = run(tmp_path / "file" / "built", XDG_CACHE_HOME=str(tmp_path))
     assert found.stderr == ""
-    assert len([*(tmp_path / "tda-kernels").glob("windows-*.so")]) == 1
+    assert len([*(tmp_path / "tda-kernels").glob("kernels-*.so")]) == 1
     nowhere = run(tmp_path / "file" / "built", XDG_CACHE_HOME=str(tmp_path / "file"))
     assert len(nowhere.stderr.splitlines()) == 1
 

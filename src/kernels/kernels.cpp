@@ -1,8 +1,10 @@
-// What is called from Python: GELU and max-pooling over windows of 2x2, alone and of convolutions, and
-// the derivatives of convolutions at the elements that pooling leaves.
+// What is called from Python: GELU and max-pooling over windows of 2x2, alone and of convolutions,
+// the derivatives of convolutions at the elements that pooling leaves, and gradient descent of
+// perceptrons.
 
 #include <cstdint>
 
+#include "perceptrons.h"
 #include "pool.h"
 #include "selected.h"
 #include "winograd.h"
@@ -54,6 +56,16 @@ int64_t gather(const Number* maps, int64_t n_windows, int64_t width, int64_t C, 
 void scatter(const Number* gradient, const uint8_t* positions, int64_t n_windows, int64_t width,
              int64_t C, Number* maps) {
   scatter_to_maps(gradient, positions, n_windows, width, C, maps);
+}
+
+// factors: scale, shrink and pull.
+void descend(int64_t n_members, int64_t n_steps, int64_t n_layers, const int64_t* widths,
+             int64_t n_blocks, int64_t is_tanh, const Number* inputs, const Number* kept,
+             const Number* targets, Number* const* layers, const Number* const* anchors,
+             const Number* factors) {
+  const Perceptrons<Number> of{n_layers, widths,     n_blocks,   is_tanh,
+                               inputs,   factors[0], factors[1], factors[2]};
+  descend_all(of, n_members, n_steps, kept, targets, layers, anchors);
 }
 
 }  // extern "C"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import fastest
 from src.ensemble import memory
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, repeat, trainable
@@ -32,19 +32,6 @@ from src.ensemble.training import Trainer
 from src.experiments import REPOSITORY, TINY_BACKBONE, Paths, parse_experiment
 from src.models import build
 from src.models.pretraining import RECIPES
-
-REPEATS = 8
-
-
-def fastest(run: Callable[[], object]) -> float:
-    """Return the least processor seconds of several runs, after one."""
-    run()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
 
 
 def main() -> None:

@@ -78,6 +78,8 @@ def minimise(objective: Objective, curvature: Tensor, steps: int) -> tuple[Tenso
     size = torch.ones_like(value)
     going = torch.arange(len(at), device=at.device)
     for _ in range(steps):
+        if not len(going):
+            break
         direction = gradient[going] @ inverse
         tried = at[going] - size[going, None] * direction
         new_value, new_gradient = values_and_gradients(unflat(tried, like), objective.of(going))

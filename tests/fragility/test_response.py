@@ -78,3 +78,11 @@ def test_the_first_step_is_influence_with_the_gauss_newton_matrix():
         GaussNewton,
     )
     assert relative_error(found - flat_parameters([theta]), expected) < 1e-9
+
+
+def test_what_is_at_a_kink_ends_there():
+    theta = perceptron(1, 2, nn.ReLU)
+    objective = bregman_objective(layers_of([theta]), data(), REMOVED, DECAY, "relu")
+    found, norms = minimise(objective, curvature(theta), 2_000)
+    assert torch.equal(found, minimise(objective, curvature(theta), 4_000)[0])
+    assert norms.max() > 1e-6

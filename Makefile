@@ -35,11 +35,11 @@ paper: .venv/installed
 	$(python) run_paper.py --run --scale quick
 
 test: .venv/installed_for_tests lint
-	$(python) -m pytest -n 2 --dist loadfile
+	$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # With the tests marked slow.
 test-all: .venv/installed_for_tests lint
-	$(python) -m pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 lint: .venv/installed_for_tests
 	$(python) -m ruff check .

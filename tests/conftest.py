@@ -39,6 +39,15 @@ DIGITS = "cnn2_digits3_10pc"
 MNIST = "cnn2_mnist3_10pc"
 
 
+# Files of few tests that take long: begun last, one would keep one process at work alone.
+FIRST = ("test_examples.py", "test_readme.py", "test_study.py", "test_scores.py", "test_vit.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest files begin first."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 def pytest_unconfigure() -> None:
     """Remove the cache here: a process of pytest-xdist ends without what others do at their end."""
     _CACHE.cleanup()

@@ -75,6 +75,7 @@ def class_folders(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_resnet(tmp_path: Path, class_folders: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IMAGES", str(class_folders))
     text = (EXAMPLES / "resnet.py").read_text(encoding="utf-8")

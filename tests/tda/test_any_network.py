@@ -197,7 +197,19 @@ def test_training(name: str, dtype: torch.dtype):
         assert list(state.params) == list(plain)
         for key, value in plain.items():
             assert state.params[key].dtype == value.dtype
-            assert relative_error(state.params[key], value) < TOLERANCE[dtype]
+            found, expected = (determined(key, tensor) for tensor in (state.params[key], value))
+            assert relative_error(found, expected) < TOLERANCE[dtype]
+
+
+def determined(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a parameter without the bias of attention's keys.
+
+    Its gradient is 0 but for rounding, of which Adam takes steps: they differ between processors.
+    """
+    if not name.endswith("in_proj_bias"):
+        return tensor
+    queries, _, values = tensor.chunk(3)
+    return torch.cat([queries, values])
 
 
 @DTYPES

@@ -27,6 +27,7 @@ CPU_STATE = 48 * 2**20  # bytes of parameters, gradients and moments of members 
 CPU_BATCH = 100
 CPU_EVALUATION = 1000  # members times samples; of convolutions few activations are kept
 CPU_VECTORISED = 256  # members times samples of other networks
+CPU_ACTIVATIONS = 8 * 2**20  # bytes that those of a small network may keep in the place of that
 CPU_HESSIAN_BATCH = 240  # vectors times samples
 CPU_HESSIAN = 96 * 2**20  # bytes that the vectors of a small network may take in the place of that
 SAID_FROM = 2**30  # bytes; a smaller estimate is not worth a line
@@ -157,7 +158,8 @@ def members_at_once(loss: PerSampleLoss, state: State, samples: Samples, batch_s
     if samples.device.type == "cpu":
         at_once = min(at_once, CPU_STATE // trained)
         if loss.computes_together(samples.device) and not loss.convolves:
-            at_once = min(at_once, CPU_VECTORISED // min(batch_size, len(samples)))
+            together = _vectorised(loss, state, samples)
+            at_once = min(at_once, together // min(batch_size, len(samples)))
     at_once = max(1, at_once)
     _say_estimate(at_once, trained + activations, samples.device)
     return at_once
@@ -217,8 +219,8 @@ def evaluation_batch(
     """Return how many of `n_members` members to evaluate at once, and on how many samples."""
     together = n_members if loss.computes_together(samples.device) else 1
     on_cpu = samples.device.type == "cpu"
-    at_once = CPU_EVALUATION if loss.convolves else CPU_VECTORISED
     if on_cpu:
+        at_once = CPU_EVALUATION if loss.convolves else _vectorised(loss, state, samples)
         # Each of the members reads parameters of its own, so that many samples suit it best.
         together = max(1, min(together, at_once // len(samples)))
     fitting = _fitting(samples, together * activation_bytes(loss, state, samples))
@@ -236,6 +238,11 @@ def hessian_vectors(loss: PerSampleLoss, state: State, samples: Samples, batch_s
         fastest = max(CPU_HESSIAN_BATCH // batch_size, CPU_HESSIAN // per_vector)
         return max(1, min(fastest, fitting))
     return fitting
+
+
+def _vectorised(loss: PerSampleLoss, state: State, samples: Samples) -> int:
+    """Return how many members times samples of a network without convolutions suit a CPU."""
+    return max(CPU_VECTORISED, CPU_ACTIVATIONS // activation_bytes(loss, state, samples))
 
 
 def _bytes(loss: PerSampleLoss, state: State) -> int:

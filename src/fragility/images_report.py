@@ -197,17 +197,22 @@ def write_mnist(results: Results, folder: Path) -> list[str]:
     rows, table = _write_tables(results, folder)
     for group in ("top_highest", "percentile_highest"):
         panels = {
-            name: {seed: pairs(found, group) for seed, found in seeds.items()}
-            for name, seeds in results.items()
+            _decay_of(seeds): {seed: pairs(found, group) for seed, found in seeds.items()}
+            for seeds in results.values()
             if all(group in groups(found) for found in seeds.values())
         }
         if panels:
-            subject = f"change of the test loss, control subtracted; {GROUPS[group]}"
+            subject = f"change of the test loss, control subtracted; line: equal; {GROUPS[group]}"
             save_figure(changes(panels), folder / "figures", f"changes_{group}", subject)
     top = [frame[frame["group"] == "top_highest"] for frame in (rows, table)]
     figure = agreement_by_decay(*top)
     save_figure(figure, folder / "figures", "agreement_by_decay", GROUPS["top_highest"])
     return list(_sentences(table))
+
+
+def _decay_of(seeds: dict[int, dict[str, Any]]) -> str:
+    decay = next(iter(seeds.values()))["settings"]["decay"]
+    return f"weight decay {decay:g}" if decay else "no weight decay"
 
 
 def write_deep(results: Results, folder: Path) -> list[str]:

@@ -32,10 +32,10 @@ def changes(panels: dict[str, Pairs]) -> Figure:
     The control's change is subtracted. Where they are equal is a line.
 
     Args:
-        panels: By the name of the configuration.
+        panels: By their titles.
     """
     figure, axes, firsts = small_multiples(len(panels), 2.0)
-    for k, (axis, (name, seeds)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+    for k, (axis, (title, seeds)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         for colour, (seed, (predicted, retrained, control)) in enumerate(seeds.items()):
             axis.plot(
                 predicted,
@@ -53,8 +53,8 @@ def changes(panels: dict[str, Pairs]) -> Figure:
             for side in (axis.xaxis, axis.yaxis)
         )
         axis.xaxis.set_major_locator(MaxNLocator(3))
-        axis.set(title=name, xlabel=f"predicted{across}")
-        axis.set_ylabel(f"by retraining{up}" if k in firsts else up.strip(" ()"))
+        axis.set(title=title, xlabel=f"predicted{across}")
+        axis.set_ylabel(f"by retraining{up}" if k in firsts else up.strip())
     legend_above(figure, axes[0, 0])
     sns.despine(figure)
     return figure

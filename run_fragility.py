@@ -33,7 +33,9 @@ def main() -> None:
         "--report", action="store_true", help="compute nothing: write tables and figures"
     )
     parser.add_argument(
-        "--record", action="store_true", help="with --report: keep its tables in docs/measured"
+        "--record",
+        action="store_true",
+        help="with --report: keep its tables in docs/measured; with --only, those of others stay",
     )
     args = parser.parse_args()
     side_by_side = args.gpus or args.workers
@@ -57,7 +59,7 @@ def main() -> None:
             from src.fragility.recording import record_study
 
             ids = [seed_id for seed_id, _ in numbered]
-            print(record_study(args.study, args.scale, folder, ids))
+            print(record_study(args.study, args.scale, folder, ids, part=args.only is not None))
     elif side_by_side:
         options = ["--source", str(args.source.resolve())] if args.source else []
         run_side_by_side(results.jobs(numbered, options), args, with_backbone=False)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.argument_types import seed_ids as parse_seed_ids
 from src.argument_types import seed_ids_text
 from src.errors import UserError
-from src.paper.measured import FOLDER, write_tables
+from src.fragility.studies import load_study
+from src.paper.measured import FOLDER, Measured, write_tables
 from src.reports.revision import library_versions
 
 # What is kept of a study: its means and intervals, and what its optima are like.
@@ -19,7 +21,13 @@ _VALUES = ["pearson", "spearman", "slope"]  # of the long tables
 
 
 def record_study(
-    study: str, scale: str, report: Path, seed_ids: Iterable[int], folder: Path = FOLDER
+    study: str,
+    scale: str,
+    report: Path,
+    seed_ids: Iterable[int],
+    folder: Path = FOLDER,
+    *,
+    part: bool = False,
 ) -> Path:
     """Keep the tables of a study's report, and return the folder.
 
@@ -29,6 +37,8 @@ def record_study(
         report: Folder of the report.
         seed_ids: Numbers of the seeds that were asked for.
         folder: Where the folders of what was measured are.
+        part: Whether the report is of some configurations; the others stay as they were recorded,
+            and the seeds are then those of any.
 
     Raises:
         UserError: There is no report.
@@ -49,6 +59,12 @@ def record_study(
         frame = pd.read_csv(report / "agreement_seeds.csv")
         frame = frame.query("of == 'losses' and predicted_by == 'exact' and answer == 'retrained'")
         tables["single_seeds"] = frame[["configuration", "seed", *_VALUES]]
+    measured = folder / f"fragility_{study}_{scale}"
+    if part and (measured / "about.csv").exists():
+        before = Measured.of(measured.name, folder)
+        seed_ids = {*seed_ids, *parse_seed_ids(before.about["seed_id"])}
+        order = [c.name for c in load_study(study).configurations(scale)]
+        tables = {name: _among(before.table(name), new, order) for name, new in tables.items()}
     about = {
         "study": study,
         "scale": scale,
@@ -56,4 +72,13 @@ def record_study(
         "date": datetime.date.today().isoformat(),
         **library_versions(),
     }
-    return write_tables(folder / f"fragility_{study}_{scale}", tables, about)
+    return write_tables(measured, tables, about)
+
+
+def _among(before: pd.DataFrame, new: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """Return new rows and those before of other configurations, in the order of all."""
+    others = before[~before["configuration"].isin(new["configuration"])]
+    position = {name: k for k, name in enumerate(order)}
+    return pd.concat([others, new]).sort_values(
+        "configuration", key=lambda names: names.map(position), kind="stable"
+    )

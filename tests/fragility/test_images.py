@@ -249,6 +249,26 @@ def test_the_table_of_deep_networks_does_with_what_is_there(tmp_path: Path) -> N
     assert not {"single seeds", "smallest eigenvalue"} & set(shown)
 
 
+def test_a_part_of_a_study_is_recorded_beside_the_rest(tmp_path: Path) -> None:
+    first, *others = [c for c in deep.configurations("quick") if c.network == "lenet"][:3]
+    folder = tmp_path / "measured"
+    for chosen, seeds, part in (
+        ([*others], {446: 0, 724: 1}, False),
+        ([first, others[0]], {571: 2}, True),
+    ):
+        deep.report(
+            {c.name: {seed: planted(c, seed, percentile=False) for seed in seeds} for c in chosen},
+            tmp_path,
+        )
+        kept = record_study("deep", "quick", tmp_path, seeds.values(), folder, part=part)
+    measured = Measured.of(kept.name, folder)
+    assert measured.about["seed_id"] == "0-2"
+    rows = measured.table("agreement").groupby("configuration", sort=False)["seeds"].first()
+    assert rows.to_dict() == {first.name: 1, others[0].name: 1, others[1].name: 2}
+    assert list(rows.index) == [first.name, others[0].name, others[1].name]
+    assert len(measured.table("single_seeds")) == 2 * (1 + 1 + 2)
+
+
 def test_published_values_are_those_of_the_slides() -> None:
     found = published("vgg14", "cifar10", decays=False, point="highest")
     assert found == {"pearson": 0.75, "spearman": 0.64}

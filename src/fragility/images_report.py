@@ -198,7 +198,7 @@ def write_mnist(results: Results, folder: Path) -> list[str]:
     for group in ("top_highest", "percentile_highest"):
         panels = {
             _decay_of(seeds): {seed: pairs(found, group) for seed, found in seeds.items()}
-            for seeds in results.values()
+            for seeds in sorted(results.values(), key=_decay)
             if all(group in groups(found) for found in seeds.values())
         }
         if panels:
@@ -210,9 +210,13 @@ def write_mnist(results: Results, folder: Path) -> list[str]:
     return list(_sentences(table))
 
 
+def _decay(seeds: dict[int, dict[str, Any]]) -> float:
+    return next(iter(seeds.values()))["settings"]["decay"]
+
+
 def _decay_of(seeds: dict[int, dict[str, Any]]) -> str:
-    decay = next(iter(seeds.values()))["settings"]["decay"]
-    return f"weight decay {decay:g}" if decay else "no weight decay"
+    decay = _decay(seeds)
+    return f"decay {decay:g}" if decay else "no decay"
 
 
 def write_deep(results: Results, folder: Path) -> list[str]:

@@ -57,7 +57,7 @@ def image_fits(measured: list[Measured]) -> pd.DataFrame:
         for _, row in one.table("agreement").iterrows():
             kind, point = row["group"].split("_")
             low, high = ends.loc[(row["configuration"], row["group"]), ["min", "max"]]
-            several = row["seeds"] > 1
+            several = row["seeds"] > 1 and pd.notna(low)
             rows.append(
                 {
                     "network": row["network"],
@@ -86,7 +86,7 @@ def _fits(row: pd.Series) -> dict[str, str]:
     found = {}
     for name in ("spearman", "pearson", "slope"):
         limits = interval(row[f"{name}_low"], row[f"{name}_high"], ".2f")
-        found[name.capitalize()] = f"{row[name]:.2f} {limits}".strip()
+        found[name.capitalize()] = f"{_known(row, name, '.2f')} {limits}".strip()
         if name != "slope":
             found[f"{name.capitalize()}, published"] = _known(row, f"{name}_published", "g")
     return found

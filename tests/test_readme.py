@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -23,6 +25,14 @@ def test_study_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+@pytest.fixture
+def tests_go_on_in_no_notebook() -> Iterator[None]:
+    """Whose sign is a package, which running one imports here, too (`src.progress`)."""
+    yield
+    sys.modules.pop("ipykernel", None)
+
+
+@pytest.mark.usefixtures("tests_go_on_in_no_notebook")
 def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)

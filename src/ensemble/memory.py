@@ -115,7 +115,10 @@ def keep_freed_memory() -> None:
 
 
 def activation_bytes(loss: PerSampleLoss, state: State, samples: Samples) -> int:
-    """Return the bytes that a backward pass keeps for one sample of one member, measured once."""
+    """Return the bytes that a backward pass keeps for one sample of one member, measured once.
+
+    That is 1 at least: a network that only adds keeps nothing, and is divided by.
+    """
     dtype = next(iter(loss.parameters(state).values())).dtype
     key = ("activations", loss.model.training, dtype, samples.images.shape[1:])
     if key not in loss.found:
@@ -146,7 +149,7 @@ def _measure_activations(loss: PerSampleLoss, state: State, samples: Samples) ->
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         loss(values, *samples[two])
-    return sum(kept.values()) // 2
+    return max(1, sum(kept.values()) // 2)
 
 
 def members_at_once(loss: PerSampleLoss, state: State, samples: Samples, batch_size: int) -> int:

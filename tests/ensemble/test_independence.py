@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from src.ensemble.evaluation import evaluate
 from src.ensemble.independence import look_at_training
-from src.ensemble.members import PerSampleLoss, state_of, trainable
+from src.ensemble.members import PerSampleLoss, repeat, state_of, trainable
 from src.ensemble.memory import activation_bytes
 from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.retraining import retrain
@@ -228,6 +229,21 @@ class Seldom(nn.Module):
 def test_a_buffer_that_changes_seldom_is_not_shared_without_a_word():
     with pytest.raises(UserError, match="training changes the buffer 0.shift, which it left alone"):
         leave_out(nn.Sequential(Seldom(), nn.Linear(4, 3)), 40, 4)
+
+
+def test_a_network_that_keeps_nothing_for_its_gradient_is_evaluated():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.shift
+
+    data = samples((torch.zeros(5, 3), torch.arange(5)))
+    loss = PerSampleLoss(Shifted(), lambda outputs, _: outputs.sum(1))
+    found = evaluate(loss, repeat(trainable(loss.model), 2), data)
+    assert torch.equal(found, torch.full((2, 5), 3.0))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import src.tda.hessian
+from src.ensemble import memory
 from src.ensemble.members import PerSampleLoss, trainable
 from src.errors import UserError
 from src.experiments import REPOSITORY, parse_experiment
@@ -75,6 +76,17 @@ def test_vectors_in_chunks(monkeypatch: pytest.MonkeyPatch, at_once: int):
     monkeypatch.setattr(src.tda.hessian, "hessian_vectors", lambda *_: at_once)
     hessian = Hessian(case.loss(), case.checkpoints[0], case.train, 3)
     assert relative_error(hessian.product(vectors), whole) < 1e-9
+
+
+def test_small_networks_take_more_vectors_at_once_on_a_cpu():
+    small = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    train = samples((torch.zeros(150, 4), torch.arange(150) % 3))
+    at_once = Hessian(PerSampleLoss(small), trainable(small), train, 150).vectors_at_once
+    assert at_once > 100 * memory.CPU_HESSIAN_BATCH // 150
+    loss = PerSampleLoss(build(parse_experiment("cnn2_mnist3_10pc")))
+    train = samples((torch.zeros(30, 1, 28, 28), torch.arange(30) % 3))
+    hessian = Hessian(loss, trainable(loss.model), train, 30)
+    assert hessian.vectors_at_once == memory.CPU_HESSIAN_BATCH // 30
 
 
 def test_a_matrix_that_does_not_fit_is_refused_with_its_size():

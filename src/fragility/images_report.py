@@ -38,9 +38,10 @@ def by_seed(results: Results) -> pd.DataFrame:
     Beside what `src.fragility.compare.with_raw` returns: `control`, the control's change of the
     test point's loss, and `typical`, the median size of the samples' changes less the control's;
     `residual`, the solver's; what is known of the optimum; and where it is known of the ends of
-    retraining, the largest norm of the gradient, `gradient_norm_retrained`, and `left`, the largest
+    retraining, the largest norm of the gradient, `gradient_norm_retrained`, `left`, the largest
     share that is left of the decrement that leaving a sample out made
-    (`src.fragility.quasi_newton`).
+    (`src.fragility.quasi_newton`), and `unfinished`, of how many samples that is more than the
+    tolerance.
     """
     rows = []
     for name, seeds in results.items():
@@ -71,11 +72,13 @@ def by_seed(results: Results) -> pd.DataFrame:
 
 def _retrained(found: dict[str, Any], group: str) -> dict[str, float]:
     if "gradient_norms" not in found:
-        return {"gradient_norm_retrained": np.nan, "left": np.nan}
-    left = found["decrements"] / found["decrements_before"]
+        return dict.fromkeys(("gradient_norm_retrained", "left", "unfinished"), np.nan)
+    chosen = found[f"group_{group}"]
+    left = (found["decrements"] / found["decrements_before"])[chosen]
     return {
-        name: float(values[found[f"group_{group}"]].max())
-        for name, values in (("gradient_norm_retrained", found["gradient_norms"]), ("left", left))
+        "gradient_norm_retrained": float(found["gradient_norms"][chosen].max()),
+        "left": float(left.max()),
+        "unfinished": float((left > found["settings"]["retraining_tolerance"]).sum()),
     }
 
 
@@ -152,6 +155,7 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
                 "gradient norm": number(row, "gradient_norm"),
                 "largest after retraining": number(row, "gradient_norm_retrained"),
                 "decrement left": number(row, "left"),
+                "unfinished": number(row, "unfinished", ".1f"),
                 "smallest eigenvalue": number(row, "smallest"),
                 "residual": number(row, "residual"),
             }

@@ -194,12 +194,15 @@ def planted(configuration: Any, seed: int, *, percentile: bool) -> dict[str, Any
         "gradient_norm": 1e-7,
         "n_train": 12,
         "test_accuracy": 0.75,
-        "gradient_norms": torch.arange(13.0),
-        "decrements": torch.arange(13.0) / 100,
-        "decrements_before": torch.ones(13),
         "group_top_highest": torch.arange(4),
         "group_top_median": torch.arange(4, 8),
     }
+    if "retraining_tolerance" in found["settings"]:
+        found |= {
+            "gradient_norms": torch.arange(13.0),
+            "decrements": torch.arange(13.0) / 100,
+            "decrements_before": torch.ones(13),
+        }
     return found | ({"group_percentile_highest": torch.arange(8, 12)} if percentile else {})
 
 
@@ -219,6 +222,7 @@ def test_the_table_of_mnist_holds_what_was_planted(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["control"], 0.5)
     assert table["gradient_norm_retrained"][:3].tolist() == [3, 7, 11]  # the largest
     np.testing.assert_allclose(table["left"][:3], [0.03, 0.07, 0.11])
+    assert table["unfinished"][:3].tolist() == [3, 4, 4]  # a share of 0 ended
     assert table["seeds"].tolist() == [3, 3, 3, 1, 1, 1, 2, 2]
     assert table["slope_low"].isna().tolist() == [seeds == 1 for seeds in table["seeds"]]
     # Decay 1e-3 at both test points, none at one; others have not been published.

@@ -29,11 +29,7 @@ def main() -> None:
     paths = Paths(args.root)
     experiments = [described(e, paths) for e in args.experiment]
     load = loader(
-        paths,
-        experiments,
-        args.seed_id,
-        allow_missing=args.allow_missing,
-        methods=args.methods,
+        paths, experiments, args.seed_id, allow_missing=args.allow_missing, methods=args.methods
     )
     for experiment in experiments:  # so that errors come before anything is written
         with_subsets(paths, load(experiment))

@@ -66,11 +66,7 @@ def main() -> None:
     compares = len(experiments) > 1
 
     load = loader(
-        paths,
-        experiments,
-        args.seed_id,
-        allow_missing=args.allow_missing,
-        methods=args.methods,
+        paths, experiments, args.seed_id, allow_missing=args.allow_missing, methods=args.methods
     )
 
     if args.mislabelled:

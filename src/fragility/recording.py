@@ -11,6 +11,7 @@ import pandas as pd
 from src.argument_types import seed_ids as parse_seed_ids
 from src.argument_types import seed_ids_text
 from src.errors import UserError
+from src.fragility.images_report import over_all_seeds
 from src.fragility.studies import load_study
 from src.paper.measured import FOLDER, Measured, write_tables
 from src.reports.revision import library_versions
@@ -38,7 +39,8 @@ def record_study(
         seed_ids: Numbers of the seeds that were asked for.
         folder: Where the folders of what was measured are.
         part: Whether the report is of some configurations; the others stay as they were recorded,
-            and the seeds are then those of any.
+            as do, in a study of images, other seeds of the same ones; the seeds that are stated are
+            those of any.
 
     Raises:
         UserError: There is no report.
@@ -52,9 +54,9 @@ def record_study(
             if name == "agreement" and "value" in frame:
                 frame = frame[frame["value"].isin(_VALUES)]
             tables[name] = frame
-    if (report / "seeds.csv").exists():  # of images, where a row is of a group of samples
-        frame = pd.read_csv(report / "seeds.csv")
-        tables["single_seeds"] = frame[["configuration", "group", "seed", *_VALUES]]
+    of_images = (report / "seeds.csv").exists()  # where a row is of a group of samples
+    if of_images:
+        tables["single_seeds"] = pd.read_csv(report / "seeds.csv")
     if (report / "agreement_seeds.csv").exists():
         frame = pd.read_csv(report / "agreement_seeds.csv")
         frame = frame.query("of == 'losses' and predicted_by == 'exact' and answer == 'retrained'")
@@ -63,6 +65,9 @@ def record_study(
     if part and (measured / "about.csv").exists():
         before = Measured.of(measured.name, folder)
         seed_ids = {*seed_ids, *parse_seed_ids(before.about["seed_id"])}
+        if of_images:
+            single = _with_other_seeds(before.table("single_seeds"), tables["single_seeds"])
+            tables |= {"single_seeds": single, "agreement": over_all_seeds(single)}
         order = [c.name for c in load_study(study).configurations(scale)]
         tables = {name: _among(before.table(name), new, order) for name, new in tables.items()}
     about = {
@@ -73,6 +78,17 @@ def record_study(
         **library_versions(),
     }
     return write_tables(measured, tables, about)
+
+
+def _with_other_seeds(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Return new rows behind those before of other seeds of the same configurations.
+
+    Rows that were recorded with their coefficients alone are left out.
+    """
+    of = ["configuration", "seed"]
+    again = pd.MultiIndex.from_frame(before[of]).isin(pd.MultiIndex.from_frame(new[of]))
+    same = before["configuration"].isin(new["configuration"])
+    return pd.concat([before[same & ~again & before["samples"].notna()], new])
 
 
 def _among(before: pd.DataFrame, new: pd.DataFrame, order: list[str]) -> pd.DataFrame:

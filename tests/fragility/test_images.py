@@ -13,6 +13,7 @@ import torch
 
 from src.data.samples import Samples
 from src.data.sources import Split
+from src.ensemble.draws import load_seeds
 from src.ensemble.members import trainable
 from src.ensemble.optimizer import OptimizerSettings
 from src.fragility import deep, mnist, points, retraining
@@ -253,24 +254,26 @@ def test_the_table_of_deep_networks_does_with_what_is_there(tmp_path: Path) -> N
     assert not {"single seeds", "smallest eigenvalue"} & set(shown)
 
 
-def test_a_part_of_a_study_is_recorded_beside_the_rest(tmp_path: Path) -> None:
-    first, *others = [c for c in deep.configurations("quick") if c.network == "lenet"][:3]
-    folder = tmp_path / "measured"
-    for chosen, seeds, part in (
-        ([*others], {446: 0, 724: 1}, False),
-        ([first, others[0]], {571: 2}, True),
-    ):
-        deep.report(
-            {c.name: {seed: planted(c, seed, percentile=False) for seed in seeds} for c in chosen},
-            tmp_path,
-        )
-        kept = record_study("deep", "quick", tmp_path, seeds.values(), folder, part=part)
-    measured = Measured.of(kept.name, folder)
-    assert measured.about["seed_id"] == "0-2"
-    rows = measured.table("agreement").groupby("configuration", sort=False)["seeds"].first()
-    assert rows.to_dict() == {first.name: 1, others[0].name: 1, others[1].name: 2}
-    assert list(rows.index) == [first.name, others[0].name, others[1].name]
-    assert len(measured.table("single_seeds")) == 2 * (1 + 1 + 2)
+def test_parts_of_a_study_are_recorded_beside_each_other(tmp_path: Path) -> None:
+    """Some configurations, or some seeds; together they are what one record would be."""
+    first, second, third = [c for c in deep.configurations("quick") if c.network == "lenet"][:3]
+
+    def record(seeds: dict[Any, list[int]], folder: str, *, part: bool) -> Measured:
+        found = {c.name: {s: planted(c, s, percentile=False) for s in seeds[c]} for c in seeds}
+        deep.report(found, tmp_path)
+        ids = {load_seeds().index(seed) for of in seeds.values() for seed in of}
+        kept = record_study("deep", "quick", tmp_path, ids, tmp_path / folder, part=part)
+        return Measured.of(kept.name, kept.parent)
+
+    record({second: [446, 724], third: [446, 724]}, "parts", part=False)
+    record({first: [571]}, "parts", part=True)
+    record({second: [724]}, "parts", part=True)  # again
+    parts = record({second: [571]}, "parts", part=True)
+    whole = record({first: [571], second: [446, 724, 571], third: [446, 724]}, "whole", part=False)
+    assert parts.about["seed_id"] == whole.about["seed_id"] == "0-2"
+    for name in ("agreement", "single_seeds"):
+        pd.testing.assert_frame_equal(parts.table(name), whole.table(name), rtol=1e-4)
+    assert whole.table("agreement")["seeds"].tolist() == [1, 1, 3, 3, 2, 2]
 
 
 def test_published_values_are_those_of_the_slides() -> None:

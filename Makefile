@@ -5,17 +5,22 @@ PYTHON ?= python3
 EXPERIMENT := cnn2_digits3_10pc
 METHODS := loo if ats gd_and_gc
 python := .venv/bin/python
+# What is installed is compiled by all cores, which pip would do with one; not the packages' tests.
+install := $(python) -m pip install --quiet --no-compile
+compile := $(python) -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 
 .DELETE_ON_ERROR:
 .PHONY: demo demo-pvalues demo-correlations paper test test-all lint bench
 
 .venv/installed: req.txt
 	$(PYTHON) -m venv .venv
-	$(python) -m pip install --quiet --requirement req.txt
+	$(install) --requirement req.txt
+	$(compile)
 	touch $@
 
 .venv/installed_for_tests: .venv/installed tests/req.txt
-	$(python) -m pip install --quiet --requirement tests/req.txt
+	$(install) --requirement tests/req.txt
+	$(compile)
 	touch $@
 
 demo: .venv/installed

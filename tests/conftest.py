@@ -193,6 +193,25 @@ def _same_random_state() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of reports unsaved, which takes most of their time, but in tests of them.
+
+    They are made all the same. That is in what runs in this process, and in those that are forked
+    from it; fixtures of modules and sessions draw.
+    """
+    if request.node.get_closest_marker("drawn"):
+        return
+
+    def close(figure: object, *_: object) -> list[Path]:
+        from matplotlib import pyplot
+
+        pyplot.close(figure)
+        return []
+
+    monkeypatch.setattr("src.reports.report.save_figure", close)
+
+
 def compute_all(root: Path, experiment: str) -> None:
     """Train seed 0 and compute the scores of the five methods."""
     for script in ("run_cnn_training", "run_loo", "run_ats", "run_if", "run_gd_and_gc"):

@@ -159,6 +159,7 @@ def test_an_interrupted_computation_goes_on(monkeypatch: pytest.MonkeyPatch):
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.drawn
 def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(matplotlib.rcParams, "lines.linewidth", 7)

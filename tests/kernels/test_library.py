@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from src.experiments import REPOSITORY
-from src.kernels.library import BUILT, SOURCE, are_there, build
+from src.kernels.library import BUILT, are_there, build
 
 needs_compiler = pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
 
@@ -40,10 +39,12 @@ def run(folder: Path, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kernels of float32, in a folder of their own."""
-    return build(SOURCE, "float", tmp_path_factory.mktemp("built"))
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source that is compiled in no time, with a header beside it."""
+    (tmp_path / "one.h").write_text("inline int one() { return 1; }\n")
+    (tmp_path / "one.cpp").write_text('#include "one.h"\nint two() { return 2 * one(); }\n')
+    return tmp_path / "one.cpp"
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +54,21 @@ def answer() -> float:
 
 
 @needs_compiler
-def test_built_once(library: Path):
+def test_built_once(source: Path, tmp_path: Path):
+    library = build(source, "float", tmp_path / "built")
     built = library.stat().st_mtime_ns
-    assert build(SOURCE, "float", library.parent) == library
+    assert build(source, "float", library.parent) == library
     assert library.stat().st_mtime_ns == built
     assert list(library.parent.iterdir()) == [library]
 
 
 @needs_compiler
-@pytest.mark.parametrize("changed", [SOURCE.name, "pool.h"])
-def test_another_source_is_another_library(tmp_path: Path, library: Path, changed: str):
-    other = tmp_path / "kernels"
-    shutil.copytree(SOURCE.parent, other, ignore=shutil.ignore_patterns("built"))
-    with (other / changed).open("a") as file:
+@pytest.mark.parametrize("changed", ["one.cpp", "one.h"])
+def test_another_source_is_another_library(source: Path, tmp_path: Path, changed: str):
+    library = build(source, "float", tmp_path / "built")
+    with (tmp_path / changed).open("a") as file:
         file.write("// changed\n")
-    assert build(other / SOURCE.name, "float", tmp_path).name != library.name
+    assert build(source, "float", tmp_path / "built").name != library.name
 
 
 @needs_compiler

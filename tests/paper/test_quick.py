@@ -8,6 +8,7 @@ from tests.tools import call_well
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 def test_all_exhibits_are_computed_and_drawn(tmp_path):
     call_well("run_subset_generation", "--root", tmp_path, "--task", "digits3")
     arguments = ("--root", tmp_path, "--scale", "quick")

@@ -151,6 +151,7 @@ def arguments(root):
     return ("run_accuracy", *own, "--methods", *SIGNS)
 
 
+@pytest.mark.drawn
 def test_script_writes_its_part_of_the_page(tmp_path):
     root = new_root(tmp_path)
     out = call_well(*arguments(root))

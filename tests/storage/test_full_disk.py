@@ -102,8 +102,7 @@ def test_every_write_of_every_script(
         pytest.skip("the same path through the code as for a full disk")
     if folder == "results":
         root = root_of_scores(tmp_path)
-        # Drawing is what takes the time, and is not what is tested.
-        monkeypatch.setattr("src.reports.report.save_figure", lambda *_: [])
+        # Pictures of pairs are what takes the time, and not what is tested.
         monkeypatch.setattr("src.reports.pairs.pair_sheet", lambda *_: Figure())
     else:
         root = copy_of(digits_root)

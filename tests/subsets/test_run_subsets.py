@@ -137,7 +137,7 @@ def test_wrong_options(digits_root: Path, args: list[str], says: str):
     assert tree(digits_root) == before
 
 
-@pytest.mark.parametrize("kind", ["half", "permutations"])
+@pytest.mark.parametrize("kind", ["half", pytest.param("permutations", marks=pytest.mark.slow)])
 def test_interrupted(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
     """It goes on from the models that are trained, to the same numbers."""
     args = subsets(root, "--kind", kind, "--n_subsets", N[kind], "--chunk_size", 5)

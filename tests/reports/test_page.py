@@ -53,6 +53,7 @@ def cells(page):
     return [re.findall(r"<t[hd][^>]*>(?:<button[^>]*>)?([^<]*)<", row) for row in rows]
 
 
+@pytest.mark.drawn
 def test_page_has_everything_that_was_given(tmp_path):
     page = filled(tmp_path)
     for text in (TITLE, "P-values", "Means of pvalues", "Near 0 is good.", "Lower is better."):
@@ -190,6 +191,7 @@ def test_same_numbers_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a/index.html").read_bytes() == (tmp_path / "b/index.html").read_bytes()
 
 
+@pytest.mark.drawn
 def test_vanished_files_leave_a_note(tmp_path):
     filled(tmp_path)
     (tmp_path / "pvalues_means.csv").unlink()

@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument(
         "--record",
         action="store_true",
-        help="with --report: keep its tables in docs/measured; with --only, those of others stay",
+        help="with --report: keep its tables in docs/measured; with --only, those of others stay, "
+        "and of images other seeds",
     )
     args = parser.parse_args()
     side_by_side = args.gpus or args.workers

@@ -55,6 +55,7 @@ def test_tabular(tmp_path: Path):
     assert "Of a sample&#39;s 30 numbers stand the 4 farthest" in page
 
 
+@pytest.mark.slow
 def test_text(tmp_path: Path):
     page = run_all(
         tmp_path, EXAMPLES / "text.py", "reviews", "transformer_reviews_20pc", test_index=False

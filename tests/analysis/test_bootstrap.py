@@ -151,7 +151,7 @@ def test_seeds_shared_by_both_are_no_part_of_a_difference(rng):
     assert table.iloc[0].tolist() == pytest.approx([0.01] * 3)
 
 
-@pytest.mark.parametrize("n_draws", [3, 10])
+@pytest.mark.parametrize("n_draws", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_of_equal_methods_a_difference_is_seldom_told(rng, n_draws):
     """Mean p-values of two sets of noise; pairs vary together by common factors."""
     n_runs, wrong = 150, 0

@@ -266,6 +266,13 @@ def _attention_in_float64() -> Iterator[None]:
         yield
 
 
+# One sample at a time takes a ViT long.
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.slow), 3, 100], ids="chunk{}".format)
+def chunk_size(request: pytest.FixtureRequest) -> int:
+    """Samples or members at once."""
+    return request.param
+
+
 @pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=["float64", "float32"])
 def vit(request: pytest.FixtureRequest) -> VitCase:
     """A small case of which all pairs are compared."""

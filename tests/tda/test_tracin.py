@@ -131,7 +131,7 @@ def test_other_networks(name: str):
     assert relative_error(found, expected.reshape(N_TRAIN, N_TEST)) < 1e-9
 
 
-@pytest.mark.parametrize("at", FORMS)
+@pytest.mark.parametrize("at", ["steps", pytest.param("epochs", marks=pytest.mark.slow)])
 def test_vit(at: str):
     """With dropout in training, and a learning rate that decays."""
     vit = VitCase(torch.float64)

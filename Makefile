@@ -5,7 +5,8 @@ PYTHON ?= python3
 EXPERIMENT := cnn2_digits3_10pc
 METHODS := loo if ats gd_and_gc
 python := .venv/bin/python
-# What is installed is compiled by all cores, which pip would do with one; not the packages' tests.
+# What is installed is compiled by all cores, which pip would do with one; not the packages' tests,
+# and not a file of torch's in the syntax of Python 3.12, where Python is older, hence `true`.
 install := $(python) -m pip install --quiet --no-compile
 compile := $(python) -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 

@@ -198,9 +198,9 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Leave the figures of reports unsaved, which takes most of their time, but in tests of them.
 
     They are made all the same. That is in what runs in this process, and in those that are forked
-    from it; fixtures of modules and sessions draw.
+    from it; fixtures of modules and sessions draw. With the slow tests all tests draw.
     """
-    if request.node.get_closest_marker("drawn"):
+    if request.node.get_closest_marker("drawn") or request.config.option.markexpr != "not slow":
         return
 
     def close(figure: object, *_: object) -> list[Path]:

@@ -13,6 +13,8 @@ from src.experiments import PAPER_METHODS, REPOSITORY
 from src.storage.files import load
 from tests.tools import call, call_well
 
+pytestmark = pytest.mark.drawn
+
 EXAMPLES = REPOSITORY / "examples"
 SCORING = ("run_loo", "run_ats", "run_if", "run_gd_and_gc")
 
@@ -33,6 +35,8 @@ def run_all(root: Path, example: Path, task: str, experiment: str, test_index: b
     call_well("run_pvalues", *named, "--allow_missing", *one)
     call_well("run_correlations", *named, "--allow_missing")
     results = root / "results" / experiment
+    for method in PAPER_METHODS:
+        assert (results / "figures" / f"{method}_pairs.png").stat().st_size > 10_000
     pairs = pd.read_csv(results / "pairs.csv")
     assert len(pairs) == load_scores(root, experiment, "loo").shape[1:].numel()
     return (results / "index.html").read_text(encoding="utf-8")
@@ -43,13 +47,10 @@ def load_scores(root: Path, experiment: str, method: str):
     return load(folder / "446.pt", "")["scores"]
 
 
-@pytest.mark.drawn
 def test_tabular(tmp_path: Path):
-    experiment = "mlp_tumours_10pc"
-    page = run_all(tmp_path, EXAMPLES / "tabular.py", "tumours", experiment, test_index=True)
-    for method in PAPER_METHODS:
-        picture = tmp_path / "results" / experiment / "figures" / f"{method}_pairs.png"
-        assert picture.stat().st_size > 10_000
+    page = run_all(
+        tmp_path, EXAMPLES / "tabular.py", "tumours", "mlp_tumours_10pc", test_index=True
+    )
     assert "tumours: malignant and benign" in page
     assert "20 (10 per class)" in page
     assert "Of a sample&#39;s 30 numbers stand the 4 farthest" in page

@@ -59,8 +59,7 @@ def main() -> None:
         if args.record:
             from src.fragility.recording import record_study
 
-            ids = [seed_id for seed_id, _ in numbered]
-            print(record_study(args.study, args.scale, folder, ids, part=args.only is not None))
+            print(record_study(args.study, args.scale, folder, part=args.only is not None))
     elif side_by_side:
         options = ["--source", str(args.source.resolve())] if args.source else []
         run_side_by_side(results.jobs(numbered, options), args, with_backbone=False)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from src.argument_types import seed_ids as parse_seed_ids
-from src.argument_types import seed_ids_text
+from src.ensemble.draws import seed_ids_of
 from src.errors import UserError
 from src.fragility.images_report import over_all_seeds
 from src.fragility.studies import load_study
@@ -25,7 +23,6 @@ def record_study(
     study: str,
     scale: str,
     report: Path,
-    seed_ids: Iterable[int],
     folder: Path = FOLDER,
     *,
     part: bool = False,
@@ -36,11 +33,9 @@ def record_study(
         study: The study.
         scale: Its scale.
         report: Folder of the report.
-        seed_ids: Numbers of the seeds that were asked for.
         folder: Where the folders of what was measured are.
         part: Whether the report is of some configurations; the others stay as they were recorded,
-            as do, in a study of images, other seeds of the same ones; the seeds that are stated are
-            those of any.
+            as do, in a study of images, other seeds of the same ones.
 
     Raises:
         UserError: There is no report.
@@ -64,7 +59,6 @@ def record_study(
     measured = folder / f"fragility_{study}_{scale}"
     if part and (measured / "about.csv").exists():
         before = Measured.of(measured.name, folder)
-        seed_ids = {*seed_ids, *parse_seed_ids(before.about["seed_id"])}
         if of_images:
             single = _with_other_seeds(before.table("single_seeds"), tables["single_seeds"])
             tables |= {"single_seeds": single, "agreement": over_all_seeds(single)}
@@ -73,7 +67,7 @@ def record_study(
     about = {
         "study": study,
         "scale": scale,
-        "seed_id": seed_ids_text(seed_ids),
+        "seed_id": seed_ids_of(tables["single_seeds"]["seed"].unique().tolist()),
         "date": datetime.date.today().isoformat(),
         **library_versions(),
     }

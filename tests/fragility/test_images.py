@@ -13,7 +13,6 @@ import torch
 
 from src.data.samples import Samples
 from src.data.sources import Split
-from src.ensemble.draws import load_seeds
 from src.ensemble.members import trainable
 from src.ensemble.optimizer import OptimizerSettings
 from src.fragility import deep, mnist, points, retraining
@@ -245,7 +244,7 @@ def test_the_table_of_deep_networks_does_with_what_is_there(tmp_path: Path) -> N
     assert row[["pearson_published", "spearman_published"]].iloc[0].tolist() == [0.45, 0.46]
     assert (tmp_path / "figures" / "agreement_median.png").exists()
     assert "Pearson, published" in (tmp_path / "agreement.md").read_text()
-    kept = record_study("deep", "quick", tmp_path, [0], tmp_path / "measured")
+    kept = record_study("deep", "quick", tmp_path, tmp_path / "measured")
     shown = TABLES["image_fits"]([Measured.of(kept.name, kept.parent)])
     assert shown["Spearman"].tolist() == ["1.00"] * 8  # of one seed there is no interval
     assert shown["Spearman, published"][:2].tolist() == ["0.69", "0.46"]
@@ -261,8 +260,7 @@ def test_parts_of_a_study_are_recorded_beside_each_other(tmp_path: Path) -> None
     def record(seeds: dict[Any, list[int]], folder: str, *, part: bool) -> Measured:
         found = {c.name: {s: planted(c, s, percentile=False) for s in seeds[c]} for c in seeds}
         deep.report(found, tmp_path)
-        ids = {load_seeds().index(seed) for of in seeds.values() for seed in of}
-        kept = record_study("deep", "quick", tmp_path, ids, tmp_path / folder, part=part)
+        kept = record_study("deep", "quick", tmp_path, tmp_path / folder, part=part)
         return Measured.of(kept.name, kept.parent)
 
     record({second: [446, 724], third: [446, 724]}, "parts", part=False)

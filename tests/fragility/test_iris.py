@@ -161,9 +161,9 @@ def test_a_report_draws_what_is_there(few, tmp_path: Path):
     assert (row["seeds"], row["published"]) == (2, 0.97)
     assert row["mean"] == pytest.approx(single.mean())
     assert len(pd.read_csv(folder / "optima_seeds.csv")) == 2 * len(few) + 1
-    kept = record_study("iris", "quick", folder, [0, 1], tmp_path / "measured")
+    kept = record_study("iris", "quick", folder, tmp_path / "measured")
     one = Measured.of("fragility_iris_quick", kept.parent)
-    assert (one.about["scale"], one.about["seed_id"]) == ("quick", "0-1")
+    assert (one.about["scale"], one.about["seed_id"]) == ("quick", "0-2")
     table = TABLES["iris_fits"]([one])
     assert len(table) == len(few)
     assert table["Spearman"][0].startswith(f"{single.mean():.2f}")
@@ -171,7 +171,7 @@ def test_a_report_draws_what_is_there(few, tmp_path: Path):
 
 def test_what_is_recorded_has_a_report(tmp_path):
     with pytest.raises(UserError, match="has no report: run with --report first"):
-        record_study("iris", "quick", tmp_path, [0], tmp_path)
+        record_study("iris", "quick", tmp_path, tmp_path)
     call(*STUDY, "--record").check_refused("--record goes with --report")
 
 

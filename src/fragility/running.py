@@ -47,6 +47,7 @@ class Results:
                     f"unknown configuration {name!r} of {study}: choose from {', '.join(known)}"
                 )
         names = known if only is None else dict.fromkeys(only)
+        self._only = () if only is None else ("--only", *names)
         self.configurations = [known[name] for name in names]
 
     def pieces(self, seeds: Seeds) -> Iterator[tuple[Configuration, Seeds]]:
@@ -156,7 +157,7 @@ class Results:
                 found[configuration.name] = there
         if not found:
             folder = self.paths.fragility(self.study, self.scale)
-            make = self._command("--seed_id", seed_ids_text(i for i, _ in seeds))
+            make = self._command(*self._only, "--seed_id", seed_ids_text(i for i, _ in seeds))
             raise UserError(f"{folder} has no results of these seeds; make them with: {make}")
         return found
 

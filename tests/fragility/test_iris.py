@@ -145,6 +145,8 @@ def test_other_settings_are_refused_and_computed_again_when_asked(few, tmp_path,
 def test_a_report_draws_what_is_there(few, tmp_path: Path):
     arguments = *STUDY, "--root", tmp_path
     call(*arguments, "--report").check_refused("has no results", "--seed_id 0-9")
+    some = ("--only", few[2].name)
+    call(*arguments, "--report", *some).check_refused(" ".join(some), "--seed_id 0-9")
     folder = tmp_path / "results" / "fragility" / "iris" / "quick"
     for names, ids in (([few[2].name], "2"), ([c.name for c in few], "0-1")):
         call_well(*arguments, "--seed_id", ids, "--only", *names)

@@ -138,15 +138,20 @@ class ExperimentScores:
         scored = partial(Scored, len(self.train_idx), self.n_checkpoints)
         return {m: METHODS[m].trainings(scored(self.options[m])) for m in self.scores}
 
+    def training_settings(self) -> dict[str, object]:
+        """Return the hyper-parameters that the experiment's name stands for.
+
+        A backbone, and whether it saw crops, are not among them: `options` know which it was.
+        """
+        unknown = {"experiment", "backbone", "random_crop"}
+        settings = self.experiment.training_settings()
+        return {key: value for key, value in settings.items() if key not in unknown}
+
     def settings(self) -> dict[str, object]:
         """Return what the scores were made with, for people."""
-        # The scores know which backbone it was; the experiment's name does not.
-        unknown = {"experiment", "backbone", "random_crop"}
-        training = self.experiment.training_settings()
+        what = "steps from the given checkpoints" if self.are_given else "training"
         return {
-            "steps from the given checkpoints" if self.are_given else "training": {
-                key: value for key, value in training.items() if key not in unknown
-            },
+            what: self.training_settings(),
             **{method: options for method, options in self.options.items() if options},
             "computed with": self.machines,
             "seeds": self.common_seeds,

@@ -25,6 +25,7 @@ def accuracy_beside_reliability(measured: list[Measured]) -> pd.DataFrame:
                 {
                     "experiment": f"`{one.name}`",
                     "T": one.n_draws,
+                    "subsets": f"{row['subsets']:.0f}",
                     "method": METHOD_LABELS[method],
                     "reliable, %": percent(row["reliability"]),
                     "one draw, its own losses": cell("lds", "draw_own", method),
@@ -38,6 +39,7 @@ def accuracy_beside_reliability(measured: list[Measured]) -> pd.DataFrame:
                 }
             )
         ceiling = {
+            "subsets": f"{row['subsets']:.0f}",
             "method": "*ceiling*",
             "mean of half, other seeds": cell("lds", "ceiling", "losses"),
         }

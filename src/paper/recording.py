@@ -97,10 +97,7 @@ def _about(scores: ExperimentScores, alpha: float) -> dict[str, object]:
         "date": datetime.date.today().isoformat(),
         "scores computed with": "; ".join(scores.machines),
         **library_versions(),
-        **{
-            f"settings: {name}": value
-            for name, value in scores.experiment.training_settings().items()
-        },
+        **{f"settings: {name}": value for name, value in scores.training_settings().items()},
         **{f"settings of {method}": value for method, value in options.items()},
     }
 
@@ -196,7 +193,9 @@ def _accuracy(scores: ExperimentScores, paths: Paths, alpha: float) -> dict[str,
     seconds = {m: mean_seconds(paths, experiment, m, scores.common_seeds) for m in scores.scores}
     by_draws = accuracy.by_draws(scores.trainings(), seconds)
     return {
-        "accuracy_by_method": accuracy.by_method(alpha).reset_index(),
+        "accuracy_by_method": accuracy.by_method(alpha)
+        .assign(subsets=len(losses.masks))
+        .reset_index(),
         "accuracy": accuracy.with_limits(),
         "accuracy_by_draws": by_draws.rename(columns={"draws": "draws_averaged"}),
     }

@@ -166,7 +166,8 @@ def variance(measured: list[Measured]) -> pd.DataFrame:
     def cell(one: Measured, method: str) -> str:
         row = one.table("variance").set_index("method").loc[method]
         value, *limits = (100 * row[f"share_between{end}"] for end in ("", "_low", "_high"))
-        return f"{value:.0f} % {interval(*limits, '.0f')}"
+        form = ".1f" if value > 99 else ".0f"  # not "100 %" of what is less
+        return f"{value:{form}} % {interval(*limits, form)}"
 
     return by_method(measured, cell, {"T": lambda one: one.n_draws})
 

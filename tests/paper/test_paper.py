@@ -11,6 +11,7 @@ from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import PAPER_METHODS, REPOSITORY, Paths, parse_experiment
 from src.paper import measured as measured_module
+from src.paper import recording
 from src.paper.exhibits import EXHIBITS, SCALES, exhibits_of, scored_of
 from src.paper.measured import Measured
 from src.paper.needed import Asked, commands, merged, needs_of
@@ -20,14 +21,14 @@ from src.paper.tables import TABLES
 from src.storage.files import save
 from tests.tools import call, call_well, save_images, score_content, subsets_content
 
-N_TEST = 20
+N_TEST, N_SUBSETS = 20, 9
 # The others draw many figures, which takes long; tests/reports has their kinds.
 DRAWN = ["reliability", "sources", "complexity", "size", "draws"]
 QUICK = Asked("quick", None, None, [])
 
 
-def plant(root, names, n_seeds, n_train=12, shift=0.4):
-    """Save scores of noise with a common mean, of all methods."""
+def plant(root, names, n_seeds, n_train=12, shift=0.4, **settings):
+    """Save scores of noise with a common mean, of all methods, made with the settings."""
     paths, rng = Paths(root), np.random.default_rng(0)
     for name in names:
         effect = shift * rng.normal(size=(1, n_train, N_TEST))
@@ -35,15 +36,16 @@ def plant(root, names, n_seeds, n_train=12, shift=0.4):
             for seed in load_seeds(n_seeds):
                 scores = effect + rng.normal(size=(5, n_train, N_TEST))
                 content = score_content(name, method, seed, torch.from_numpy(scores).float())
+                content["settings"] |= settings
                 save(paths.scores(parse_experiment(name), method, seed), content)
 
 
-def plant_subsets(root, name, n_seeds, n_train=12, n_subsets=9):
+def plant_subsets(root, name, n_seeds, n_train=12):
     """Save losses of noise of models on subsets."""
     rng = np.random.default_rng(1)
-    masks = torch.from_numpy(np.stack([rng.permutation(n_train) < 6 for _ in range(n_subsets)]))
+    masks = torch.from_numpy(np.stack([rng.permutation(n_train) < 6 for _ in range(N_SUBSETS)]))
     for seed in load_seeds(n_seeds):
-        losses = torch.from_numpy(rng.normal(size=(5, n_subsets, N_TEST))).float()
+        losses = torch.from_numpy(rng.normal(size=(5, N_SUBSETS, N_TEST))).float()
         content = subsets_content(name, seed, masks, losses)
         save(Paths(root).subsets(parse_experiment(name), "truth", seed), content)
 
@@ -207,6 +209,7 @@ def test_what_is_recorded_is_what_the_scores_give(recorded):
     files = {path.stem for path in (recorded / one.name).iterdir()}
     assert {"about", "pvalues", "sources", "correlations", "variance", "fit"} <= files
     assert {"accuracy", "accuracy_by_method", "top_samples", "distributions"} <= files
+    assert (one.table("accuracy_by_method")["subsets"] == N_SUBSETS).all()
     assert one.n_draws == 10
     assert one.about["seed_id"] == "0-9"
     assert list(one.pvalues.index.unique("draws")) == [3, 5, 10]
@@ -224,6 +227,17 @@ def test_what_is_recorded_is_what_the_scores_give(recorded):
     files = {path.stem for path in (recorded / more.name).iterdir()}
     assert "few_against_many" in files
     assert "accuracy" not in files  # of some seeds there are no models on subsets
+
+
+def test_a_record_names_the_backbone_that_there_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "_tables", lambda *_: iter(()))
+    experiment, root = parse_experiment("vit_digits3_10pc"), tmp_path / "root"
+    plant(root, [experiment.name], n_seeds=2, backbone="tiny", random_crop=False)
+    folder = record(experiment, Paths(root), [0, 1], 0.05, tmp_path)
+    about = pd.read_csv(folder / "about.csv")
+    told = about[about["value"].str.contains("tiny|google")]
+    assert list(told["name"]) == [f"settings of {method}" for method in PAPER_METHODS]
+    assert about["name"].str.startswith("settings: lora").sum() == 3
 
 
 def test_fewer_draws_do_not_replace_more(recorded):

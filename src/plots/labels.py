@@ -30,6 +30,7 @@ def place_labels(
     colours: Sequence[object],
     starts: np.ndarray,
     size: float,
+    rules: Sequence[float] = (),
 ) -> None:
     """Write a label beside each point, with a thin line to it where it stands further away.
 
@@ -43,12 +44,14 @@ def place_labels(
         colours: Of the lines.
         starts: The other ends of lines that end in the points, in data, (n, 2).
         size: Of letters, in points.
+        rules: Heights, in data, of lines from one side of the axes to the other.
     """
     figure = axis.figure
     figure.get_layout_engine().execute(figure)
     scale = 72 / figure.dpi  # from pixels to points
     ends, begins = (axis.transData.transform(own) * scale for own in (points, starts))
     corners = axis.get_window_extent().extents * scale
+    heights = axis.transData.transform([(0, rule) for rule in rules] or np.empty((0, 2)))[:, 1]
     renderer = figure.canvas.get_renderer()
     half_sizes = []
     for text in texts:
@@ -56,7 +59,7 @@ def place_labels(
         box = artist.get_window_extent(renderer)
         half_sizes.append(np.array([box.width, box.height]) * scale / 2 + _GAP)
         artist.remove()
-    centres = _places(ends, begins, np.array(half_sizes), corners)
+    centres = _places(ends, begins, np.array(half_sizes), corners, heights * scale)
     for point, end, centre, text, colour in zip(points, ends, centres, texts, colours, strict=True):
         offset = centre - end
         led = np.hypot(*(np.abs(offset) - half_sizes[list(texts).index(text)]).clip(0)) > _LED
@@ -109,7 +112,9 @@ class _Candidates:
         return cls(centres, np.concatenate([centres - half, centres + half], axis=1), leaders)
 
 
-def _places(ends: np.ndarray, begins: np.ndarray, halves: np.ndarray, frame: Box) -> np.ndarray:
+def _places(
+    ends: np.ndarray, begins: np.ndarray, halves: np.ndarray, frame: Box, rules: np.ndarray
+) -> np.ndarray:
     """Return the centres of labels (n, 2), all lengths in points."""
     candidates = [_Candidates.of(end, half) for end, half in zip(ends, halves, strict=True)]
     lines = (begins + np.linspace(0, 1, 33)[:, None, None] * (ends - begins)).reshape(-1, 2)
@@ -120,12 +125,13 @@ def _places(ends: np.ndarray, begins: np.ndarray, halves: np.ndarray, frame: Box
     for own, half, end in zip(candidates, halves, ends, strict=True):
         outside = (frame[:2] - own.boxes[:, :2]).clip(0) + (own.boxes[:, 2:] - frame[2:]).clip(0)
         away = _distances(own.centres, half, end[None])[:, 0]
+        crossed = np.abs(own.centres[:, 1:] - rules) < half[1]
         is_other = (ends != end).any(axis=1)
         to_others = _distances(own.centres, half, ends[is_other])
         fixed.append(
             _FRAME * outside.sum(axis=1)
             + _MARKED * _overlap(own.boxes, marks)
-            + _LINE * _inside(lines, own.boxes) @ spacing
+            + _LINE * (_inside(lines, own.boxes) @ spacing + 2 * half[0] * crossed.sum(axis=1))
             + _AWAY * away
             + _NEARER * (away[:, None] + _MARK - to_others).clip(0).sum(axis=1)
             + _LED_OVER * _led_over(own.leaders, marks[: len(ends)][is_other])

@@ -17,7 +17,9 @@ def accuracy_beside_reliability(measured: list[Measured]) -> pd.DataFrame:
 
         def cell(*key: str, limits: pd.DataFrame = limits) -> str:
             row = limits.loc[key]
-            return f"{row['value']:.2f} {interval(row['low'], row['high'], '.2f')}".strip()
+            return (
+                f"{row['value']:.2f} {interval(row['low'], row['high'], '{:.2f}'.format)}".strip()
+            )
 
         summary = one.table("accuracy_by_method").set_index("method")
         for method, row in summary.iterrows():

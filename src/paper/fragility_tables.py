@@ -23,7 +23,8 @@ def iris_fits(measured: list[Measured]) -> pd.DataFrame:
 
             def cell(*key: str, fits: pd.DataFrame = fits) -> str:
                 row = fits.loc[key]
-                return f"{row['mean']:.2f} {interval(row['low'], row['high'], '.2f')}".strip()
+                limits = interval(row["low"], row["high"], "{:.2f}".format)
+                return f"{row['mean']:.2f} {limits}".strip()
 
             published = fits.loc[("exact", "retrained", "spearman"), "published"]
             rows.append(
@@ -85,7 +86,7 @@ def _fits(row: pd.Series) -> dict[str, str]:
     """Return the coefficients and the slope, with intervals, and the published coefficients."""
     found = {}
     for name in ("spearman", "pearson", "slope"):
-        limits = interval(row[f"{name}_low"], row[f"{name}_high"], ".2f")
+        limits = interval(row[f"{name}_low"], row[f"{name}_high"], "{:.2f}".format)
         found[name.capitalize()] = f"{_known(row, name, '.2f')} {limits}".strip()
         if name != "slope":
             found[f"{name.capitalize()}, published"] = _known(row, f"{name}_published", "g")

@@ -27,9 +27,9 @@ def by_method(
     )
 
 
-def interval(low: float, high: float, form: str = ".3f") -> str:
+def interval(low: float, high: float, text_of: Callable[[float], str] = "{:.3f}".format) -> str:
     """Return confidence limits; nothing where there are none."""
-    return "" if np.isnan(low) else f"({low:{form}}–{high:{form}})"
+    return "" if np.isnan(low) else f"({text_of(low)}–{text_of(high)})"
 
 
 def percent(share: float) -> str:

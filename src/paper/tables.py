@@ -107,7 +107,7 @@ def sources(measured: list[Measured]) -> pd.DataFrame:
                     "method": METHOD_LABELS[row["method"]],
                     **{
                         f"{name} / {other}": f"{row[key]:.2f} "
-                        + interval(row[f"{key}_low"], row[f"{key}_high"], ".2f")
+                        + interval(row[f"{key}_low"], row[f"{key}_high"], "{:.2f}".format)
                         for name, other, key in (
                             ("initialisation", "both", "init_to_both"),
                             ("batch order", "both", "batch_to_both"),
@@ -165,9 +165,8 @@ def variance(measured: list[Measured]) -> pd.DataFrame:
 
     def cell(one: Measured, method: str) -> str:
         row = one.table("variance").set_index("method").loc[method]
-        value, *limits = (100 * row[f"share_between{end}"] for end in ("", "_low", "_high"))
-        form = ".1f" if value > 99 else ".0f"  # not "100 %" of what is less
-        return f"{value:{form}} % {interval(*limits, form)}"
+        share, *limits = (row[f"share_between{end}"] for end in ("", "_low", "_high"))
+        return f"{percent(share)} % {interval(*limits, percent)}"
 
     return by_method(measured, cell, {"T": lambda one: one.n_draws})
 

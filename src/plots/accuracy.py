@@ -101,7 +101,7 @@ def accuracy_beside_reliability(
         [COLOURS[m] for m in table.index],
         table[["reliability", "draw_other"]].to_numpy(),
         _LETTERS,
-        [0, value] if np.isfinite(value) else [0],
+        [0, value],
     )
     return figure
 

@@ -44,14 +44,14 @@ def place_labels(
         colours: Of the lines.
         starts: The other ends of lines that end in the points, in data, (n, 2).
         size: Of letters, in points.
-        rules: Heights, in data, of lines from one side of the axes to the other.
+        rules: Heights, in data, of lines from one side of the axes to the other; NaN: none.
     """
     figure = axis.figure
     figure.get_layout_engine().execute(figure)
     scale = 72 / figure.dpi  # from pixels to points
     ends, begins = (axis.transData.transform(own) * scale for own in (points, starts))
     corners = axis.get_window_extent().extents * scale
-    heights = axis.transData.transform([(0, rule) for rule in rules] or np.empty((0, 2)))[:, 1]
+    heights = axis.transData.transform(np.array([(0, rule) for rule in rules]).reshape(-1, 2))[:, 1]
     renderer = figure.canvas.get_renderer()
     half_sizes = []
     for text in texts:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
 from src.experiments import Task
 
 N_VALUES = 4  # of a row of more numbers
 N_CHARACTERS = 28  # of a line that is written of a sample that is no image
+_GAP = 4  # between an image and what stands beside it, in points
 
 
 @dataclass(frozen=True)
@@ -51,30 +54,52 @@ class Pictures:
             )
         return sentences
 
-    def show(self, axis: plt.Axes, split: str, position: int, *, named: bool = True) -> None:
-        """Draw a sample with its index, its label and, of the seeds, the common prediction.
+    def show(
+        self,
+        axis: plt.Axes,
+        split: str,
+        positions: Sequence[int],
+        *,
+        size: float,
+        named: bool = True,
+    ) -> None:
+        """Draw samples below each other, at the heights 0, 1, ... of an axis.
 
-        Without `named` there is only the index.
+        One axis holds them all: matplotlib's time for a figure is that of its axes.
+
+        Args:
+            axis: The axis; its limits are the caller's.
+            split: "train" or "test".
+            positions: The samples' positions.
+            size: Of an image's longer side, in points.
+            named: Whether label and, of the seeds, the common prediction stand beside the index.
         """
+        axis.set_axis_off()
+        for height, position in enumerate(positions):
+            value = self._inputs(split)[position]
+            lines = self._said(split, position, named)
+            if self._are_images:
+                _draw(axis, height, value, size)
+                beside = {"ha": "right", "va": "center", "textcoords": "offset points"}
+                axis.annotate("\n".join(lines), (0, height), (-_GAP, 0), fontsize=6.5, **beside)
+                continue
+            head = [" ".join(lines[:2]), *lines[2:]]
+            text = "\n".join([*head, *self._lines(value, 4 if named else 3)])
+            # Its size is no reason to make the axis smaller.
+            axis.text(0, height, text, va="center", fontsize=5, parse_math=False).set_in_layout(
+                False
+            )
+
+    def _said(self, split: str, position: int, named: bool) -> list[str]:
+        """Return a sample's index and, if named, its label and what the seeds predict."""
         tensors = self.splits[split]
-        value = self._inputs(split)[position]
-        axis.set(xticks=[], yticks=[])
         index = int(tensors["indices"][position])
-        lines = [f"{index}"]
-        if named:
-            lines.append(self._target(tensors["labels"][position].numpy()))
-            if self.predictions is not None:
-                lines.append(self._predicted(self.predictions[split][index]))
-        if self._are_images:
-            _draw(axis, value)
-            axis.set_ylabel("\n".join(lines), rotation=0, ha="right", va="center", fontsize=6.5)
-            return
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-        head = [" ".join(lines[:2]), *lines[2:]]
-        text = "\n".join([*head, *self._lines(value, 4 if named else 3)])
-        # Its size is no reason to make the axis smaller.
-        axis.text(0, 0.5, text, va="center", fontsize=5, parse_math=False).set_in_layout(False)
+        if not named:
+            return [f"{index}"]
+        lines = [f"{index}", self._target(tensors["labels"][position].numpy())]
+        if self.predictions is not None:
+            lines.append(self._predicted(self.predictions[split][index]))
+        return lines
 
     def _inputs(self, split: str) -> Tensor:
         tensors = self.splits[split]
@@ -125,9 +150,17 @@ def _numbers(values: np.ndarray) -> str:
     return ", ".join(first) + (", …" if values.size > 3 else "")
 
 
-def _draw(axis: plt.Axes, image: Tensor) -> None:
+def _draw(axis: plt.Axes, height: float, image: Tensor, size: float) -> None:
     pixels = image.permute(1, 2, 0).numpy()
     if image.is_floating_point():  # of any scale
         low, high = pixels.min(), pixels.max()
         pixels = (pixels - low) / ((high - low) or 1)
-    axis.imshow(pixels.squeeze(2) if len(image) == 1 else pixels, "gray_r", interpolation="nearest")
+    picture = OffsetImage(
+        pixels.squeeze(2) if len(image) == 1 else pixels,
+        zoom=size / max(pixels.shape[:2]),
+        cmap="gray_r",
+        interpolation="nearest",
+    )
+    axis.add_artist(
+        AnnotationBbox(picture, (0, height), box_alignment=(0, 0.5), pad=0, annotation_clip=False)
+    )

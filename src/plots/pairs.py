@@ -42,42 +42,45 @@ def pair_sheet(
     for side, (title, pairs) in zip(
         figure.subfigures(1, len(sides), wspace=0.03), sides.items(), strict=True
     ):
-        widths = (pictures.width, pictures.width, 2.6)
-        axes = side.subplots(len(pairs), 3, width_ratios=widths, sharex="col", squeeze=False)
+        train, test, scores = side.subplots(
+            1, 3, width_ratios=(pictures.width, pictures.width, 2.6), sharey=True
+        )
+        scores.set(yticks=[], ylim=(n_rows - 0.5, -0.5))
         side.suptitle(f"{title} (dot: a seed, bar: mean)", fontsize=8)
-        reach = 1.1 * max(np.abs(samples[:, i, j]).max() for i, j in pairs) or 1.0
-        for row, (i, j) in zip(axes, pairs, strict=True):
-            pictures.show(row[0], "train", i)
-            pictures.show(row[1], "test", j)
-            values = samples[:, i, j]
-            row[2].axvline(0, color="0.6", linewidth=0.8)
-            row[2].plot(
-                values,
-                np.zeros_like(values),
-                "o",
-                color=COLOURS[method],
-                alpha=dot_opacity(len(values)),
-                markersize=4,
-            )
-            row[2].plot(values.mean(), 0, "|", color="black", markersize=14, markeredgewidth=1.2)
-            number = f"p = {pvalue_text(p[i, j])}"
-            row[2].text(
+        for axis, split, positions in zip(
+            (train, test), ("train", "test"), zip(*pairs, strict=True), strict=True
+        ):
+            axis.set_title(split)
+            pictures.show(axis, split, positions, size=26)
+        values = np.array([samples[:, i, j] for i, j in pairs])  # (n_pairs, T)
+        heights = np.arange(len(pairs))
+        reach = 1.1 * np.abs(values).max() or 1.0
+        scores.axvline(0, color="0.6", linewidth=0.8)
+        scores.plot(
+            values.ravel(),
+            heights.repeat(values.shape[1]),
+            "o",
+            color=COLOURS[method],
+            alpha=dot_opacity(values.shape[1]),
+            markersize=4,
+        )
+        scores.plot(
+            values.mean(axis=1), heights, "|", color="black", markersize=14, markeredgewidth=1.2
+        )
+        for height, pair in zip(heights, pairs, strict=True):
+            scores.text(
                 0.02,
-                0.95,
-                number,
-                transform=row[2].transAxes,
-                va="top",
+                height - 0.33,
+                f"p = {pvalue_text(p[pair])}",
+                transform=scores.get_yaxis_transform(),
+                va="center",
                 fontsize=7,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over the line at 0
             )
-            row[2].set(yticks=[], xlim=(-reach, reach))
-            sns.despine(ax=row[2], left=True)
-        axes[0, 0].set_title("train")
-        axes[0, 1].set_title("test")
-        axes[-1, 2].locator_params(axis="x", nbins=4)
-        axes[-1, 2].set_xlabel(
-            f"τ by {METHOD_LABELS[method]}" + scale_ticks(axes[-1, 2].xaxis, reach)
-        )
+        sns.despine(ax=scores, left=True)
+        scores.set_xlim(-reach, reach)
+        scores.locator_params(axis="x", nbins=4)
+        scores.set_xlabel(f"τ by {METHOD_LABELS[method]}" + scale_ticks(scores.xaxis, reach))
     return figure
 
 
@@ -98,45 +101,38 @@ def influence_sheet(
     heights = 0.65, n_bands * (0.42 * n_rows + 0.5)
     figure = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
-    pictures.show(top.subplots(), "test", test_position)
+    pictures.show(top.subplots(subplot_kw={"ylim": (-1, 1)}), "test", [test_position], size=32)
     key = f"*: p < {alpha:g}\nlines: {100 * (1 - alpha):g}% confidence intervals"
     top.text(0.995, 0.98, key, ha="right", va="top", fontsize=7)
     columns = bottom.subfigures(n_bands, n_across, squeeze=False).flat
     for column, (method, found) in zip(columns, by_method.items(), strict=False):
-        axes = column.subplots(
-            n_rows, 2, width_ratios=(pictures.width, 1.7), sharex="col", squeeze=False
-        )
+        images, bars = column.subplots(1, 2, width_ratios=(pictures.width, 1.7), sharey=True)
+        pictures.show(images, "train", found.train, size=24, named=False)
+        heights = np.arange(len(found.train))
         reach = 1.05 * (np.abs(found.mean) + found.reach).max()
-        for k, (image, bar) in enumerate(axes):
-            sns.despine(ax=bar, left=True, bottom=k < n_rows - 1)
-            bar.set(yticks=[], xlim=(-reach, reach))
-            bar.tick_params(bottom=k == n_rows - 1)
-            if k >= len(found.train):
-                image.set_axis_off()
-                continue
-            pictures.show(image, "train", found.train[k], named=False)
-            bar.barh(
-                0,
-                found.mean[k],
-                xerr=found.reach[k],
-                color=COLOURS[method],
-                error_kw={"elinewidth": 0.8},
-                capsize=1.5,
-                height=0.5,
+        bars.barh(
+            heights,
+            found.mean,
+            xerr=found.reach,
+            color=COLOURS[method],
+            error_kw={"elinewidth": 0.8},
+            capsize=1.5,
+            height=0.3,
+        )
+        bars.axvline(0, color="0.6", linewidth=0.8)
+        for height in heights[found.pvalue < alpha]:
+            left = found.mean[height] > 0  # the side that the bar leaves free
+            bars.text(
+                0.1 if left else 0.9,
+                height,
+                "*",
+                transform=bars.get_yaxis_transform(),
+                ha="center",
+                va="center",
             )
-            bar.axvline(0, color="0.6", linewidth=0.8)
-            bar.set_ylim(-0.8, 0.8)
-            if found.pvalue[k] < alpha:
-                left = found.mean[k] > 0  # the side that the bar leaves free
-                bar.text(
-                    0.1 if left else 0.9,
-                    0.5,
-                    "*",
-                    transform=bar.transAxes,
-                    ha="center",
-                    va="center",
-                )
+        sns.despine(ax=bars, left=True)
+        bars.set(yticks=[], ylim=(n_rows - 0.5, -0.5), xlim=(-reach, reach))
         column.suptitle(METHOD_LABELS[method], fontsize=8)
-        axes[-1, 1].set_xticks([0, nice_tick(reach)])
-        axes[-1, 1].set_xlabel("τ, + helps" + scale_ticks(axes[-1, 1].xaxis, reach))
+        bars.set_xticks([0, nice_tick(reach)])
+        bars.set_xlabel("τ, + helps" + scale_ticks(bars.xaxis, reach))
     return figure

@@ -1,0 +1,117 @@
+"""Sheets of pairs: what stands in which row, of images, of texts and of rows of numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.container import BarContainer
+from matplotlib.offsetbox import AnnotationBbox
+
+from src.analysis.pairs import influences
+from src.experiments.tasks import TASKS
+from src.plots.exhibits import Pictures
+from src.plots.pairs import influence_sheet, pair_sheet
+
+N_TRAIN, N_TEST, N_DRAWS = 7, 6, 4
+SIDES = {"lowest": [(3, 1), (0, 5)], "highest": [(6, 0)]}
+
+
+def of_images(n):
+    return {"images": torch.arange(n, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 4, 6)}
+
+
+def of_rows(n):
+    return {"inputs": torch.arange(n)[:, None] + torch.arange(5) / 8}
+
+
+def pictures(of_samples, **of_task):
+    splits = {
+        name: of_samples(n) | {"labels": torch.arange(n) % 3, "indices": torch.arange(n) + first}
+        for name, n, first in (("train", N_TRAIN, 10), ("test", N_TEST, 20))
+    }
+    return Pictures(splits, dataclasses.replace(TASKS["digits3"], **of_task), None)
+
+
+@pytest.fixture
+def samples():
+    return np.random.default_rng(0).normal(size=(N_DRAWS, N_TRAIN, N_TEST))
+
+
+def shown(axis):
+    """The images of an axis by their height, and what stands beside them."""
+    boxes = [child for child in axis.get_children() if isinstance(child, AnnotationBbox)]
+    by_height = {box.xy[1]: box.offsetbox.get_data() for box in boxes}
+    words = {text.xy[1]: text.get_text() for text in axis.texts if hasattr(text, "xy")}
+    return by_height, words
+
+
+def test_every_row_of_a_sheet_is_its_pair(samples):
+    p = np.random.default_rng(1).uniform(size=(N_TRAIN, N_TEST))
+    figure = pair_sheet(samples, p, SIDES, pictures(of_images), "loo")
+    for side, pairs in zip(figure.subfigs, SIDES.values(), strict=True):
+        train, test, scores = side.axes
+        for axis, first, positions in zip(
+            (train, test), (10, 20), zip(*pairs, strict=True), strict=True
+        ):
+            images, words = shown(axis)
+            assert list(images) == list(words) == list(range(len(pairs)))
+            for height, position in enumerate(positions):
+                assert (images[height] == position).all()
+                assert words[height] == f"{first + position}\nclass {position % 3}"
+        _, dots, means = scores.lines
+        by_pair = np.reshape(dots.get_xdata(), (len(pairs), N_DRAWS))
+        heights = np.reshape(dots.get_ydata(), (len(pairs), N_DRAWS))
+        for height, (i, j) in enumerate(pairs):
+            assert (heights[height] == height).all()
+            np.testing.assert_array_equal(by_pair[height], samples[:, i, j])
+            assert means.get_xdata()[height] == pytest.approx(samples[:, i, j].mean())
+            assert scores.texts[height].get_text() == f"p = {p[i, j]:.3f}"
+            assert height - 0.5 < scores.texts[height].get_position()[1] < height
+        low, high = scores.get_xlim()
+        assert low < by_pair.min() < by_pair.max() < high
+
+
+def test_every_bar_of_a_sheet_is_its_train_sample(samples):
+    samples[:, 2, 3] = (5, 5.1, 4.9, 5)  # told from noise
+    found = influences(samples[:, :, 3], "loo", 2, 0.05)
+    of_others = influences(samples[:, :, 3], "gd", 1, 0.05)  # fewer rows
+    by_method = {"loo": found, "gd": of_others}
+    figure = influence_sheet(by_method, pictures(of_images), 3, 0.05)
+    top, bottom = figure.subfigs
+    images, words = shown(top.axes[0])
+    assert (images[0] == 3).all()
+    assert words[0] == "23\nclass 0"
+    for column, own in zip(bottom.subfigs, by_method.values(), strict=True):
+        axis, bars = column.axes
+        images, words = shown(axis)
+        assert [int(image[0, 0]) for image in images.values()] == own.train.tolist()
+        assert list(words.values()) == [f"{10 + position}" for position in own.train]
+        (drawn,) = (c for c in bars.containers if isinstance(c, BarContainer))
+        assert [bar.get_width() for bar in drawn] == own.mean.tolist()
+        assert [bar.get_y() + bar.get_height() / 2 for bar in drawn] == pytest.approx(
+            range(len(own.train))
+        )
+        stars = [text.get_position()[1] for text in bars.texts]
+        assert stars == np.flatnonzero(own.pvalue < 0.05).tolist() != []
+        assert bars.get_ylim() == (len(found.train) - 0.5, -0.5)
+
+
+@pytest.mark.parametrize(
+    "of_task",
+    [{}, {"text": lambda row: "a text of several words, " * 9}],
+    ids=["numbers", "text"],
+)
+def test_samples_that_are_no_images_stand_as_words(samples, of_task):
+    """They are written within the sheet, one below another."""
+    sheet = pair_sheet(samples, samples[0] ** 2, SIDES, pictures(of_rows, **of_task), "loo")
+    sheet.canvas.draw()
+    for side, pairs in zip(sheet.subfigs, SIDES.values(), strict=True):
+        for axis in side.axes[:2]:
+            assert shown(axis)[0] == {}
+            boxes = [text.get_window_extent() for text in axis.texts]
+            assert len(boxes) == len(pairs)
+            for above, below in zip(boxes, boxes[1:], strict=False):
+                assert above.y0 > below.y1

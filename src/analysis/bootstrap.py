@@ -39,7 +39,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 
 from src.analysis.rows import N_RESAMPLES, Rows, some_pairs
-from src.analysis.stats import correlation_matrices, moments, pvalues, pvalues_of_moments
+from src.analysis.stats import correlation_matrix, moments, pvalues, pvalues_of_moments
 
 LEVEL = 0.95
 LEAST_DRAWS = 3  # the resamples of two seeds with any spread at all are all alike
@@ -233,15 +233,16 @@ def correlation_intervals(
         endless seeds would show is further from 0 where the means are noisy.
     """
     n_draws = len(next(iter(samples.values())))
-    resampled = {m: resampled_moments(some_pairs(v)) for m, v in samples.items()}
+    resampled = [resampled_moments(some_pairs(v)) for v in samples.values()]
 
     def matrices(count: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-        statistics = {}
-        for method, moments_of in resampled.items():
-            mean, std = moments_of(count)
-            p = pvalues_of_moments(mean, std, n_draws)
-            statistics[method] = {"mean": mean, "std": std, "pvalue": p}
-        return {k: _fisher(m.to_numpy()) for k, m in correlation_matrices(statistics).items()}
+        by_method = (moments_of(count) for moments_of in resampled)
+        mean, std = (np.stack(parts) for parts in zip(*by_method, strict=True))
+        statistics = {"mean": mean, "std": std, "pvalue": pvalues_of_moments(mean, std, n_draws)}
+        return {
+            (name, coefficient): _fisher(correlation_matrix(statistics[name], coefficient))
+            for name, coefficient in estimates
+        }
 
     with ThreadPoolExecutor() as pool:
         drawn = [*pool.map(matrices, seed_resamples(n_draws))]

@@ -159,7 +159,7 @@ def correlation(a: np.ndarray, b: np.ndarray, coefficient: str) -> float:
 
     As `correlations` does of methods.
     """
-    return float(_matrix(np.stack([a.ravel(), b.ravel()]), coefficient)[0, 1])
+    return float(correlation_matrix(np.stack([a, b]), coefficient)[0, 1])
 
 
 def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFrame:
@@ -171,16 +171,24 @@ def correlations(values: dict[str, np.ndarray], coefficient: str) -> pd.DataFram
 
     A method that is constant over pairs, as is a single pair, has no correlation: NaN.
     """
-    matrix = _matrix(np.stack([v.ravel() for v in values.values()]), coefficient)
+    matrix = correlation_matrix(np.stack([*values.values()]), coefficient)
     return pd.DataFrame(matrix, index=list(values), columns=list(values))
 
 
-def _matrix(stacked: np.ndarray, coefficient: str) -> np.ndarray:
-    """Return the correlations (n, n) between the n rows (n, n_pairs) of an array."""
+def correlation_matrix(values: np.ndarray, coefficient: str) -> np.ndarray:
+    """Return the correlations over pairs of n numbers per pair, (n, n).
+
+    As `correlations` does of methods.
+
+    Args:
+        values: The numbers, (n, n_train, n_test).
+        coefficient: "pearson" or "spearman".
+    """
+    rows = values.reshape(len(values), -1)
     if coefficient == "spearman":
-        rows = np.stack([ranks(row) for row in stacked])
+        rows = np.stack([ranks(row) for row in rows])
     elif coefficient == "pearson":
-        rows = stacked.astype(np.float64)
+        rows = rows.astype(np.float64)
     else:
         raise ValueError(f"unknown {coefficient!r}: choose from {', '.join(COEFFICIENTS)}")
     # The deviations of a constant from its mean are zero, or rounding.

@@ -194,10 +194,11 @@ class TestTensors:
 
     def test_mnist(self, mnist_root: Path, datasets_folder: Path):
         task = TASKS["mnist3"]
+        _, wholes = load_splits(task, datasets_folder)
         for split in ("test", "train_20pc"):
             tensors = torch.load(Paths(mnist_root).tensors("mnist3", split), weights_only=True)
             indices = indices_of(task, split)
-            whole = load_splits(task, datasets_folder)[1][split.split("_")[0]]
+            whole = wholes[split.split("_")[0]]
             assert tensors["labels"].tolist() == whole.labels[indices].tolist()
             assert torch.equal(tensors["images"], whole.inputs(indices))
 

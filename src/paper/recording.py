@@ -16,6 +16,7 @@ from src.analysis.distributions import both_tests, loo_distributions, quantities
 from src.analysis.draws_needed import power_table, stability
 from src.analysis.extension import FEW, compare_few_with_many
 from src.analysis.fit import Fit
+from src.analysis.floor import floor_table
 from src.analysis.mislabelled import detection_table, detections
 from src.analysis.scores import ExperimentScores
 from src.analysis.significance import significance_table
@@ -106,7 +107,8 @@ def _tables(scores: ExperimentScores, alpha: float) -> Iterator[tuple[str, pd.Da
     """Yield the tables of an experiment, by name."""
     samples, n_draws = scores.samples(), scores.n_draws
     summaries, resamples = [], []
-    for first in [*(n for n in _FIRST if n < n_draws), n_draws]:
+    firsts = [*(n for n in _FIRST if n < n_draws), n_draws]
+    for first in firsts:
         of_first = {m: values[:first] for m, values in samples.items()}
         means = {m: pair_means(values, TESTS, scores.rows) for m, values in of_first.items()}
         summaries.append(pvalue_summary(of_first, means, alpha).reset_index())
@@ -147,6 +149,10 @@ def _tables(scores: ExperimentScores, alpha: float) -> Iterator[tuple[str, pd.Da
     if (distributions := loo_distributions(scores)) is not None:
         yield "distribution_tests", both_tests(distributions, alpha).reset_index()
         yield "distributions", quantities_table(distributions).reset_index()
+    if scores.floors:
+        of_first = {n: scores.at_seeds(scores.common_seeds[:n]) for n in firsts}
+        floors = {n: floor_table(own, alpha) for n, own in of_first.items()}
+        yield "floor", pd.concat(floors, names=["draws"]).reset_index()
     if n_draws >= 2 * FEW:
         few = {m: compare_few_with_many(values, FEW, alpha) for m, values in samples.items()}
         yield "few_against_many", pd.concat(few, names=["method"]).reset_index()

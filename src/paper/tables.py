@@ -194,6 +194,30 @@ def accuracy(measured: list[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def floor(measured: list[Measured]) -> pd.DataFrame:
+    """Return leave-one-out as it was scored and less its floor, at draws that all have."""
+    n, rows = _common_draws(measured), []
+    for one in measured:
+        of = one.table("floor").query("draws == @n").set_index("of")
+        left = of.loc["less_floor", "variance"] / of.loc["score", "variance"]
+        for name, what in (("score", "as scored"), ("less_floor", "less the floor")):
+            own = of.loc[name]
+            rows.append(
+                {
+                    "experiment": f"`{one.name}`",
+                    "T": n,
+                    "LOO": what,
+                    "mean p-value": f"{own['mean_pvalue']:.3f}",
+                    "p < 0.05 → FDR 5 %": (
+                        f"{percent(own['significant'])} → {percent(own['discoveries'])} %"
+                    ),
+                    "median size": f"{own['median_size']:.3g}",
+                    "variance, % of as scored": percent(left if name == "less_floor" else 1.0),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def few_against_many(measured: list[Measured]) -> pd.DataFrame:
     """Return what ten seeds say, on average over groups of ten, beside what all say."""
     rows = []
@@ -244,6 +268,7 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         accuracy,
         estimators,
         with_loo,
+        floor,
         few_against_many,
         accuracy_beside_reliability,
         draws_buy,

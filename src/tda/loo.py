@@ -8,8 +8,10 @@ the samples of a batch see each other in training, as in batch normalisation, z_
 the batch itself (see `src.ensemble.training.Trainer`).
 
 One more member leaves nothing out. What differs between it and θ is rounding, amplified by
-training, so the size of its "scores" is the numerical floor of all others. The losses L(z; θ) are
-kept beside the scores, so that those of every retrained model are known, too.
+training, so the size of its "scores" is the numerical floor of all others. Where evaluations are on
+random crops, all members of a seed have the same ones and θ others, and the floor is what that
+changes (`src.analysis.floor`). The losses L(z; θ) are kept beside the scores, so that those of
+every retrained model are known, too.
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ class LeaveOneOut:
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
         setup, experiment, checkpoints = draws.setup, draws.setup.experiment, draws.checkpoints
+        # Before anything is drawn, so that random crops are those of `leave_one_out`'s own.
+        base = base_losses(setup.measure, checkpoints, setup.test)
         if self.protocol == "retrain":
             retrainings = retrain(lambda: setup.start(draws.seed), experiment.kept_epochs)
         else:
@@ -98,11 +102,8 @@ class LeaveOneOut:
         left_out = [*setup.scored.tolist(), NOTHING]
         scores = collect(draws, left_out, chunks, f"loo seed {draws.seed}")
         scores, floor = scores[:, :-1], scores[:, -1]
-        base = base_losses(setup.measure, checkpoints, setup.test)
-        message = (
-            f"median |score| {scores.abs().median():.2e}, "
-            f"numerical floor {floor.abs().median():.2e}"
-        )
+        what = "floor on other random crops" if experiment.random_crop else "numerical floor"
+        message = f"median |score| {scores.abs().median():.2e}, {what} {floor.abs().median():.2e}"
         return {"loo": Scores(scores, {"floor": floor, "base": base.float().cpu()}, message)}
 
 

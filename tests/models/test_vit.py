@@ -698,6 +698,34 @@ def test_random_crop_is_recorded_and_used(
     assert relative_error(other_crops, first["scores"]) > 1e-3
 
 
+def test_leave_one_out_on_random_crops(
+    cropped_root: Path, copy_of: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members share their crops, whatever the chunk, and what is kept as base is what was used."""
+    from src.tda import loo
+
+    computed, base_losses = [], loo.base_losses
+
+    def recorded(*args: object) -> torch.Tensor:
+        computed.append(base_losses(*args))
+        return computed[-1]
+
+    monkeypatch.setattr(loo, "base_losses", recorded)
+    root, found = copy_of(cropped_root), []
+    arguments = ("--root", root, "--experiment", EXPERIMENT, "--seed_id", 0, "--train_samples", 3)
+    for chunk_size in (1, 4):
+        chunks = ("--chunk_size", chunk_size, "--overwrite")
+        assert "floor on other random crops" in call_well("run_loo", *arguments, *chunks)
+        path = root / "tda_scores" / EXPERIMENT / "loo" / f"{SEED}.pt"
+        found.append(torch.load(path, weights_only=True))
+    for content, of_scores in zip(found, (computed[:2], computed[2:]), strict=True):
+        assert len(of_scores) == 2
+        assert all(torch.equal(content["base"], one.float()) for one in of_scores)
+    assert relative_error(found[1]["scores"], found[0]["scores"]) < 1e-3
+    floor = found[0]["floor"]
+    assert (found[0]["scores"] - floor[:, None]).abs().median() < 0.2 * floor.abs().median()
+
+
 def test_random_crop_training_equals_its_retraining(cropped_root: Path) -> None:
     """Evaluating in between must not move the crops and masks of the training."""
     from src.ensemble.checkpoint_files import as_trained

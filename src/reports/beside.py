@@ -1,7 +1,8 @@
 """Some of a report written beside the rest of it, by a process of its own.
 
 Figures take as long as numbers, and hold the interpreter's lock. The process is forked, so that it
-shares the scores; it must not compute with torch, whose threads do not survive a fork.
+shares the scores; it must not compute with torch, whose threads do not survive a fork. What takes
+how long depends on the experiment, so works are taken one by one, by whichever process has time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -29,35 +31,39 @@ def one_thread_each() -> None:
 
 
 @contextlib.contextmanager
-def beside(work: Callable[[], Result]) -> Iterator[Callable[[], Result]]:
-    """Do some work in a process of its own while the block runs, on Linux; elsewhere before it.
+def beside(*works: Callable[[], Result]) -> Iterator[Callable[[], list[Result]]]:
+    """Do some works in a process of its own while the block runs, on Linux.
 
     Args:
-        work: What it returns, or raises, can be pickled. What it changes in memory is lost.
+        works: Those that take longest first. What they return, or raise, can be pickled; what they
+            change in memory is lost.
 
     Yields:
-        Waits for the work and returns its result, or raises its error. Work that is not waited for
-        is ended with the block.
+        Does what is not begun yet, waits for the others, and returns the results in the order of
+        the works, or raises the first error. Work that is not waited for is ended with the block.
     """
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    begun = context.Value("i", 0)
     if sys.platform != "linux":  # where a fork is not there, or not safe
-        result = work()
-        yield lambda: result
+        yield lambda: [work() for _, work in _taken(works, begun)]
         return
-    context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(work, sender), daemon=True)
+    process = context.Process(target=_run, args=(works, begun, sender), daemon=True)
     process.start()
     sender.close()
 
-    def wait() -> Result:
-        try:
-            done, outcome = receiver.recv()
-        except EOFError:
-            process.join()
-            raise RuntimeError(f"a process ended with exit code {process.exitcode}") from None
-        if not done:
-            raise outcome
-        return outcome
+    def wait() -> list[Result]:
+        results = {number: work() for number, work in _taken(works, begun)}
+        while len(results) < len(works):
+            try:
+                outcomes = receiver.recv()
+            except EOFError:
+                process.join()
+                raise RuntimeError(f"a process ended with exit code {process.exitcode}") from None
+            if isinstance(outcomes, Exception):
+                raise outcomes
+            results |= outcomes
+        return [results[number] for number in range(len(works))]
 
     try:
         yield wait
@@ -67,10 +73,23 @@ def beside(work: Callable[[], Result]) -> Iterator[Callable[[], Result]]:
             process.join(SECONDS_TO_END)
 
 
-def _run(work: Callable[[], Result], sender: Connection) -> None:
+def _taken(
+    works: Sequence[Callable[[], Result]], begun: Synchronized
+) -> Iterator[tuple[int, Callable[[], Result]]]:
+    """Yield the next work that no process has begun, with its number, until there is none."""
+    while True:
+        with begun.get_lock():
+            number = begun.value
+            begun.value += 1
+        if number >= len(works):
+            return
+        yield number, works[number]
+
+
+def _run(works: Sequence[Callable[[], Result]], begun: Synchronized, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who waits, and then ends this
     try:
-        outcome = True, work()
+        outcomes = {number: work() for number, work in _taken(works, begun)}
     except Exception as error:  # which is raised where it is waited for
-        outcome = False, error
-    sender.send(outcome)
+        outcomes = error
+    sender.send(outcomes)  # all at once: who waits may be at work, and a pipe holds little

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +18,7 @@ from src.reports.distributions import report_distributions
 from src.reports.overview import Page
 from src.reports.pairs import Predict, report_pairs
 from src.reports.pvalues import report_pvalues
-from src.reports.report import Item
+from src.reports.report import Item, Report
 from src.reports.variance import report_draws, report_top_samples
 
 RELIABILITY = "Reliability of the scores"
@@ -63,23 +65,31 @@ def write_reliability(
         p = {method: pvalues(samples, test) for method, samples in scores.samples().items()}
     distributions = loo_distributions(scores) if test == "ttest" else None
 
-    def numbers() -> tuple[pd.DataFrame, list[Item]]:
-        own = report.empty()
-        means = report_pvalues(own, scores, test, alpha)
-        if test == "ttest":
-            report_draws(own, scores, alpha)
-            report_top_samples(own, scores)
-        return means, own.items
+    def part(write: Callable[[Report], Any]) -> Callable[[], tuple[Any, list[Item]]]:
+        def work() -> tuple[Any, list[Item]]:
+            own = report.empty()
+            return write(own), own.items
 
-    pairs = report.empty()
-    with beside(numbers) as numbers_written:
+        return work
+
+    def all_pairs(own: Report) -> None:
         if distributions is not None:
-            report_distributions(pairs, scores, distributions, alpha)
-        if test == "ttest":
-            report_all_pairs(pairs, scores, images, distributions)
+            report_distributions(own, scores, distributions, alpha)
+        report_all_pairs(own, scores, images, distributions)
+
+    parts = {"pvalues": part(lambda own: report_pvalues(own, scores, test, alpha))}
+    if test == "ttest":
+        parts["all_pairs"] = part(all_pairs)
+        parts["draws"] = part(lambda own: report_draws(own, scores, alpha))
+        parts["top_samples"] = part(lambda own: report_top_samples(own, scores))
+    pairs = report.empty()
+    with beside(*parts.values()) as parts_written:
         report_pairs(pairs, scores, p, images, predict, alpha, test_index, suffix)
-        means, items = numbers_written()
-    report.items += [*items, *pairs.items]
+        written = dict(zip(parts, parts_written(), strict=True))
+    means, _ = written["pvalues"]
+    for name in ("pvalues", "draws", "top_samples", "all_pairs"):  # as they stand on the page
+        report.items += written[name][1] if name in written else []
+    report.items += pairs.items
     return means, page.close(report)
 
 
@@ -100,6 +110,14 @@ def write_agreement(
         UserError: A file cannot be written.
     """
     report = page.part("correlations", AGREEMENT, {"alpha": alpha, **scores.settings()})
-    matrices = report_correlations(report, scores)
-    report_agreement(report, scores, alpha)
+    own = report.empty()
+
+    def agreement() -> list[Item]:
+        report_agreement(own, scores, alpha)
+        return own.items
+
+    with beside(agreement) as agreement_written:
+        matrices = report_correlations(report, scores)
+        (items,) = agreement_written()
+    report.items += items
     return matrices, page.close(report)

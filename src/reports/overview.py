@@ -222,9 +222,10 @@ def _numerical_floor(scores: ExperimentScores) -> str:
         return "not known: it belongs to LOO, which is missing"
     floors = [np.median(np.abs(floor)) for floor in scores.floors.values()]
     sizes = [np.median(np.abs(of_seed)) for of_seed in scores.scores["loo"]]
+    crops = ", on other random crops," if scores.options["loo"].get("random_crop") else ""
     return (
-        f"median |τ| of a member that leaves nothing out {_span(floors)} by seed, where LOO's "
-        f"median |τ| is {_span(sizes)}"
+        f"median |τ| of a member that leaves nothing out{crops} {_span(floors)} by seed, where "
+        f"LOO's median |τ| is {_span(sizes)}"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,10 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.analysis.fit import Fit
 from src.errors import UserError
+from src.experiments import Paths
 from src.reports import report as report_module
+from src.reports.overview import report_experiment
 from src.reports.parts import check_output
 from src.reports.report import Report
+from tests.reports.test_readings import made as made_scores
 from tests.tools import contrast, luminance
 
 TITLE = "cnn2_digits3_10pc"
@@ -547,3 +552,13 @@ def colour(page, selector, name):
         [selector, name],
     )
     return [int(number) / 255 for number in re.findall(r"\d+", found)]
+
+
+@pytest.mark.parametrize("crops", [False, True])
+def test_a_floor_of_random_crops_is_called_so(tmp_path, crops):
+    scores = made_scores("noise", 3, ["loo"], (4, 6), "vit_digits3_10pc")
+    scores = replace(scores, options={"loo": {"random_crop": crops}})
+    report = new_report(tmp_path, "overview", "What was run")
+    report_experiment(report, scores, Fit.of(Paths(tmp_path), scores))
+    (facts,) = (item["facts"] for item in report.items if item["name"] == "experiment")
+    assert ("leaves nothing out, on other random crops, 0 by" in str(facts)) == crops

@@ -150,8 +150,8 @@ def _tables(scores: ExperimentScores, alpha: float) -> Iterator[tuple[str, pd.Da
         yield "distribution_tests", both_tests(distributions, alpha).reset_index()
         yield "distributions", quantities_table(distributions).reset_index()
     if scores.floors:
-        of_first = {n: scores.at_seeds(scores.common_seeds[:n]) for n in firsts}
-        floors = {n: floor_table(own, alpha) for n, own in of_first.items()}
+        seeds = scores.common_seeds
+        floors = {n: floor_table(scores.at_seeds(seeds[:n]), alpha) for n in firsts}
         yield "floor", pd.concat(floors, names=["draws"]).reset_index()
     if n_draws >= 2 * FEW:
         few = {m: compare_few_with_many(values, FEW, alpha) for m, values in samples.items()}

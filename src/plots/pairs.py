@@ -80,7 +80,8 @@ def pair_sheet(
         sns.despine(ax=scores, left=True)
         scores.set_xlim(-reach, reach)
         scores.locator_params(axis="x", nbins=4)
-        scores.set_xlabel(f"τ by {METHOD_LABELS[method]}" + scale_ticks(scores.xaxis, reach))
+        label = f"τ by {METHOD_LABELS[method]}" + scale_ticks(scores.xaxis, reach)
+        scores.set_xlabel(label, loc="right")  # centred, a long one would end beyond the sheet
     return figure
 
 
@@ -134,5 +135,5 @@ def influence_sheet(
         bars.set(yticks=[], ylim=(n_rows - 0.5, -0.5), xlim=(-reach, reach))
         column.suptitle(METHOD_LABELS[method], fontsize=8)
         bars.set_xticks([0, nice_tick(reach)])
-        bars.set_xlabel("τ, + helps" + scale_ticks(bars.xaxis, reach))
+        bars.set_xlabel("τ, + helps" + scale_ticks(bars.xaxis, reach), loc="right")
     return figure

@@ -32,7 +32,7 @@ def one_thread_each() -> None:
 
 @contextlib.contextmanager
 def beside(*works: Callable[[], Result]) -> Iterator[Callable[[], list[Result]]]:
-    """Do some works in a process of its own while the block runs, on Linux.
+    """Do some works in a process of its own while the block runs; only on Linux there is one.
 
     Args:
         works: Those that take longest first. What they return, or raise, can be pickled; what they
@@ -54,7 +54,7 @@ def beside(*works: Callable[[], Result]) -> Iterator[Callable[[], list[Result]]]
 
     def wait() -> list[Result]:
         results = {number: work() for number, work in _taken(works, begun)}
-        while len(results) < len(works):
+        if len(results) < len(works):
             try:
                 outcomes = receiver.recv()
             except EOFError:

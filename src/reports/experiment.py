@@ -65,23 +65,16 @@ def write_reliability(
         p = {method: pvalues(samples, test) for method, samples in scores.samples().items()}
     distributions = loo_distributions(scores) if test == "ttest" else None
 
-    def part(write: Callable[[Report], Any]) -> Callable[[], tuple[Any, list[Item]]]:
-        def work() -> tuple[Any, list[Item]]:
-            own = report.empty()
-            return write(own), own.items
-
-        return work
-
     def all_pairs(own: Report) -> None:
         if distributions is not None:
             report_distributions(own, scores, distributions, alpha)
         report_all_pairs(own, scores, images, distributions)
 
-    parts = {"pvalues": part(lambda own: report_pvalues(own, scores, test, alpha))}
+    parts = {"pvalues": _part(report, lambda own: report_pvalues(own, scores, test, alpha))}
     if test == "ttest":
-        parts["all_pairs"] = part(all_pairs)
-        parts["draws"] = part(lambda own: report_draws(own, scores, alpha))
-        parts["top_samples"] = part(lambda own: report_top_samples(own, scores))
+        parts["all_pairs"] = _part(report, all_pairs)
+        parts["draws"] = _part(report, lambda own: report_draws(own, scores, alpha))
+        parts["top_samples"] = _part(report, lambda own: report_top_samples(own, scores))
     pairs = report.empty()
     with beside(*parts.values()) as parts_written:
         report_pairs(pairs, scores, p, images, predict, alpha, test_index, suffix)
@@ -110,14 +103,19 @@ def write_agreement(
         UserError: A file cannot be written.
     """
     report = page.part("correlations", AGREEMENT, {"alpha": alpha, **scores.settings()})
-    own = report.empty()
-
-    def agreement() -> list[Item]:
-        report_agreement(own, scores, alpha)
-        return own.items
-
+    agreement = _part(report, lambda own: report_agreement(own, scores, alpha))
     with beside(agreement) as agreement_written:
         matrices = report_correlations(report, scores)
-        (items,) = agreement_written()
+        ((_, items),) = agreement_written()
     report.items += items
     return matrices, page.close(report)
+
+
+def _part(report: Report, write: Callable[[Report], Any]) -> Callable[[], tuple[Any, list[Item]]]:
+    """Return a work that writes some of a report, and returns what `write` does, and the items."""
+
+    def work() -> tuple[Any, list[Item]]:
+        own = report.empty()
+        return write(own), own.items
+
+    return work

@@ -14,6 +14,7 @@ from src.analysis.pairs import influences
 from src.experiments.tasks import TASKS
 from src.plots.exhibits import Pictures
 from src.plots.pairs import influence_sheet, pair_sheet
+from src.plots.style import METHOD_LABELS
 
 N_TRAIN, N_TEST, N_DRAWS = 7, 6, 4
 SIDES = {"lowest": [(3, 1), (0, 5)], "highest": [(6, 0)]}
@@ -97,6 +98,25 @@ def test_every_bar_of_a_sheet_is_its_train_sample(samples):
         stars = [text.get_position()[1] for text in bars.texts]
         assert stars == np.flatnonzero(own.pvalue < 0.05).tolist() != []
         assert bars.get_ylim() == (len(found.train) - 0.5, -0.5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12])
+@pytest.mark.parametrize("of_samples", [of_images, of_rows])
+def test_labels_end_within_the_sheet(samples, of_samples, scale):
+    method, samples = max(METHOD_LABELS, key=lambda m: len(METHOD_LABELS[m])), samples * scale
+    found = influences(samples[:, :, 3], method, 2, 0.05)
+    for sheet in (
+        pair_sheet(samples, np.full((N_TRAIN, N_TEST), 0.5), SIDES, pictures(of_samples), method),
+        influence_sheet(
+            dict.fromkeys(list(METHOD_LABELS)[:5], found), pictures(of_samples), 3, 0.05
+        ),
+    ):
+        sheet.canvas.draw()
+        labels = [axis.xaxis.label for axis in sheet.axes if axis.get_xlabel()]
+        assert len(labels) in (2, 5)
+        for label in labels:
+            box = label.get_window_extent()
+            assert sheet.bbox.x0 <= box.x0 < box.x1 <= sheet.bbox.x1
 
 
 @pytest.mark.parametrize(

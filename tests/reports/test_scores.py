@@ -21,7 +21,6 @@ from tests.tools import call, call_well, save_images, score_content
 
 EXPERIMENT = parse_experiment("cnn2_digits3_10pc")
 N_TRAIN, N_TEST = 6, 8
-OF_SNR = ("loo", "gc")  # the methods of the page's part by the published formula
 
 
 def score_file(method, seed, **changes):
@@ -55,7 +54,7 @@ def page(tmp_path_factory):
     printed = {
         "correlations": call_well("run_correlations", *arguments),
         "ttest": call_well("run_pvalues", *arguments, "--test_index", 103),
-        "snr": call_well("run_pvalues", *arguments, "--test", "snr", "--methods", *OF_SNR),
+        "snr": call_well("run_pvalues", *arguments, "--test", "snr"),
     }
     return Paths(root).results(EXPERIMENT), printed
 
@@ -253,13 +252,13 @@ def expected_at_all_checkpoints(scores, method):
 @pytest.mark.parametrize("test", ["ttest", "snr"])
 def test_run_pvalues_writes_tables_and_figures(page, test):
     folder, printed = page
-    suffix, methods = ("", PAPER_METHODS) if test == "ttest" else ("_snr", OF_SNR)
+    suffix = "" if test == "ttest" else "_snr"
     table = pd.read_csv(folder / f"mean_pvalues{suffix}.csv", index_col="checkpoints")
-    assert list(table.columns) == ["draws", *methods]
+    assert list(table.columns) == ["draws", *PAPER_METHODS]
     assert (table["draws"] == 10).all()
     assert list(table.index) == [1, 2, 3, 4, 5]
     content = load(folder / f"pvalues{suffix}.pt", make="")
-    for method in methods:
+    for method in PAPER_METHODS:
         assert content[method].shape == content["mean"][method].shape == (N_TRAIN, N_TEST)
         assert content[method].mean().item() == pytest.approx(table.loc[5, method])
         scores = torch.stack([score_file(method, seed)["scores"] for seed in load_seeds()])
@@ -268,7 +267,7 @@ def test_run_pvalues_writes_tables_and_figures(page, test):
         "pvalue_histograms",
         "mean_pvalue_by_checkpoints",
         "mean_against_std",
-        *(f"{method}_pairs" for method in methods),
+        *(f"{method}_pairs" for method in PAPER_METHODS),
     ):
         for ending in ("pdf", "png"):
             assert (folder / "figures" / f"{name}{suffix}.{ending}").stat().st_size > 1000

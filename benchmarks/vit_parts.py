@@ -5,8 +5,8 @@
 Wants data/mnist3 and the backbone in models/backbones/tiny_mnist3 below the root
 (run_vit_finetuning.py --experiment vit_mnist3_10pc --backbone tiny). Prints a step of as many
 members as are trained at once and the evaluation of the test images, both beside their limit by the
-rate of a matrix product of the same minute, and the parts of the evaluation, each measured alone on
-as many images as are evaluated at once.
+rate of a matrix product of the same minute; what a profile of steps says their operations take; and
+the parts of the evaluation, each measured alone on as many images as are evaluated at once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import fastest
+from benchmarks.timing import REPEATS, fastest
 from src.ensemble import memory
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, repeat, trainable
@@ -32,6 +33,39 @@ from src.ensemble.training import Trainer
 from src.experiments import REPOSITORY, TINY_BACKBONE, Paths, parse_experiment
 from src.models import build
 from src.models.pretraining import RECIPES
+
+KINDS = {
+    "convolution": "products with frozen weights",
+    "gelu": "GELU",
+    "layer_norm": "layer norms",
+    "softmax": "softmax",
+    "copy_": "layout of the heads",
+    "bernoulli_": "sums and multiples, those of LoRA, its dropout and the residuals",
+    "add": "sums and multiples, those of LoRA, its dropout and the residuals",
+    "mul": "sums and multiples, those of LoRA, its dropout and the residuals",
+}
+
+
+def step_parts(step: Callable[[], object], rank: int) -> dict[str, float]:
+    """Return the share of a step's processor time that each kind of operation takes, falling.
+
+    Args:
+        step: Makes a step of the ViT with LoRA.
+        rank: Of LoRA, by which its products are told from those of attention.
+    """
+    step()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
+        for _ in range(REPEATS):
+            step()
+    times: dict[str, float] = {}
+    for event in record.key_averages(group_by_input_shape=True):
+        kind = next((kind for part, kind in KINDS.items() if part in event.key), "the rest, Python")
+        if event.key == "aten::bmm":
+            is_lora = any(rank in shape for shape in event.input_shapes)
+            kind = "LoRA's narrow products" if is_lora else "the products of attention"
+        times[kind] = times.get(kind, 0) + event.self_cpu_time_total
+    total = sum(times.values())
+    return {kind: time / total for kind, time in sorted(times.items(), key=lambda item: -item[1])}
 
 
 def main() -> None:
@@ -63,7 +97,9 @@ def main() -> None:
     batch = torch.arange(min(experiment.batch_size, len(setup.train)))
     setup.loss.model.train()
     _, text = beside_limit(lambda: trainer.step(batch))
-    print(f"a step of {n_members} members on {len(batch)} images {text}")
+    print(f"a step of {n_members} members on {len(batch)} images {text}, of a profile's time")
+    for kind, share in step_parts(lambda: trainer.step(batch), experiment.lora_rank).items():
+        print(f"{share:.0%} {kind}")
     whole, text = beside_limit(lambda: evaluate(loss, members, setup.test))
     print(f"evaluation {text}")
     memory.CPU_ACTIVATIONS = 0  # so that the number alone decides

@@ -69,7 +69,10 @@ def main() -> None:
         from src.paper.results import write_results
 
         for one in args.record or ():
-            print(record(one, Paths(args.root), args.seed_id, args.alpha), flush=True)
+            at = record(
+                one, Paths(args.root), args.seed_id, args.alpha, allow_missing=args.allow_missing
+            )
+            print(at, flush=True)
         if args.results:
             print(write_results())
         return

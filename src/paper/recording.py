@@ -24,8 +24,7 @@ from src.analysis.stats import TESTS
 from src.analysis.summary import pvalue_summary
 from src.analysis.top_samples import consistency_table
 from src.analysis.variance import variance_by_source, variance_components_table
-from src.argument_types import seed_ids_text
-from src.ensemble.draws import load_seeds, numbers_of_seeds
+from src.ensemble.draws import numbers_of_seeds, seed_ids_of
 from src.experiments import N_SEEDS, TRUTH, Experiment, Paths, parse_experiment
 from src.paper.measured import FOLDER, write_tables
 from src.reports.accuracy import with_subsets
@@ -48,6 +47,8 @@ def record(
     seed_ids: list[int] | None,
     alpha: float,
     folder: Path = FOLDER,
+    *,
+    allow_missing: bool = False,
 ) -> Path:
     """Write what an experiment's scores come down to, and return the folder.
 
@@ -57,16 +58,17 @@ def record(
         seed_ids: Numbers of the seeds; None: the ten.
         alpha: Significance level, and false discovery rate.
         folder: Where the experiments' folders are.
+        allow_missing: Whether to go on with the seeds and methods that are there.
 
     Raises:
         UserError: Scores are missing or not sound.
     """
-    scores = load_scores(paths, experiment, seed_ids or TEN, allow_missing=False)
+    scores = load_scores(paths, experiment, seed_ids or TEN, allow_missing=allow_missing)
     tables = {
         **dict(_tables(scores, alpha)),
-        **_sources(scores, paths, seed_ids),
+        **_sources(scores, paths),
         **_accuracy(scores, paths, alpha),
-        **_mislabelled(scores, paths, seed_ids or TEN),
+        **_mislabelled(scores, paths),
         "fit": Fit.of(paths, scores).by_seed.reset_index(),
     }
     return write_tables(folder / _name(scores), tables, _about(scores, alpha))
@@ -84,12 +86,11 @@ def _name(scores: ExperimentScores) -> str:
 
 
 def _about(scores: ExperimentScores, alpha: float) -> dict[str, object]:
-    numbers = numbers_of_seeds()
     options = {m: o for m, o in scores.options.items() if o}
     return {
         "experiment": scores.experiment.name,
         "draws": scores.n_draws,
-        "seed_id": seed_ids_text(numbers[seed] for seed in scores.common_seeds),
+        "seed_id": seed_ids_of(scores.common_seeds),
         "train_samples": scores.n_train,
         "train_samples_scored": scores.rows.n_scored,
         "test_samples": len(scores.test_idx),
@@ -167,20 +168,23 @@ def _sizes(scores: ExperimentScores) -> pd.DataFrame:
     return pd.DataFrame({"seed": scores.common_seeds, **sizes})
 
 
-def _sources(
-    scores: ExperimentScores, paths: Paths, seed_ids: list[int] | None
-) -> dict[str, pd.DataFrame]:
+def _seed_ids(scores: ExperimentScores) -> list[int]:
+    """Return the numbers of the seeds that scores are of."""
+    numbers = numbers_of_seeds()
+    return [numbers[seed] for seed in scores.common_seeds]
+
+
+def _sources(scores: ExperimentScores, paths: Paths) -> dict[str, pd.DataFrame]:
     """Return the variance by source of randomness, where its variants' scores are there, too."""
     experiment = scores.experiment
     if experiment.randomness:
         return {}
-    known = load_seeds(max(seed_ids or TEN) + 1)
     samples = {"both": scores.samples()}
     for source in ("init", "batch"):
         variant = parse_experiment(f"{experiment.name}_{source}")
-        files = (paths.scores(variant, m, known[k]) for m in scores.scores for k in seed_ids or TEN)
+        files = (paths.scores(variant, m, s) for m in scores.scores for s in scores.common_seeds)
         if all(file.exists() for file in files):
-            found = load_scores(paths, variant, seed_ids or TEN, allow_missing=False)
+            found = load_scores(paths, variant, _seed_ids(scores), allow_missing=False)
             samples[source] = found.samples()
     if len(samples) == 1:
         return {}
@@ -207,15 +211,13 @@ def _accuracy(scores: ExperimentScores, paths: Paths, alpha: float) -> dict[str,
     }
 
 
-def _mislabelled(
-    scores: ExperimentScores, paths: Paths, seed_ids: list[int]
-) -> dict[str, pd.DataFrame]:
+def _mislabelled(scores: ExperimentScores, paths: Paths) -> dict[str, pd.DataFrame]:
     """Return how well flipped labels are found, where there are any and what finds them."""
     experiment, at = scores.experiment, Paths(paths.root, on_itself=True)
     files = (at.scores(experiment, m, s) for m in scores.scores for s in scores.common_seeds)
     if not experiment.label_noise or not all(file.exists() for file in files):
         return {}
-    scores, own = with_self_influence(paths, scores, seed_ids, allow_missing=False)
+    scores, own = with_self_influence(paths, scores, _seed_ids(scores), allow_missing=False)
     labels, true_labels = labels_of(paths, scores)
     found = detections(scores.samples(), own.samples(), labels != true_labels)
     return {"mislabelled": detection_table(found).reset_index()}

@@ -247,6 +247,18 @@ def test_fewer_draws_do_not_replace_more(recorded):
     assert Measured.of("cnn2_digits3_10pc", recorded).n_draws == 10
 
 
+def test_a_record_of_the_seeds_that_are_there(recorded, tmp_path):
+    paths, experiment = Paths(recorded.parent / "root"), parse_experiment("cnn2_digits3_50pc")
+    with pytest.raises(UserError, match="--seed_id 3-5 .*--allow_missing"):
+        record(experiment, paths, [*range(6)], 0.05, tmp_path)
+    assert not any(tmp_path.iterdir())
+    folder = record(experiment, paths, [*range(6)], 0.05, tmp_path, allow_missing=True)
+    same = recorded / folder.name
+    assert {f.name for f in folder.iterdir()} == {f.name for f in same.iterdir()}
+    for file in folder.iterdir():
+        assert file.read_text() == (same / file.name).read_text()
+
+
 def test_experiments_are_compared_at_draws_that_all_have(recorded):
     of = [
         Measured.of(f"cnn2_digits3_{n}", recorded) for n in ("10pc", "20pc_6draws", "50pc_3draws")

@@ -26,7 +26,7 @@ compile := $(python) -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
-	$(python) run_parallel.py --experiment $(EXPERIMENT) --methods $(METHODS) subsets --n_subsets 40
+	$(python) run_parallel.py --experiment $(EXPERIMENT) --methods $(METHODS) subsets --n_subsets 24
 	$(MAKE) --no-print-directory --jobs=2 demo-pvalues demo-correlations
 	$(python) run_accuracy.py --experiment $(EXPERIMENT)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,32 +13,14 @@ import pytest
 import torch
 
 from src.experiments import REPOSITORY
-from src.kernels.library import BUILT, are_there, build
+from src.kernels import library
+from src.kernels.fuse import fuse
+from src.kernels.library import are_there, build
+from src.models.cnn import CNN2
 
 needs_compiler = pytest.mark.skipif(not are_there(torch.float32), reason="needs a C++ compiler")
 
-SCRIPT = """
-import torch
-from src.kernels import library
-library.BUILT = library.Path({folder!r})
-from src.kernels.fuse import fuse
-from src.models.cnn import CNN2
-torch.manual_seed(0)
-with torch.no_grad():
-    print(fuse(CNN2((1, 28, 28), 10))(torch.rand(2, 1, 28, 28)).sum().item())
-"""
-
-
-def run(folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", SCRIPT.format(folder=str(folder))]
-    return subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+_OTHER_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.fixture
@@ -47,64 +31,101 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "one.cpp"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def expected() -> float:
+    """The answer of this process; asked for first, before anything is changed."""
+    return answer()
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the kernels are kept within the test, by a process that has not asked for any yet."""
+    monkeypatch.setattr(library, "_library", functools.cache(library._library.__wrapped__))
+    monkeypatch.setattr(library, "BUILT", tmp_path / "built")
+    return tmp_path / "built"
+
+
 def answer() -> float:
-    """What the script prints, with kernels where there is a compiler."""
-    return float(run(BUILT).stdout)
+    """Return what a network computes, with kernels where there are any."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return fuse(CNN2((1, 28, 28), 10))(torch.rand(2, 1, 28, 28)).sum().item()
 
 
 @needs_compiler
 def test_built_once(source: Path, tmp_path: Path):
-    library = build(source, "float", tmp_path / "built")
-    built = library.stat().st_mtime_ns
-    assert build(source, "float", library.parent) == library
-    assert library.stat().st_mtime_ns == built
-    assert list(library.parent.iterdir()) == [library]
+    file = build(source, "float", tmp_path / "built")
+    time = file.stat().st_mtime_ns
+    assert build(source, "float", file.parent) == file
+    assert file.stat().st_mtime_ns == time
+    assert list(file.parent.iterdir()) == [file]
 
 
 @needs_compiler
 @pytest.mark.parametrize("changed", ["one.cpp", "one.h"])
 def test_another_source_is_another_library(source: Path, tmp_path: Path, changed: str):
-    library = build(source, "float", tmp_path / "built")
+    before = build(source, "float", tmp_path / "built")
     with (tmp_path / changed).open("a") as file:
         file.write("// changed\n")
-    assert build(source, "float", tmp_path / "built").name != library.name
+    assert build(source, "float", tmp_path / "built").name != before.name
 
 
 @needs_compiler
-def test_two_processes_build_at_once(tmp_path: Path):
-    command = [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path / "built"))]
-    processes = [
-        subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    answers = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert len(set(answers)) == 1
-    assert answers[0][1] == b""
+def test_two_processes_build_at_once(source: Path, tmp_path: Path):
+    with multiprocessing.get_context("fork").Pool(2) as processes:
+        found = processes.starmap(build, [(source, "float", tmp_path / "built")] * 2)
+    assert len(set(found)) == 1
+    assert list((tmp_path / "built").iterdir()) == found[:1]
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "'g++"])
-def test_without_a_compiler_it_goes_on(tmp_path: Path, answer: float, compiler: str):
+def test_without_a_compiler_it_goes_on(
+    expected: float,
+    built: Path,
+    compiler: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
     """With one line that says so, and the same numbers."""
-    found = run(tmp_path / "built", CXX=compiler)
-    assert len(found.stderr.splitlines()) == 1
-    assert found.stderr.startswith("kernels.cpp was not compiled (")
-    assert float(found.stdout) == pytest.approx(answer, rel=1e-5)
+    monkeypatch.setenv("CXX", compiler)
+    assert answer() == pytest.approx(expected, rel=1e-5)
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert said.startswith("kernels.cpp was not compiled (")
+    assert not built.exists() or not any(built.iterdir())
 
 
 @needs_compiler
-def test_a_folder_that_cannot_be_written(tmp_path: Path):
-    """As in a read-only clone: the kernels, and so the numbers, are the same."""
-    (tmp_path / "file").touch()
-    found = run(tmp_path / "file" / "built", XDG_CACHE_HOME=str(tmp_path))
-    assert found.stderr == ""
-    assert len([*(tmp_path / "tda-kernels").glob("kernels-*.so")]) == 1
-    nowhere = run(tmp_path / "file" / "built", XDG_CACHE_HOME=str(tmp_path / "file"))
-    assert len(nowhere.stderr.splitlines()) == 1
+def test_a_folder_that_cannot_be_written(
+    built: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    """As in a read-only clone: they are kept in the person's cache."""
+    built.touch()
+    monkeypatch.setattr(library, "SOURCE", source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert are_there(torch.float32)
+    assert capsys.readouterr().err == ""
+    assert len([*(tmp_path / "tda-kernels").glob("one-*.so")]) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(built))
+    assert not are_there(torch.float64)
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @needs_compiler
 def test_a_locale_that_is_not_utf8(tmp_path: Path):
-    found = run(BUILT, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
-    assert found.stderr == ""
+    code = (
+        "import torch; from src.kernels.library import are_there; print(are_there(torch.float32))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env={**os.environ, **_OTHER_LOCALE},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (found.stdout, found.stderr) == ("True\n", "")

@@ -64,3 +64,22 @@ def with_loo(measured: list[Measured]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def influence(measured: list[Measured]) -> pd.DataFrame:
+    """Return how influence functions' mean scores correlate with grad-dot's and leave-one-out's."""
+    rows = []
+    for one in measured:
+        table = one.table("correlations").query("statistic == 'mean'")
+        of = table.set_index(["coefficient", "method_a", "method_b"])["value"]
+        rows.append(
+            {
+                "experiment": f"`{one.name}`",
+                "T": one.n_draws,
+                "IF and GD: Pearson": f"{of['pearson', 'if', 'gd']:.5f}",
+                "IF and GD: Spearman": f"{of['spearman', 'if', 'gd']:.5f}",
+                "LOO and IF: Pearson": f"{of['pearson', 'loo', 'if']:.2f}",
+                "LOO and IF: Spearman": f"{of['spearman', 'loo', 'if']:.2f}",
+            }
+        )
+    return pd.DataFrame(rows)

@@ -34,6 +34,7 @@ from src.reports.mislabelled import labels_of, with_self_influence
 from src.reports.pvalues import mean_pvalue_estimates, mean_pvalue_intervals
 from src.reports.revision import library_versions
 from src.reports.scores import load_scores
+from src.tda.estimators import estimator_of
 from src.tda.timing import mean_seconds
 
 # Of the first so many seeds the p-values are kept, too, since experiments of different numbers of
@@ -77,12 +78,19 @@ def record(
 def _name(scores: ExperimentScores) -> str:
     """Return what the folder is called: the experiment, and what its name does not say.
 
-    So that fewer draws do not replace more, or others, their number stands where it is not ten.
+    That are random crops, another way of computing a method than the default one, by name, and, so
+    that fewer draws do not replace more, or others, their number where it is not ten.
     """
     options = next(iter(scores.options.values()))
     crops = "_random_crop" if options.get("random_crop") else ""
+    ways = "".join(
+        f"_{method}_{own[key]}"
+        for method, own in scores.options.items()
+        for key, usual in estimator_of(method).settings().items()
+        if isinstance(usual, str) and own.get(key, usual) != usual
+    )
     draws = f"_{scores.n_draws}draws" if scores.n_draws != N_SEEDS else ""
-    return f"{scores.experiment.name}{crops}{draws}"
+    return f"{scores.experiment.name}{crops}{ways}{draws}"
 
 
 def _about(scores: ExperimentScores, alpha: float) -> dict[str, object]:

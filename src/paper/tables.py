@@ -17,7 +17,7 @@ from src.paper.accuracy_tables import (
     mislabelled,
     top_samples,
 )
-from src.paper.estimator_tables import estimators, with_loo
+from src.paper.estimator_tables import estimators, influence, with_loo
 from src.paper.fragility_tables import image_fits, iris_fits
 from src.paper.measured import Measured
 from src.paper.table_cells import by_method, halves_of, interval, percent
@@ -268,6 +268,7 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         accuracy,
         estimators,
         with_loo,
+        influence,
         floor,
         few_against_many,
         accuracy_beside_reliability,

@@ -1,7 +1,8 @@
-"""The tables of RESULTS.md on all estimators of an experiment."""
+"""The tables of RESULTS.md on how estimators agree."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from src.paper.measured import Measured
@@ -63,6 +64,34 @@ def with_loo(measured: list[Measured]) -> pd.DataFrame:
                     "Spearman of the means": f"{row.spearman_of_means:.2f}",
                 }
             )
+    return pd.DataFrame(rows)
+
+
+def clusters(measured: list[Measured]) -> pd.DataFrame:
+    """Return how the mean scores correlate (Spearman, in size), and LOO with itself."""
+    rows = []
+    for one in measured:
+        table = one.table("correlations").query("statistic == 'mean' and coefficient == 'spearman'")
+        pairs = {
+            frozenset((row.method_a, row.method_b)): abs(row.value) for row in table.itertuples()
+        }
+
+        def between(group: tuple[str, ...], other: tuple[str, ...], found: dict = pairs) -> str:
+            values = [found[frozenset((a, b))] for a in group for b in other if a != b]
+            low, high = f"{np.nanmin(values):.2f}", f"{np.nanmax(values):.2f}"
+            return low if low == high else f"{low} to {high}"
+
+        rows.append(
+            {
+                "experiment": f"`{one.name}`",
+                "T": one.n_draws,
+                "GD with IF": between(("gd",), ("if",)),
+                "GC with GD, IF": between(("gc",), ("gd", "if")),
+                "ATS with IF, GD, GC": between(("ats",), ("if", "gd", "gc")),
+                "LOO with the others": between(("loo",), ("ats", "if", "gd", "gc")),
+                "two halves of LOO's seeds": halves_of(one, "loo"),
+            }
+        )
     return pd.DataFrame(rows)
 
 

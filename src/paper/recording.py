@@ -20,7 +20,7 @@ from src.analysis.floor import floor_table
 from src.analysis.mislabelled import detection_table, detections
 from src.analysis.scores import ExperimentScores
 from src.analysis.significance import significance_table
-from src.analysis.stats import TESTS
+from src.analysis.stats import COEFFICIENTS, TESTS
 from src.analysis.summary import pvalue_summary
 from src.analysis.top_samples import consistency_table
 from src.analysis.variance import variance_by_source, variance_components_table
@@ -153,6 +153,11 @@ def _tables(scores: ExperimentScores, alpha: float) -> Iterator[tuple[str, pd.Da
     yield "stability", pd.concat(by_method, names=["method"]).reset_index(level=0)
     if found := agreements(samples, alpha):
         yield "agreement", agreement_table(found).rename_axis("method").reset_index()
+        by_seed = {
+            c: pd.DataFrame({m: own.of_seeds[c] for m, own in found.items()}, scores.common_seeds)
+            for c in COEFFICIENTS
+        }
+        yield "agreement_by_seed", pd.concat(by_seed, names=["coefficient", "seed"]).reset_index()
     yield "size_by_seed", _sizes(scores)
     yield "top_samples", consistency_table(samples)
     if (distributions := loo_distributions(scores)) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 
 from src.errors import UserError
@@ -17,7 +16,7 @@ from src.paper.accuracy_tables import (
     mislabelled,
     top_samples,
 )
-from src.paper.estimator_tables import estimators, influence, with_loo
+from src.paper.estimator_tables import clusters, estimators, influence, with_loo
 from src.paper.fragility_tables import image_fits, iris_fits
 from src.paper.measured import Measured
 from src.paper.table_cells import by_method, halves_of, interval, percent
@@ -81,6 +80,17 @@ def significant(measured: list[Measured]) -> pd.DataFrame:
     return by_method(measured, cell, _what(n))
 
 
+def sign_flips(measured: list[Measured]) -> pd.DataFrame:
+    """Return the share of pairs below alpha by Student's t and by the exact sign-flip test."""
+
+    def cell(one: Measured, method: str) -> str:
+        row = one.table("significance").set_index("method").loc[method]
+        both = f"{percent(row['significant'])} → {percent(row['sign_flip'])} %"
+        return f"{both} ({percent(row['agreement'])})"
+
+    return by_method(measured, cell, {"T": lambda one: one.n_draws})
+
+
 def steps(measured: list[Measured]) -> pd.DataFrame:
     """Return by how much the mean p-value changes from each experiment to the next."""
     n = _common_draws(measured)
@@ -117,34 +127,6 @@ def sources(measured: list[Measured]) -> pd.DataFrame:
                     },
                 }
             )
-    return pd.DataFrame(rows)
-
-
-def clusters(measured: list[Measured]) -> pd.DataFrame:
-    """Return how the mean scores correlate (Spearman, in size), and LOO with itself."""
-    rows = []
-    for one in measured:
-        table = one.table("correlations").query("statistic == 'mean' and coefficient == 'spearman'")
-        pairs = {
-            frozenset((row.method_a, row.method_b)): abs(row.value) for row in table.itertuples()
-        }
-
-        def between(group: tuple[str, ...], other: tuple[str, ...], found: dict = pairs) -> str:
-            values = [found[frozenset((a, b))] for a in group for b in other if a != b]
-            low, high = f"{np.nanmin(values):.2f}", f"{np.nanmax(values):.2f}"
-            return low if low == high else f"{low} to {high}"
-
-        rows.append(
-            {
-                "experiment": f"`{one.name}`",
-                "T": one.n_draws,
-                "GD with IF": between(("gd",), ("if",)),
-                "GC with GD, IF": between(("gc",), ("gd", "if")),
-                "ATS with IF, GD, GC": between(("ats",), ("if", "gd", "gc")),
-                "LOO with the others": between(("loo",), ("ats", "if", "gd", "gc")),
-                "two halves of LOO's seeds": halves_of(one, "loo"),
-            }
-        )
     return pd.DataFrame(rows)
 
 
@@ -259,6 +241,7 @@ TABLES: dict[str, Callable[[list[Measured]], pd.DataFrame]] = {
         mean_pvalues,
         published_pvalues,
         significant,
+        sign_flips,
         steps,
         sources,
         clusters,

@@ -222,6 +222,10 @@ def test_what_is_recorded_is_what_the_scores_give(recorded):
     ).mean(axis=1, dtype=np.float64)
     expected = scores.std(axis=0, ddof=1).mean()
     assert one.pvalues.loc[(5, "if"), "mean_std"] == pytest.approx(expected, rel=1e-5)
+    of_seeds = one.table("agreement_by_seed").query("coefficient == 'pearson'")
+    assert of_seeds["seed"].tolist() == load_seeds()
+    mean = one.table("agreement").set_index("method").loc["if", "pearson_of_seeds"]
+    assert of_seeds["if"].mean() == pytest.approx(mean, abs=1e-5)
     more = Measured.of("cnn2_digits3_10pc_20draws", recorded)
     assert more.n_draws == 20
     files = {path.stem for path in (recorded / more.name).iterdir()}

@@ -18,9 +18,15 @@ import torch  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+# The scripts that tests run are not to find the person's data sets by themselves. The processes of
+# pytest-xdist, whose environment is this one's, are told by a name that no script reads.
+if "TDA_DATASETS" in os.environ:
+    os.environ["TDA_DATASETS_OF_TESTS"] = os.environ.pop("TDA_DATASETS")
+DATASETS = Path(
+    os.environ.get("TDA_DATASETS_OF_TESTS", Path(__file__).parents[2] / "shared" / "datasets")
+)
 # No test asks the network, and none leaves anything in the person's caches. Set before anything
 # imports the library that reads them.
-DATASETS = Path(os.environ.pop("TDA_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
 _CACHE = tempfile.TemporaryDirectory(prefix="tests-hf-")
 os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 

@@ -34,15 +34,18 @@ from src.experiments import REPOSITORY, TINY_BACKBONE, Paths, parse_experiment
 from src.models import build
 from src.models.pretraining import RECIPES
 
+# How the names of torch's operations begin, but of bmm.
 KINDS = {
-    "convolution": "products with frozen weights",
-    "gelu": "GELU",
-    "layer_norm": "layer norms",
-    "softmax": "softmax",
-    "copy_": "layout of the heads",
-    "bernoulli_": "sums and multiples, those of LoRA, its dropout and the residuals",
-    "add": "sums and multiples, those of LoRA, its dropout and the residuals",
-    "mul": "sums and multiples, those of LoRA, its dropout and the residuals",
+    "products with frozen weights": ("mkldnn_convolution", "convolution_backward", "mm", "addmm"),
+    "GELU": ("gelu",),
+    "layer norms": ("native_layer_norm",),
+    "softmax": ("_softmax",),
+    "layout of the heads": ("copy_",),
+    "sums and multiples, those of LoRA, its dropout and the residuals": (
+        "add",
+        "mul",
+        "bernoulli_",
+    ),
 }
 
 
@@ -59,8 +62,12 @@ def step_parts(step: Callable[[], object], rank: int) -> dict[str, float]:
             step()
     times: dict[str, float] = {}
     for event in record.key_averages(group_by_input_shape=True):
-        kind = next((kind for part, kind in KINDS.items() if part in event.key), "the rest, Python")
-        if event.key == "aten::bmm":
+        name = event.key.removeprefix("aten::")
+        kind = next(
+            (kind for kind, names in KINDS.items() if name.startswith(names)),
+            "the rest, calls and Python",
+        )
+        if name == "bmm":
             is_lora = any(rank in shape for shape in event.input_shapes)
             kind = "LoRA's narrow products" if is_lora else "the products of attention"
         times[kind] = times.get(kind, 0) + event.self_cpu_time_total

@@ -201,19 +201,24 @@ def _same_random_state() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures of reports unsaved, which takes most of their time, but in tests of them.
+    """Leave the files of reports' figures empty, whose drawing takes most of the time.
 
-    They are made all the same. That is in what runs in this process, and in those that are forked
-    from it; fixtures of modules and sessions draw. With the slow tests all tests draw.
+    But in tests of them. The figures are made all the same. That is in what runs in this process,
+    and in those that are forked from it; fixtures of modules and sessions draw. With the slow tests
+    all tests draw.
     """
     if request.node.get_closest_marker("drawn") or request.config.option.markexpr != "not slow":
         return
 
-    def close(figure: object, *_: object) -> list[Path]:
+    def close(figure: object, folder: Path, name: str, *_: object) -> list[Path]:
         from matplotlib import pyplot
 
         pyplot.close(figure)
-        return []
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+        for path in paths:
+            path.touch()
+        return paths
 
     monkeypatch.setattr("src.reports.report.save_figure", close)
 

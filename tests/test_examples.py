@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.experiments import METHODS, PAPER_METHODS, REPOSITORY
+from src.experiments import PAPER_METHODS, REPOSITORY
 from src.storage.files import load
 from tests.tools import call, call_well
+
+pytestmark = pytest.mark.drawn
 
 EXAMPLES = REPOSITORY / "examples"
 SCORING = ("run_loo", "run_ats", "run_if", "run_gd_and_gc")
@@ -33,12 +35,11 @@ def run_all(root: Path, example: Path, task: str, experiment: str, test_index: b
     call_well("run_pvalues", *named, "--allow_missing", *one)
     call_well("run_correlations", *named, "--allow_missing")
     results = root / "results" / experiment
+    for method in PAPER_METHODS:
+        assert (results / "figures" / f"{method}_pairs.png").stat().st_size > 10_000
     pairs = pd.read_csv(results / "pairs.csv")
     assert len(pairs) == load_scores(root, experiment, "loo").shape[1:].numel()
-    page = (results / "index.html").read_text(encoding="utf-8")
-    for method in PAPER_METHODS:
-        assert f"Most and least reliable pairs by {METHODS[method].label}" in page
-    return page
+    return (results / "index.html").read_text(encoding="utf-8")
 
 
 def load_scores(root: Path, experiment: str, method: str):

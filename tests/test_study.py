@@ -176,6 +176,7 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert said in text
     assert "per class" not in text  # of 11 samples in three classes
     assert "one batch" not in text
+    assert (tmp_path / "out/figures/influences_4.png").exists()
     assert "Proponents and opponents of test sample 4" in text
     assert set(PAPER_METHODS) < set(pd.read_csv("out/mean_pvalues.csv").columns)
     assert matplotlib.rcParams["lines.linewidth"] == 7

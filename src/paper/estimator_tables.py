@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from src.analysis.stats import COEFFICIENTS
 from src.paper.measured import Measured
 from src.paper.table_cells import halves_of, interval, percent
 from src.plots.style import METHOD_LABELS
@@ -71,13 +72,10 @@ def clusters(measured: list[Measured]) -> pd.DataFrame:
     """Return how the mean scores correlate (Spearman, in size), and LOO with itself."""
     rows = []
     for one in measured:
-        table = one.table("correlations").query("statistic == 'mean' and coefficient == 'spearman'")
-        pairs = {
-            frozenset((row.method_a, row.method_b)): abs(row.value) for row in table.itertuples()
-        }
+        pairs = _of_means(one, "spearman")
 
         def between(group: tuple[str, ...], other: tuple[str, ...], found: dict = pairs) -> str:
-            values = [found[frozenset((a, b))] for a in group for b in other if a != b]
+            values = [abs(found[frozenset((a, b))]) for a in group for b in other if a != b]
             low, high = f"{np.nanmin(values):.2f}", f"{np.nanmax(values):.2f}"
             return low if low == high else f"{low} to {high}"
 
@@ -99,16 +97,18 @@ def influence(measured: list[Measured]) -> pd.DataFrame:
     """Return how influence functions' mean scores correlate with grad-dot's and leave-one-out's."""
     rows = []
     for one in measured:
-        table = one.table("correlations").query("statistic == 'mean'")
-        of = table.set_index(["coefficient", "method_a", "method_b"])["value"]
-        rows.append(
-            {
-                "experiment": f"`{one.name}`",
-                "T": one.n_draws,
-                "IF and GD: Pearson": f"{of['pearson', 'if', 'gd']:.5f}",
-                "IF and GD: Spearman": f"{of['spearman', 'if', 'gd']:.5f}",
-                "LOO and IF: Pearson": f"{of['pearson', 'loo', 'if']:.2f}",
-                "LOO and IF: Spearman": f"{of['spearman', 'loo', 'if']:.2f}",
-            }
-        )
+        cells = {
+            f"{METHOD_LABELS[a]} and {METHOD_LABELS[b]}: {coefficient.capitalize()}": (
+                f"{_of_means(one, coefficient)[frozenset((a, b))]:.{digits}f}"
+            )
+            for a, b, digits in (("if", "gd", 5), ("loo", "if", 2))
+            for coefficient in COEFFICIENTS
+        }
+        rows.append({"experiment": f"`{one.name}`", "T": one.n_draws, **cells})
     return pd.DataFrame(rows)
+
+
+def _of_means(one: Measured, coefficient: str) -> dict[frozenset[str], float]:
+    """Return the correlations of the mean scores, by pair of methods."""
+    table = one.table("correlations").query("statistic == 'mean' and coefficient == @coefficient")
+    return {frozenset((row.method_a, row.method_b)): row.value for row in table.itertuples()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import multiprocessing
 import os
@@ -27,7 +28,9 @@ _OTHER_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def source(tmp_path: Path) -> Path:
     """A source that is compiled in no time, with a header beside it."""
     (tmp_path / "one.h").write_text("inline int one() { return 1; }\n")
-    (tmp_path / "one.cpp").write_text('#include "one.h"\nint two() { return 2 * one(); }\n')
+    (tmp_path / "one.cpp").write_text(
+        '#include "one.h"\nextern "C" int two() { return 2 * one(); }\n'
+    )
     return tmp_path / "one.cpp"
 
 
@@ -73,9 +76,14 @@ def test_another_source_is_another_library(source: Path, tmp_path: Path, changed
 @needs_compiler
 def test_two_processes_build_at_once(source: Path, tmp_path: Path):
     with multiprocessing.get_context("fork").Pool(2) as processes:
-        found = processes.starmap(build, [(source, "float", tmp_path / "built")] * 2)
-    assert len(set(found)) == 1
-    assert list((tmp_path / "built").iterdir()) == found[:1]
+        found = processes.starmap(_built, [(source, tmp_path / "built")] * 2)
+    assert found[0] == found[1] == (*(tmp_path / "built").iterdir(), 2)
+
+
+def _built(source: Path, folder: Path) -> tuple[Path, int]:
+    """Return a library that is built, and what its function returns."""
+    file = build(source, "float", folder)
+    return file, ctypes.CDLL(str(file)).two()
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "'g++"])

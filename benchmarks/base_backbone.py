@@ -23,9 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import repeat  # noqa: E402
-from src.ensemble.memory import members_at_once  # noqa: E402
 from src.ensemble.setup import Setup  # noqa: E402
-from src.ensemble.training import Trainer  # noqa: E402
 from src.experiments import REPOSITORY, Paths, parse_experiment  # noqa: E402
 from src.models.backbones import quiet_transformers  # noqa: E402
 from src.tda.ats import additional_step  # noqa: E402
@@ -71,8 +69,8 @@ def main() -> None:
     test = setup.test.at(slice(N_TEST))
 
     loss.model.train()
-    n_members = members_at_once(loss, start, setup.train, batch_size)
-    trainer = Trainer(loss, repeat(start, n_members), setup.train, setup.optimizer)
+    n_members = setup.procedure.members_at_once(start)
+    trainer = setup.procedure.trainer(repeat(start, n_members))
 
     def steps() -> None:
         for _ in range(N_STEPS):

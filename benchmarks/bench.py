@@ -49,7 +49,7 @@ from benchmarks import libraries  # noqa: E402
 from src.ensemble.draws import load_seeds  # noqa: E402
 from src.ensemble.evaluation import evaluate  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable  # noqa: E402
-from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once  # noqa: E402
+from src.ensemble.memory import steps_at_once, vectors_at_once  # noqa: E402
 from src.ensemble.retraining import retrain  # noqa: E402
 from src.ensemble.setup import Setup  # noqa: E402
 from src.errors import UserError  # noqa: E402
@@ -225,21 +225,17 @@ class Work:
         """
         s, checkpoint = self.setup, self.checkpoints[-1]
         e = s.experiment
-        at_once = members_at_once(s.loss, checkpoint, s.train, e.batch_size)
+        at_once = s.procedure.members_at_once(checkpoint)
         steps = steps_at_once(s.loss, checkpoint, s.train)
         vectors = vectors_at_once(s.loss, checkpoint, s.train)
 
         def loo() -> None:
             chunks = leave_one_out(
-                s.loss,
+                s.procedure,
                 self.checkpoints,
                 retrain(lambda: s.start(self.seed), e.kept_epochs),
                 list(range(n_members)),
-                s.train,
                 s.test,
-                optimizer=s.optimizer,
-                batch_size=e.batch_size,
-                n_epochs=e.epochs,
                 chunk_size=at_once,
             )
             list(chunks)

@@ -46,12 +46,8 @@ def accuracies(setup: Setup, new_model: Callable[[], nn.Module]) -> Tensor:
     """Return the test accuracy of a model trained with each of the ten seeds, (10,)."""
     found = []
     for seed in load_seeds():
-        loss, experiment = PerSampleLoss(new_model()), setup.experiment
-        start = Draw(seed, seed).start(new_model)
-        for state in train(
-            loss, start, setup.train, setup.optimizer, experiment.batch_size, experiment.epochs
-        ):
-            last = state
+        loss = PerSampleLoss(new_model())
+        *_, last = train(replace(setup.procedure, loss=loss), Draw(seed, seed).start(new_model))
         found.append(fit_of(loss, last.params, setup.test)["accuracy"])
     return torch.tensor(found)
 

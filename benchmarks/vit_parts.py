@@ -29,7 +29,6 @@ from src.ensemble import memory
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, repeat, trainable
 from src.ensemble.setup import Setup
-from src.ensemble.training import Trainer
 from src.experiments import REPOSITORY, TINY_BACKBONE, Paths, parse_experiment
 from src.models import build
 from src.models.pretraining import RECIPES
@@ -97,10 +96,10 @@ def main() -> None:
         limit = counter.get_total_flops() / rate
         return seconds, f"{1e3 * seconds:.0f} ms, {seconds / limit:.2f} limits"
 
-    state, optimizer = setup.start(0), setup.optimizer
-    n_members = memory.members_at_once(setup.loss, state, setup.train, experiment.batch_size)
+    state = setup.start(0)
+    n_members = setup.procedure.members_at_once(state)
     weights = 1 - torch.eye(n_members, len(setup.train))
-    trainer = Trainer(setup.loss, repeat(state, n_members), setup.train, optimizer, weights)
+    trainer = setup.procedure.trainer(repeat(state, n_members), weights)
     batch = torch.arange(min(experiment.batch_size, len(setup.train)))
     setup.loss.model.train()
     _, text = beside_limit(lambda: trainer.step(batch))

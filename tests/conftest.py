@@ -33,7 +33,8 @@ os.environ.update(HF_HOME=_CACHE.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="
 from src import progress  # noqa: E402
 from src.data.samples import Samples  # noqa: E402
 from src.ensemble.members import Params, PerSampleLoss, trainable  # noqa: E402
-from src.ensemble.training import OptimizerSettings  # noqa: E402
+from src.ensemble.optimizer import OptimizerSettings  # noqa: E402
+from src.ensemble.procedure import Procedure  # noqa: E402
 from src.experiments import REPOSITORY  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.tools import call_well, samples  # noqa: E402
@@ -155,6 +156,11 @@ class Case:
     def optimizer(self) -> OptimizerSettings:
         """The optimiser's settings."""
         return OptimizerSettings(reference.LEARNING_RATE, reference.WEIGHT_DECAY)
+
+    def procedure(self, loss: PerSampleLoss | None = None) -> Procedure:
+        """Return the training procedure as src takes it."""
+        loss = loss or self.loss()
+        return Procedure(loss, self.train, self.optimizer, self.batch_size, self.n_epochs)
 
     def __str__(self) -> str:
         """Return the name of the case in a report."""

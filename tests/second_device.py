@@ -26,8 +26,9 @@ from src.data.samples import Samples
 from src.ensemble import retraining, setup
 from src.ensemble.evaluation import evaluate, fit_of, predict
 from src.ensemble.members import PerSampleLoss, stack, trainable
-from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once
+from src.ensemble.memory import steps_at_once, vectors_at_once
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.kernels.fuse import fuse
 from src.models.cnn import CNN2, CNN3
 from src.tda import hessian_products, loo
@@ -145,6 +146,11 @@ class Work:
             for n in (N_TRAIN, N_TEST)
         )
 
+    @property
+    def procedure(self) -> Procedure:
+        """The training procedure."""
+        return Procedure(self.loss, self.train, ADAM, BATCH_SIZE, N_EPOCHS)
+
     def check(self, tensor: Tensor, *shape: int) -> None:
         """Assert where a result lies and what shape it has."""
         assert tensor.device.type == DEVICE, tensor.device
@@ -152,8 +158,7 @@ class Work:
 
     def training(self) -> None:
         """Train one member."""
-        states = setup.train(self.loss, self.params, self.train, ADAM, BATCH_SIZE, N_EPOCHS)
-        for state in states:
+        for state in setup.train(self.procedure, self.params):
             for name, p in state.params.items():
                 self.check(p, *self.params[name].shape)
 
@@ -173,16 +178,12 @@ class Work:
             loo.continue_training([self.params] * 2, 0, N_EPOCHS),
         ):
             chunks = loo.leave_one_out(
-                self.loss,
+                self.procedure,
                 [self.params] * 2,
                 retrainings,
                 [*range(N_TRAIN), loo.NOTHING],
-                self.train,
                 self.test,
-                optimizer=ADAM,
-                batch_size=BATCH_SIZE,
-                n_epochs=N_EPOCHS,
-                chunk_size=min(4, members_at_once(self.loss, self.params, self.train, BATCH_SIZE)),
+                chunk_size=min(4, self.procedure.members_at_once(self.params)),
             )
             self.check(torch.cat([*chunks], 1), 2, N_TRAIN + 1, N_TEST)
 

@@ -19,6 +19,7 @@ from src.ensemble.draws import Draw
 from src.ensemble.evaluation import evaluate, predict
 from src.ensemble.members import Params, PerSampleLoss, stack, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.ensemble.setup import train
 from src.kernels.fuse import fuse
@@ -109,6 +110,11 @@ class Work:
         """The per-sample loss on the device, of the network after the pass."""
         return PerSampleLoss(fuse(self.build().to(self.device)))
 
+    @property
+    def procedure(self) -> Procedure:
+        """The training procedure on the device."""
+        return Procedure(self.loss, self.samples[0], ADAM, BATCH_SIZE, N_EPOCHS)
+
     def start(self) -> Params:
         """Return the initial parameters of the draw, on the device."""
         return self.on_device(Draw(SEED, SEED).start(self.build))
@@ -166,7 +172,7 @@ def work(request: pytest.FixtureRequest, dtype: torch.dtype, device: torch.devic
 
 
 def test_training(work: Work):
-    states = [*train(work.loss, work.start(), work.samples[0], ADAM, BATCH_SIZE, N_EPOCHS)]
+    states = [*train(work.procedure, work.start())]
     for epoch, model in zip(KEPT, work.models, strict=True):
         for name, expected in trainable(model).items():
             found = states[epoch].params[name]
@@ -184,14 +190,11 @@ def test_evaluation(work: Work):
 
 def test_leave_one_out(work: Work):
     chunks = leave_one_out(
-        work.loss,
+        work.procedure,
         work.checkpoints,
         retrain(work.start, KEPT),
         [*range(N_TRAIN), NOTHING],
-        *work.samples,
-        optimizer=ADAM,
-        batch_size=BATCH_SIZE,
-        n_epochs=N_EPOCHS,
+        work.samples[1],
         chunk_size=5,
     )
     found = torch.cat([*chunks], 1)

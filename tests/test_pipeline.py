@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.experiments import PAPER_METHODS, Experiment, Paths, parse_experiment
 from src.models import build
@@ -164,16 +165,13 @@ class TestDoublePrecision:
         make = partial(self.build, real)
         expected = reference.loo(make, train, some, j_and_z, SEED, e.epochs, list(e.kept_epochs))
         plain = reference.train(make, train, SEED, e.epochs)
+        optimizer = OptimizerSettings.of(e, len(train[1]))
         found = leave_one_out(
-            PerSampleLoss(make()),
+            Procedure(PerSampleLoss(make()), samples(train), optimizer, e.batch_size, e.epochs),
             [trainable(plain[epoch].model) for epoch in e.kept_epochs],
             retrain(lambda: Draw.of(e, SEED).start(make), e.kept_epochs),
             real.train_samples,
-            samples(train),
             samples(some),
-            optimizer=OptimizerSettings.of(e, len(train[1])),
-            batch_size=e.batch_size,
-            n_epochs=e.epochs,
             chunk_size=2,
         )
         expected = expected.unflatten(1, (len(real.train_samples), -1))

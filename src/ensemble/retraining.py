@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.draws import shuffled_epochs
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, State, repeat, stack
-from src.ensemble.optimizer import OptimizerSettings
-from src.ensemble.training import Trainer
+from src.ensemble.procedure import Procedure
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,10 @@ def base_losses(measure: PerSampleLoss, checkpoints: list[State], test: Samples)
 
 
 def weighted_losses(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     retraining: Retraining,
     weights: Tensor,
-    train: Samples,
     test: Samples,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
     measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Train one member per row of weights (M, n_train); yield test losses (M, n_test).
@@ -61,10 +55,10 @@ def weighted_losses(
     Raises:
         TrainingDivergedError: A member's training loss is not finite.
     """
-    members = repeat(retraining.start(), len(weights))
+    loss, members = procedure.loss, repeat(retraining.start(), len(weights))
     dtype = next(iter(loss.parameters(members).values())).dtype
-    trainer = Trainer(loss, members, train, optimizer, weights.to(train.device, dtype))
+    trainer = procedure.trainer(members, weights.to(procedure.samples.device, dtype))
     loss.model.train()
-    for epoch, _ in enumerate(trainer.epochs(shuffled_epochs(len(train), batch_size, n_epochs))):
+    for epoch, _ in enumerate(trainer.epochs(procedure.schedule())):
         if epoch in retraining.compared_epochs:
             yield evaluate(measure or loss, trainer.members, test)

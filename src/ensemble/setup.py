@@ -13,9 +13,9 @@ from torch import Tensor
 
 from src.data.samples import Samples, described, load_samples
 from src.data.scored import scored_positions
-from src.ensemble.draws import Draw, shuffled_epochs
+from src.ensemble.draws import Draw
 from src.ensemble.evaluation import fit_of
-from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.independence import require_independent_samples
 from src.ensemble.members import (
     PerSampleLoss,
     State,
@@ -27,7 +27,7 @@ from src.ensemble.members import (
 from src.ensemble.memory import keep_freed_memory, say_training_estimate
 from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.outputs import N_SAMPLES, outputs_of, require_outputs, values_of
-from src.ensemble.training import Trainer
+from src.ensemble.procedure import Procedure
 from src.experiments import Experiment, Paths
 from src.kernels.fuse import fuse
 from src.models import build
@@ -47,35 +47,24 @@ class EpochState:
     loss: float
 
 
-def train(
-    loss: PerSampleLoss,
-    start: State,
-    samples: Samples,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
-) -> Iterator[EpochState]:
-    """Train one model from `start`; yield its state after each epoch.
+def train(procedure: Procedure, start: State) -> Iterator[EpochState]:
+    """Train one model; yield its state after each epoch.
 
     Args:
-        loss: The per-sample loss.
+        procedure: The training procedure.
         start: Initial state; torch's global generator stands where the batch order begins.
-        samples: The training samples.
-        optimizer: Settings of the optimiser.
-        batch_size: Samples in a batch.
-        n_epochs: Number of epochs.
 
     Raises:
         UserError: The loss is not finite, a batch is too small for the network, or a sample's loss
             is not its own in eval mode.
     """
+    loss, samples = procedure.loss, procedure.samples
     require_independent_samples(loss, start, samples)
-    require_batches(loss, start, samples, batch_size, without_one=False)
+    procedure.require_batches(start, without_one=False)
     loss.model.train()
-    say_training_estimate(loss, start, samples, batch_size)
-    trainer = Trainer(loss, repeat(start, 1), samples, optimizer)
-    schedule = shuffled_epochs(len(samples), batch_size, n_epochs)
-    for epoch, mean_loss in enumerate(trainer.epochs(schedule)):
+    say_training_estimate(loss, start, samples, procedure.batch_size)
+    trainer = procedure.trainer(repeat(start, 1))
+    for epoch, mean_loss in enumerate(trainer.epochs(procedure.schedule())):
         yield EpochState(epoch, *trainer.state_of_member(0), mean_loss.item())
 
 
@@ -174,6 +163,12 @@ class Setup:
         return OptimizerSettings.of(self.experiment, len(self.train))
 
     @property
+    def procedure(self) -> Procedure:
+        """The training procedure."""
+        e = self.experiment
+        return Procedure(self.loss, self.train, self.optimizer, e.batch_size, e.epochs)
+
+    @property
     def scores_all(self) -> bool:
         """Whether all training samples are scored."""
         return len(self.scored) == len(self.train)
@@ -257,8 +252,7 @@ class Setup:
         Raises:
             UserError: The loss is not finite.
         """
-        e, start = self.experiment, self.start(seed)
-        return train(self.loss, start, self.train, self.optimizer, e.batch_size, e.epochs)
+        return train(self.procedure, self.start(seed))
 
     def fit(self, state: State) -> dict[str, float]:
         """Return mean loss and, of classes, accuracy (a share) on both splits, by name."""

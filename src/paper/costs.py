@@ -16,9 +16,8 @@ from src.ensemble.draws import load_seeds
 from src.ensemble.evaluation import evaluate
 from src.ensemble.generators import without_drawing
 from src.ensemble.members import PerSampleLoss, State, repeat
-from src.ensemble.memory import members_at_once, steps_at_once, vectors_at_once
+from src.ensemble.memory import steps_at_once, vectors_at_once
 from src.ensemble.setup import Setup
-from src.ensemble.training import Trainer
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
 from src.tda.influence import InfluenceFunction, influence
@@ -72,8 +71,7 @@ class _Timed:
     def leave_one_out(self) -> float:
         """Return the seconds of a training without each sample, and of its evaluations."""
         setup = self._setup
-        at_once = members_at_once(setup.loss, self._start, setup.train, setup.experiment.batch_size)
-        n_members = min(at_once, self._n_rows)
+        n_members = min(setup.procedure.members_at_once(self._start), self._n_rows)
         step, _ = self._step(n_members)
         members = repeat(self._state, n_members)
         evaluation = self._time(lambda: evaluate(setup.measure, members, setup.test))
@@ -147,9 +145,7 @@ class _Timed:
         batch = min(setup.experiment.batch_size, len(setup.train))
         positions = torch.arange(batch, device=setup.device)
         with _training(setup.loss):
-            trainer = Trainer(
-                setup.loss, repeat(self._start, n_members), setup.train, setup.optimizer
-            )
+            trainer = setup.procedure.trainer(repeat(self._start, n_members))
             trainer.step(positions)
 
             def steps() -> None:

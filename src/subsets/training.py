@@ -15,14 +15,10 @@ from torch import Tensor
 
 from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
-from src.ensemble.independence import (
-    look_at_training,
-    require_batches,
-    require_independent_samples,
-)
+from src.ensemble.independence import look_at_training, require_independent_samples
 from src.ensemble.members import PerSampleLoss, repeat
-from src.ensemble.memory import in_chunks, is_out_of_memory, members_at_once
-from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.memory import in_chunks, is_out_of_memory
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import Retraining, base_losses, weighted_losses
 from src.ensemble.training import TrainingDivergedError
 from src.errors import DivergedError, UserError
@@ -33,29 +29,21 @@ from src.tda.estimator import Draws, checked, collect, kept
 
 
 def subset_losses(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     retraining: Retraining,
     masks: Tensor,
-    train: Samples,
     test: Samples,
     *,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
     chunk_size: int,
     measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the test losses of one chunk of models after another.
 
     Args:
-        loss: The per-sample loss.
+        procedure: The training procedure.
         retraining: The training, by its start, and the C epochs after which losses are taken.
         masks: Which samples each model is trained on, bool (K, n_train).
-        train: The training samples.
         test: The test samples.
-        optimizer: Settings of the optimiser.
-        batch_size: Samples in a batch, of all training samples.
-        n_epochs: Number of epochs.
         chunk_size: Models trained at once.
         measure: What of a test sample is taken; None: the loss.
 
@@ -67,17 +55,14 @@ def subset_losses(
             batch for the network.
         DivergedError: A model's training loss is not finite.
     """
-    start = retraining.start()
+    loss, start = procedure.loss, retraining.start()
     require_independent_samples(loss, start, test)
-    require_batches(loss, start, train, batch_size, without_one=False)
-    mixes = look_at_training(loss, start, train).mixes
+    procedure.require_batches(start, without_one=False)
+    mixes = look_at_training(loss, start, procedure.samples).mixes
 
     def losses(chunk: Tensor) -> Tensor:
         try:
-            epochs = weighted_losses(
-                loss, retraining, chunk, train, test, optimizer, batch_size, n_epochs, measure
-            )
-            return torch.stack([*epochs])
+            return torch.stack([*weighted_losses(procedure, retraining, chunk, test, measure)])
         except TrainingDivergedError as error:
             n_in = int(chunk[error.members[0]].sum())
             raise DivergedError(
@@ -89,7 +74,7 @@ def subset_losses(
                 raise
             raise UserError(
                 f"{type(loss.model).__name__}: a random subset leaves too little of a batch of "
-                f"{batch_size} for a network in which samples see each other in training "
+                f"{procedure.batch_size} for a network in which samples see each other in training "
                 f"({str(error).splitlines()[0][:100]}): choose larger batches or subsets"
             ) from error
 
@@ -113,20 +98,15 @@ def train_subsets(draws: Draws, subsets: Subsets, chunk_size: int | None = None)
     """
     setup, experiment = draws.setup, draws.setup.experiment
     retraining = Retraining(lambda: setup.start(draws.seed), experiment.kept_epochs)
-    chunk_size = chunk_size or members_at_once(
-        setup.loss, draws.checkpoints[0], setup.train, experiment.batch_size
-    )
+    procedure = setup.procedure
+    chunk_size = chunk_size or procedure.members_at_once(draws.checkpoints[0])
 
     def chunks(masks: Tensor) -> Iterator[Tensor]:
         return subset_losses(
-            setup.loss,
+            procedure,
             retraining,
             masks,
-            setup.train,
             setup.test,
-            optimizer=setup.optimizer,
-            batch_size=experiment.batch_size,
-            n_epochs=experiment.epochs,
             chunk_size=chunk_size,
             measure=setup.measure,
         )

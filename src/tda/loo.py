@@ -25,10 +25,10 @@ from torch import Tensor
 
 from src.data.samples import Samples
 from src.ensemble.draws import Draw
-from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.independence import require_independent_samples
 from src.ensemble.members import PerSampleLoss, State
-from src.ensemble.memory import in_chunks, members_at_once
-from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.memory import in_chunks
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import Retraining, base_losses, retrain, weighted_losses
 from src.ensemble.training import TrainingDivergedError
 from src.errors import DivergedError, UserError
@@ -73,6 +73,7 @@ class LeaveOneOut:
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
         setup, experiment, checkpoints = draws.setup, draws.setup.experiment, draws.checkpoints
+        procedure = setup.procedure
         # Before anything is drawn, so that random crops are those of `leave_one_out`'s own.
         base = base_losses(setup.measure, checkpoints, setup.test)
         if self.protocol == "retrain":
@@ -80,21 +81,15 @@ class LeaveOneOut:
         else:
             batch_seed = Draw.of(experiment, draws.seed).batch_seed
             retrainings = continue_training(checkpoints, batch_seed, experiment.epochs)
-        chunk_size = self.chunk_size or members_at_once(
-            setup.loss, checkpoints[0], setup.train, experiment.batch_size
-        )
+        chunk_size = self.chunk_size or procedure.members_at_once(checkpoints[0])
 
         def chunks(left_out: list[int]) -> Iterator[Tensor]:
             return leave_one_out(
-                setup.loss,
+                procedure,
                 checkpoints,
                 retrainings,
                 left_out,
-                setup.train,
                 setup.test,
-                optimizer=setup.optimizer,
-                batch_size=experiment.batch_size,
-                n_epochs=experiment.epochs,
                 chunk_size=chunk_size,
                 measure=setup.measure,
             )
@@ -133,14 +128,10 @@ def left_out_weights(left_out: list[int], n_train: int) -> Tensor:
 
 
 def retrained_losses(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     retraining: Retraining,
     left_out: list[int],
-    train: Samples,
     test: Samples,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
     measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Train one member per left-out sample; yield test losses (M, n_test) at compared epochs.
@@ -150,11 +141,9 @@ def retrained_losses(
     Raises:
         DivergedError: A member's training loss is not finite; the message says whose.
     """
-    weights = left_out_weights(left_out, len(train))
+    weights = left_out_weights(left_out, len(procedure.samples))
     try:
-        yield from weighted_losses(
-            loss, retraining, weights, train, test, optimizer, batch_size, n_epochs, measure
-        )
+        yield from weighted_losses(procedure, retraining, weights, test, measure)
     except TrainingDivergedError as error:
         first = left_out[error.members[0]]
         whose = "nothing" if first == NOTHING else f"training sample {first}"
@@ -165,31 +154,23 @@ def retrained_losses(
 
 
 def leave_one_out(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     checkpoints: list[State],
     retrainings: list[Retraining],
     left_out: list[int],
-    train: Samples,
     test: Samples,
     *,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
     chunk_size: int,
     measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the scores of one chunk of left-out samples after another.
 
     Args:
-        loss: The per-sample loss.
+        procedure: The training procedure.
         checkpoints: States θ of each of the C checkpoints.
         retrainings: By `retrain` or `continue_training`: C compared epochs altogether.
         left_out: Positions of the samples to leave out; NOTHING gives the numerical floor.
-        train: The training samples.
         test: The test samples.
-        optimizer: Settings of the optimiser, which starts fresh in every retraining.
-        batch_size: Samples in a batch.
-        n_epochs: Number of epochs of a retraining.
         chunk_size: Members trained at once.
         measure: What of a test sample is attributed; None: the loss.
 
@@ -201,17 +182,15 @@ def leave_one_out(
             samples is too small for the network.
         DivergedError: A member's training loss is not finite.
     """
-    require_independent_samples(loss, checkpoints[0], test)
-    require_batches(loss, checkpoints[0], train, batch_size, without_one=True)
-    base = base_losses(measure or loss, checkpoints, test)
+    require_independent_samples(procedure.loss, checkpoints[0], test)
+    procedure.require_batches(checkpoints[0], without_one=True)
+    base = base_losses(measure or procedure.loss, checkpoints, test)
 
     def scores(chunk: list[int]) -> Tensor:
         losses = [
             compared
             for retraining in retrainings
-            for compared in retrained_losses(
-                loss, retraining, chunk, train, test, optimizer, batch_size, n_epochs, measure
-            )
+            for compared in retrained_losses(procedure, retraining, chunk, test, measure)
         ]
         return torch.stack(losses) - base[:, None]
 

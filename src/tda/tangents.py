@@ -12,8 +12,7 @@ from torch.func import jvp, vmap
 from src.ensemble.generators import generator_states, set_generators
 from src.ensemble.members import Params, Stack, unstack
 from src.ensemble.memory import hessian_vectors, in_chunks
-from src.ensemble.optimizer import OptimizerSettings
-from src.ensemble.training import Trainer
+from src.ensemble.procedure import Procedure
 from src.errors import UserError
 from src.tda.hessian import load_forward_mode_rules
 from src.tda.hessian_products import give_up_way, products
@@ -25,22 +24,20 @@ class Tangents:
     """Derivatives of a training's parameters and moments by the weights of K training samples.
 
     Args:
-        trainer: Trains one member; `step` has it take its steps.
-        optimizer: Settings of its optimiser.
+        procedure: The training procedure.
+        members: The one member to start from.
         by: Positions of the K training samples.
-        batch_size: Samples in a batch, at most.
 
     Attributes:
+        trainer: Trains the member; `step` has it take its steps.
         of_parameters: dθ / dw_j, K vectors over the parameters.
     """
 
-    def __init__(
-        self, trainer: Trainer, optimizer: OptimizerSettings, by: list[int], batch_size: int
-    ) -> None:
+    def __init__(self, procedure: Procedure, members: Stack, by: list[int]) -> None:
         load_forward_mode_rules()
-        self.trainer = trainer
-        self.optimizer = optimizer
-        self.samples = trainer.samples
+        self.trainer = trainer = procedure.trainer(members)
+        self.optimizer = optimizer = procedure.optimizer
+        self.samples = procedure.samples
         self.by = torch.tensor(by, device=self.samples.device)
         state = unstack(trainer.members)[0]
         # Of the loss what the optimiser does not move stays as it is.
@@ -54,7 +51,7 @@ class Tangents:
 
         self.of_parameters = {n: p.new_zeros(len(by), *p.shape) for n, p in params.items()}
         self.moments, self.of_moments = moments(params), moments(self.of_parameters)
-        batch_size = min(batch_size, len(self.samples))
+        batch_size = min(procedure.batch_size, len(self.samples))
         self.at_once = hessian_vectors(self.loss, params, self.samples, batch_size)
 
     def _parameters(self) -> Params:

@@ -24,13 +24,11 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.draws import shuffled_epochs
 from src.ensemble.generators import without_drawing
-from src.ensemble.independence import require_batches, require_independent_samples
+from src.ensemble.independence import require_independent_samples
 from src.ensemble.members import PerSampleLoss, State, repeat
 from src.ensemble.memory import vectors_at_once
-from src.ensemble.optimizer import OptimizerSettings
-from src.ensemble.training import Trainer
+from src.ensemble.procedure import Procedure
 from src.errors import UserError
 from src.tda.estimator import Draws, Scores, each_epoch
 from src.tda.gradient_similarity import gradient_similarity
@@ -81,14 +79,10 @@ class TracIn:
         def pieces(n_done: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
             start = setup.start(draws.seed)
             epochs = traced(
-                setup.loss,
+                setup.procedure,
                 start,
-                setup.train,
                 setup.test,
                 setup.scored,
-                optimizer=setup.optimizer,
-                batch_size=experiment.batch_size,
-                n_epochs=experiment.epochs,
                 chunk_size=self.chunk_size or vectors_at_once(setup.loss, start, setup.train),
                 at=self.at,
                 measure=setup.measure,
@@ -120,15 +114,11 @@ class TracIn:
 
 
 def traced(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     start: State,
-    train: Samples,
     test: Samples,
     scored: Tensor,
     *,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
     chunk_size: int,
     at: str = "steps",
     measure: PerSampleLoss | None = None,
@@ -137,14 +127,10 @@ def traced(
     """Train from `start`; yield the state after each epoch and what that epoch adds to the scores.
 
     Args:
-        loss: The per-sample loss.
+        procedure: The training procedure.
         start: Initial state; torch's global generator stands where the batch order begins.
-        train: The training samples.
         test: The test samples.
         scored: Positions of the training samples that are scored, int64 (n_scored,).
-        optimizer: Settings of the optimiser.
-        batch_size: Samples in a batch.
-        n_epochs: Number of epochs.
         chunk_size: Training samples whose gradients are held at once.
         at: One of FORMS.
         measure: What of a test sample is attributed; None: the loss.
@@ -159,11 +145,12 @@ def traced(
             network.
         DivergedError: A training loss is not finite.
     """
+    loss, train = procedure.loss, procedure.samples
     require_independent_samples(loss, start, train)
-    require_batches(loss, start, train, batch_size, without_one=False)
+    procedure.require_batches(start, without_one=False)
     row_of = torch.full((len(train),), -1)
     row_of[scored] = torch.arange(len(scored))
-    trainer = Trainer(loss, repeat(start, 1), train, optimizer)
+    trainer = procedure.trainer(repeat(start, 1))
 
     def products(samples: Samples) -> Tensor:
         # The generators belong to the training: batch order, dropout, crops.
@@ -173,7 +160,7 @@ def traced(
             )
         return dot
 
-    for epoch, batches in enumerate(shuffled_epochs(len(train), batch_size, n_epochs)):
+    for epoch, batches in enumerate(procedure.schedule()):
         total, rates = None, []
         if epoch >= first_epoch:
             dtype = next(iter(loss.parameters(start).values())).dtype

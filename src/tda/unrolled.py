@@ -33,14 +33,12 @@ import torch
 from torch import Tensor
 
 from src.data.samples import Samples
-from src.ensemble.draws import shuffled_epochs
 from src.ensemble.generators import without_drawing
 from src.ensemble.independence import few, look_at_training, require_independent_samples
 from src.ensemble.members import PerSampleLoss, Stack, State, repeat
 from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
-from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import Retraining, base_losses, weighted_losses
-from src.ensemble.training import Trainer
 from src.errors import UserError
 from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
@@ -75,22 +73,16 @@ class Unrolled:
         retraining = Retraining(lambda: setup.start(draws.seed), experiment.kept_epochs)
         fitting = vectors_at_once(setup.loss, draws.checkpoints[0], setup.train)
         size = self.chunk_size or min(AT_ONCE, fitting)
-        training = {
-            "optimizer": setup.optimizer,
-            "batch_size": experiment.batch_size,
-            "n_epochs": experiment.epochs,
-            "measure": setup.measure,
-        }
-        given = setup.train, setup.test
+        given = setup.procedure, retraining
 
         def chunks(scored: list[int]) -> Iterator[Tensor]:
-            return unrolled(setup.loss, retraining, scored, *given, chunk_size=size, **training)
+            return unrolled(*given, scored, setup.test, chunk_size=size, measure=setup.measure)
 
         scored = setup.scored.tolist()
         scores = collect(draws, scored, chunks, f"unrolled seed {draws.seed}")
         probes = few(len(scored), N_PROBES)
         chosen = setup.scored[probes]
-        slopes = finite_differences(setup.loss, retraining, chosen, *given, **training)
+        slopes = finite_differences(*given, chosen, setup.test, setup.measure)
         base = base_losses(setup.measure.accurate, draws.checkpoints, setup.test)
         extra = numerical_floor(scores[:, probes], slopes, base.cpu())
         message = (
@@ -101,29 +93,21 @@ class Unrolled:
 
 
 def unrolled(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     retraining: Retraining,
     scored: list[int],
-    train: Samples,
     test: Samples,
     *,
-    optimizer: OptimizerSettings,
-    batch_size: int,
-    n_epochs: int,
     chunk_size: int,
     measure: PerSampleLoss | None = None,
 ) -> Iterator[Tensor]:
     """Yield the scores of one chunk of training samples after another.
 
     Args:
-        loss: The per-sample loss.
+        procedure: The training procedure.
         retraining: The training, and the C epochs after which it is differentiated.
         scored: Positions of the training samples that are scored.
-        train: The training samples.
         test: The test samples.
-        optimizer: Settings of the optimiser.
-        batch_size: Samples in a batch.
-        n_epochs: Number of epochs.
         chunk_size: Training samples by whose weights is differentiated at once.
         measure: What of a test sample is attributed; None: the loss.
 
@@ -135,22 +119,21 @@ def unrolled(
             changes buffers, or random layers draw other numbers in derivatives.
         DivergedError: The training loss is not finite.
     """
-    start = retraining.start()
+    loss, train, start = procedure.loss, procedure.samples, retraining.start()
     require_independent_samples(loss, start, test)
     _require_plain_training(loss, start, train)
 
     def scores(chunk: list[int]) -> Tensor:
         members = repeat(retraining.start(), 1)
         loss.model.train()
-        trainer = Trainer(loss, members, train, optimizer)
-        tangents = Tangents(trainer, optimizer, chunk, batch_size)
+        tangents = Tangents(procedure, members, chunk)
         of_epochs = []
-        for epoch, batches in enumerate(shuffled_epochs(len(train), batch_size, n_epochs)):
+        for epoch, batches in enumerate(procedure.schedule()):
             for positions in batches:
                 tangents.step(positions.to(train.device))
             if epoch in retraining.compared_epochs:
-                of_test = _along(measure or loss, trainer.member(0), tangents.of_parameters, test)
-                of_epochs.append(-of_test)
+                state = tangents.trainer.member(0)
+                of_epochs.append(-_along(measure or loss, state, tangents.of_parameters, test))
                 loss.model.train()
         return torch.stack(of_epochs)
 
@@ -181,35 +164,33 @@ def _require_plain_training(loss: PerSampleLoss, state: State, train: Samples) -
 
 
 def finite_differences(
-    loss: PerSampleLoss,
+    procedure: Procedure,
     retraining: Retraining,
     probes: Tensor,
-    train: Samples,
     test: Samples,
+    measure: PerSampleLoss | None = None,
     change: float = CHANGE,
-    **training: object,
 ) -> tuple[Tensor, Tensor]:
     """Return scores by trainings with changed weights, and the losses with none changed.
 
     Args:
-        loss: The per-sample loss.
+        procedure: The training procedure.
         retraining: The training, and the C epochs after which losses are compared.
         probes: Positions (P,) of training samples.
-        train: The training samples.
         test: The test samples.
+        measure: What of a test sample is attributed; None: the loss.
         change: Of a weight.
-        training: See `unrolled`.
 
     Returns:
         −(L(z; 1 + δ) − L(z; 1 − δ)) / 2δ, (C, P, n_test), δ the change of w_j, and the losses
         (C, n_test) where none is changed.
     """
     rows = torch.arange(len(probes))
-    weights = torch.ones(2 * len(probes) + 1, len(train), dtype=torch.float64)
+    weights = torch.ones(2 * len(probes) + 1, len(procedure.samples), dtype=torch.float64)
     weights[rows, probes] += change
     weights[rows + len(probes), probes] -= change
-    measure = (training.pop("measure", None) or loss).accurate
-    losses = weighted_losses(loss, retraining, weights, train, test, measure=measure, **training)
+    measure = (measure or procedure.loss).accurate
+    losses = weighted_losses(procedure, retraining, weights, test, measure)
     losses = torch.stack([*losses]).cpu()  # (C, 2P + 1, n_test)
     more, less, unchanged = losses.split([len(probes), len(probes), 1], 1)
     return (less - more) / (2 * change), unchanged.squeeze(1)

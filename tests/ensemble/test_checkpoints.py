@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.data.samples import Samples
 from src.ensemble.checkpoints import Checkpoints
 from src.ensemble.draws import Draw, load_seeds
 from src.ensemble.members import PerSampleLoss
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.setup import Setup, train
 from src.errors import UserError
 from src.experiments import Experiment, Paths, parse_experiment
@@ -68,6 +71,12 @@ def test_mnist_files_of_one_seed(mnist_root: Path):
     check_files(mnist_root, MNIST, SEEDS[0])
 
 
+def procedure_of(experiment: Experiment, loss: PerSampleLoss, train: Samples) -> Procedure:
+    """Return an experiment's training procedure on samples of one's own."""
+    adam = OptimizerSettings.of(experiment, len(train))
+    return Procedure(loss, train, adam, experiment.batch_size, experiment.epochs)
+
+
 def check_double(root: Path, name: str, seed: int) -> None:
     """Assert that training equals the plain idiom in float64, at every epoch."""
     experiment = parse_experiment(name)
@@ -77,16 +86,8 @@ def check_double(root: Path, name: str, seed: int) -> None:
         return build(experiment).double()
 
     expected = reference.train(build_double, data, seed, experiment.epochs)
-    loss = PerSampleLoss(build_double())
-    start = Draw.of(experiment, seed).start(build_double)
-    found = train(
-        loss,
-        start,
-        samples(data),
-        OptimizerSettings.of(experiment, len(data[1])),
-        experiment.batch_size,
-        experiment.epochs,
-    )
+    procedure = procedure_of(experiment, PerSampleLoss(build_double()), samples(data))
+    found = train(procedure, Draw.of(experiment, seed).start(build_double))
     for state, plain in zip(found, expected, strict=True):
         assert state.loss == pytest.approx(plain.loss, rel=1e-9)
         for parameter, value in plain.model.state_dict().items():
@@ -111,9 +112,8 @@ def test_several_batches_an_epoch(together: bool, dtype: torch.dtype, dropout: f
     """Batches with a remainder, and dropout that draws from the generator of the batch order."""
     case = Case(19, 2, dtype, dropout)
     expected = reference.train(case.build, case.data[0], 7, 4, case.batch_size)
-    loss = case.loss(together=together)
-    start = Draw(7, 7).start(case.build)
-    found = train(loss, start, case.train, case.optimizer, case.batch_size, 4)
+    procedure = case.procedure(case.loss(together=together))
+    found = train(procedure, Draw(7, 7).start(case.build))
     for state, plain in zip(found, expected, strict=True):
         assert state.loss == pytest.approx(plain.loss, rel=TOLERANCE[dtype])
         for parameter, value in plain.model.state_dict().items():
@@ -124,9 +124,7 @@ def test_several_batches_an_epoch(together: bool, dtype: torch.dtype, dropout: f
 def test_training_goes_on_from_a_state_in_plain_torch(dtype: torch.dtype):
     case = Case(11, 2, dtype)
     plain = reference.train(case.build, case.data[0], 7, 4, case.batch_size)
-    loss = case.loss()
-    start = Draw(7, 7).start(case.build)
-    *_, ours = train(loss, start, case.train, case.optimizer, case.batch_size, 4)
+    *_, ours = train(case.procedure(), Draw(7, 7).start(case.build))
     assert_equal_when_continued(
         (with_parameters(case.build(), ours.params), ours.optimizer_state),
         (plain[-1].model, plain[-1].optimizer_state),
@@ -192,10 +190,9 @@ def test_sources_of_randomness(digits_root: Path, suffix: str, init_seed: int, b
     seed = init_seed if suffix == "_init" else batch_seed
     other = None if init_seed == batch_seed else batch_seed
     expected = reference.train(partial(build, experiment), data, init_seed, 2, batch_seed=other)
-    loss = PerSampleLoss(build(experiment))
-    adam = OptimizerSettings.of(experiment, len(data[1]))
+    procedure = procedure_of(experiment, PerSampleLoss(build(experiment)), samples(data))
     start = Draw.of(experiment, seed).start(partial(build, experiment))
-    *_, found = train(loss, start, samples(data), adam, 32, 2)
+    *_, found = train(replace(procedure, n_epochs=2), start)
     for parameter, value in expected[-1].model.state_dict().items():
         assert distance(found.params[parameter], value) < 1e-4
 

@@ -18,6 +18,7 @@ from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import Params, PerSampleLoss, repeat, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.ensemble.training import Trainer
 from src.kernels import patches
@@ -60,15 +61,11 @@ class Work:
 
     def loo(self, loss: PerSampleLoss) -> Tensor:
         chunks = leave_one_out(
-            loss,
+            Procedure(loss, self.train, ADAM, batch_size=4, n_epochs=2),
             [self.params],
             retrain(self.start, (1,)),
             [*range(7), NOTHING],
-            self.train,
             self.test,
-            optimizer=ADAM,
-            batch_size=4,
-            n_epochs=2,
             chunk_size=5,
         )
         return torch.cat([*chunks], 1)

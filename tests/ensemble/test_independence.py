@@ -15,6 +15,7 @@ from src.ensemble.independence import look_at_training
 from src.ensemble.members import PerSampleLoss, repeat, state_of, trainable
 from src.ensemble.memory import activation_bytes
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.ensemble.setup import train
 from src.errors import UserError
@@ -149,15 +150,11 @@ def leave_out(model: nn.Module, n: int, batch_size: int) -> Tensor:
     """Return leave-one-out scores of a network on random rows of four numbers."""
     data, state = samples((torch.randn(n, 4), torch.arange(n) % 3)), state_of(model)
     chunks = leave_one_out(
-        PerSampleLoss(model),
+        Procedure(PerSampleLoss(model), data, ADAM, batch_size, n_epochs=1),
         [state],
         retrain(lambda: state, (0,)),
         [0, n - 1, NOTHING],
         data,
-        data,
-        optimizer=ADAM,
-        batch_size=batch_size,
-        n_epochs=1,
         chunk_size=2,
     )
     return torch.cat([*chunks], 1)
@@ -198,14 +195,14 @@ def test_batches_just_large_enough(build: Callable[[], nn.Module], n: int):
 def test_a_last_batch_of_one_is_refused_before_training():
     model, data = normalised(), samples((torch.randn(5, 4), torch.arange(5) % 3))
     with pytest.raises(UserError, match="a batch has 1 sample, too few"):
-        next(train(PerSampleLoss(model), state_of(model), data, ADAM, 4, 1))
+        next(train(Procedure(PerSampleLoss(model), data, ADAM, 4, 1), state_of(model)))
 
 
 def test_batch_statistics_in_evaluation_are_refused():
     model = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3))
     data = samples((torch.randn(6, 4), torch.arange(6) % 3))
     with pytest.raises(UserError, match="in eval mode a sample's loss depends on the other"):
-        next(train(PerSampleLoss(model), state_of(model), data, ADAM, 3, 1))
+        next(train(Procedure(PerSampleLoss(model), data, ADAM, 3, 1), state_of(model)))
     with pytest.raises(UserError, match="in eval mode a sample's loss depends on the other"):
         leave_out(model, 6, 3)
 

@@ -31,6 +31,7 @@ from src.ensemble import memory
 from src.ensemble.draws import Draw
 from src.ensemble.members import Params, PerSampleLoss, trainable
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.errors import UserError
 from src.models.backbones import Backbone, load_backbone
@@ -156,6 +157,11 @@ class VitCase:
     def optimizer(self) -> OptimizerSettings:
         """The optimiser's settings: 3 batches an epoch."""
         return OptimizerSettings(1e-3, 5e-3, decay_steps=3 * self.n_epochs)
+
+    def procedure(self, loss: PerSampleLoss | None = None) -> Procedure:
+        """Return the training procedure."""
+        train, _ = self.samples
+        return Procedure(loss or self.loss(), train, self.optimizer, self.batch_size, self.n_epochs)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -307,15 +313,11 @@ def test_leave_one_out_equals_naive_training_with_dropout(
     found = torch.cat(
         [
             *leave_one_out(
-                vit.loss(together=together),
+                vit.procedure(vit.loss(together=together)),
                 vit.checkpoints,
                 retrain(vit.start, vit.kept_epochs),
                 left_out,
-                train,
-                test,
-                optimizer=vit.optimizer,
-                batch_size=vit.batch_size,
-                n_epochs=vit.n_epochs,
+                vit.samples[1],
                 chunk_size=chunk_size,
             )
         ],
@@ -493,14 +495,11 @@ def test_leave_one_out_after_running_out_of_memory(monkeypatch: pytest.MonkeyPat
         return torch.cat(
             [
                 *leave_one_out(
-                    loss,
+                    vit.procedure(loss),
                     vit.checkpoints,
                     retrain(vit.start, vit.kept_epochs),
                     [0, 1, 2, 3],
-                    *vit.samples,
-                    optimizer=vit.optimizer,
-                    batch_size=vit.batch_size,
-                    n_epochs=vit.n_epochs,
+                    vit.samples[1],
                     chunk_size=chunk_size,
                 )
             ],

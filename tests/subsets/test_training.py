@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from src.data.samples import Samples
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import Retraining
 from src.errors import DivergedError, UserError
 from src.kernels.fuse import fuse
 from src.subsets.training import subset_losses
 from tests import reference
 from tests.conftest import Case
-from tests.tda.test_any_network import ADAM, BATCH_SIZE, MIXING, N_EPOCHS, SEED, Work
+from tests.tda.test_any_network import BATCH_SIZE, MIXING, N_EPOCHS, SEED, Work
 from tests.tools import TOLERANCE, relative_error, samples
 
 
@@ -37,14 +39,10 @@ def found_losses(
 ) -> Tensor:
     draw = Draw(case.seed, case.seed)
     chunks = subset_losses(
-        case.loss(**loss),
+        replace(case.procedure(case.loss(**loss)), samples=train),
         Retraining(lambda: draw.start(case.build), case.kept_epochs),
         masks,
-        train,
         case.test,
-        optimizer=case.optimizer,
-        batch_size=case.batch_size,
-        n_epochs=case.n_epochs,
         chunk_size=chunk_size,
     )
     return torch.cat([*chunks], 1)
@@ -85,14 +83,10 @@ def test_a_model_that_diverges_is_named():
 
 def found_of(work: Work, loss: PerSampleLoss, start: Callable[[], State], masks: Tensor) -> Tensor:
     chunks = subset_losses(
-        loss,
+        work.procedure(loss),
         Retraining(start, (0, 1)),
         masks,
-        samples(work.train),
         samples(work.test),
-        optimizer=ADAM,
-        batch_size=BATCH_SIZE,
-        n_epochs=N_EPOCHS,
         chunk_size=3,
     )
     return torch.cat([*chunks], 1)
@@ -124,14 +118,10 @@ def test_too_little_of_a_batch_for_the_network():
         return nn.Sequential(*layers).double()
 
     chunks = subset_losses(
-        PerSampleLoss(fuse(build())),
+        Procedure(PerSampleLoss(fuse(build())), case.train, case.optimizer, 7, n_epochs=1),
         Retraining(lambda: Draw(0, 0).start(build), (0,)),
         torch.arange(7)[None] == 2,
-        case.train,
         case.test,
-        optimizer=case.optimizer,
-        batch_size=7,
-        n_epochs=1,
         chunk_size=1,
     )
     with pytest.raises(UserError, match="a random subset leaves too little of a batch of 7"):

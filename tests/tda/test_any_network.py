@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, State, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.ensemble.setup import train
 from src.kernels.fuse import fuse
@@ -141,18 +142,18 @@ class Work:
         """Return the loss of a network whose own parameters and buffers are others."""
         return PerSampleLoss(fuse(self.build()), together=together)
 
+    def procedure(self, loss: PerSampleLoss | None = None) -> Procedure:
+        """Return the training procedure."""
+        return Procedure(loss or self.loss(), samples(self.train), ADAM, BATCH_SIZE, N_EPOCHS)
+
     def leave_one_out(self, loss: PerSampleLoss, left_out: list[int], chunk_size: int) -> Tensor:
         """Return scores (C, M, n_test)."""
         chunks = leave_one_out(
-            loss,
+            self.procedure(loss),
             self.checkpoints,
             retrain(self.start, (0, 1)),
             left_out,
-            samples(self.train),
             samples(self.test),
-            optimizer=ADAM,
-            batch_size=BATCH_SIZE,
-            n_epochs=N_EPOCHS,
             chunk_size=chunk_size,
         )
         return torch.cat([*chunks], 1)
@@ -192,7 +193,7 @@ def check_leave_one_out(
 def test_training(name: str, dtype: torch.dtype):
     """Parameters and buffers, counters among them, as the plain idiom has them."""
     work = Work(*(NETWORKS | MIXING)[name], dtype)
-    states = train(work.loss(), work.start(), samples(work.train), ADAM, BATCH_SIZE, N_EPOCHS)
+    states = train(work.procedure(), work.start())
     for state, plain in zip(states, work.checkpoints, strict=True):
         assert list(state.params) == list(plain)
         for key, value in plain.items():
@@ -289,22 +290,19 @@ def test_resnet18():
     images, labels = torch.randn(12, 3, 32, 32), torch.arange(12) % 3
     data, test = samples((images, labels)), samples((images[:2] + 0.1, labels[:2]))
     loss = PerSampleLoss(fuse(build()))
-    states = [state.params for state in train(loss, Draw(1, 1).start(build), data, ADAM, 6, 2)]
+    procedure = Procedure(loss, data, ADAM, batch_size=6, n_epochs=2)
+    states = [state.params for state in train(procedure, Draw(1, 1).start(build))]
     plain = reference.train(build, (images, labels), 1, 2, 6)[-1].model.state_dict()
     # Adam divides rounding by itself where gradients cancel, so in the norm (see test_checkpoints).
     for name in ("bn1.running_mean", "layer4.1.bn2.running_var", "fc.weight"):
         assert (states[-1][name] - plain[name]).norm() < 1e-3 * plain[name].norm()
     assert states[-1]["bn1.num_batches_tracked"] == 4
     chunks = leave_one_out(
-        loss,
+        procedure,
         states[-1:],
         retrain(lambda: Draw(1, 1).start(build), (1,)),
         [0, 11, NOTHING],
-        data,
         test,
-        optimizer=ADAM,
-        batch_size=6,
-        n_epochs=2,
         chunk_size=3,
     )
     (scores,) = torch.cat([*chunks], 1)

@@ -33,14 +33,10 @@ def all_losses() -> Tensor:
     """Losses (C, 256, 3) of the models on all subsets, each of them trained."""
     draw = Draw(CASE.seed, CASE.seed)
     chunks = subset_losses(
-        CASE.loss(),
+        CASE.procedure(),
         Retraining(lambda: draw.start(CASE.build), CASE.kept_epochs),
         ALL,
-        CASE.train,
         CASE.test,
-        optimizer=CASE.optimizer,
-        batch_size=CASE.batch_size,
-        n_epochs=CASE.n_epochs,
         chunk_size=64,
     )
     return torch.cat([*chunks], 1)

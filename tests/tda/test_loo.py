@@ -33,15 +33,11 @@ def scores_of(
     """Return scores (C, len(left_out), n_test)."""
     chunks = list(
         leave_one_out(
-            case.loss(together=together),
+            case.procedure(case.loss(together=together)),
             case.checkpoints,
             retrainings,
             left_out,
-            case.train,
             case.test,
-            optimizer=case.optimizer,
-            batch_size=case.batch_size,
-            n_epochs=case.n_epochs,
             chunk_size=chunk_size,
         )
     )
@@ -142,15 +138,11 @@ def test_a_member_that_diverges_is_named():
     inputs, labels = case.data[0]
     inputs[2] = torch.nan
     found = leave_one_out(
-        case.loss(),
+        replace(case.procedure(), samples=samples((inputs, labels))),
         case.checkpoints,
         retrained(case),
         [3, NOTHING],
-        samples((inputs, labels)),
         case.test,
-        optimizer=case.optimizer,
-        batch_size=case.batch_size,
-        n_epochs=case.n_epochs,
         chunk_size=2,
     )
     says = (

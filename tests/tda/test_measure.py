@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from src.ensemble.members import PerSampleLoss, squared_error, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.tda.ats import additional_step
 from src.tda.gradient_similarity import gradient_similarity
@@ -182,15 +183,11 @@ def test_every_method(kind: str, settings: OptimizerSettings, together: bool):
         return state_of(build())
 
     scores = leave_one_out(
-        loss,
+        Procedure(loss, train, settings, BATCH_SIZE, N_EPOCHS),
         [state],
         retrain(start, (N_EPOCHS - 1,)),
         list(range(N_TRAIN)),
-        train,
         test,
-        optimizer=settings,
-        batch_size=BATCH_SIZE,
-        n_epochs=N_EPOCHS,
         chunk_size=4,
         measure=measure,
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from src.ensemble.draws import Draw, shuffled_epochs
 from src.ensemble.members import Params, PerSampleLoss
+from src.ensemble.optimizer import OptimizerSettings
 from src.errors import UserError
 from src.experiments import Paths, parse_experiment
 from src.tda.pieces import PartialFile
@@ -34,20 +35,21 @@ EXPERIMENT = parse_experiment(DIGITS)
 
 
 def scores_of(
-    case: Case, scored: list[int] | None = None, *, chunk_size: int = 4, **options: object
+    case: Case,
+    scored: list[int] | None = None,
+    *,
+    chunk_size: int = 4,
+    optimizer: OptimizerSettings | None = None,
+    **options: object,
 ) -> Tensor:
     """Return scores (C, n_scored, n_test), and check that the training is the plain one."""
-    loss, plain = case.loss(), case.checkpoints
+    procedure, plain = case.procedure(), case.checkpoints
     start = Draw(case.seed, case.seed).start(case.build)  # the batch order's draws come next
-    options = {"optimizer": case.optimizer, **options}
     epochs = traced(
-        loss,
+        replace(procedure, optimizer=optimizer or case.optimizer),
         start,
-        case.train,
         case.test,
         torch.tensor([*range(case.n_train)] if scored is None else scored),
-        batch_size=case.batch_size,
-        n_epochs=case.n_epochs,
         chunk_size=chunk_size,
         **options,
     )
@@ -56,7 +58,7 @@ def scores_of(
         total = total + increment
         if epoch in case.kept_epochs:
             kept.append(total)
-            if options["optimizer"] == case.optimizer:
+            if optimizer is None:
                 for name, p in plain[len(kept) - 1].items():
                     assert relative_error(state[name], p) < TOLERANCE[case.dtype]
     return torch.stack(kept)
@@ -120,11 +122,10 @@ def test_other_networks(name: str):
     pairs = [(j, z) for j in range(N_TRAIN) for z in range(N_TEST)]
     expected = reference.tracin(work.build, work.train, work.test, pairs, 7, 2, [1], 5)
     epochs = traced(
-        *(work.loss(), work.start(), samples(work.train), samples(work.test)),
+        replace(work.procedure(), optimizer=Case(1, 1).optimizer),
+        work.start(),
+        samples(work.test),
         torch.arange(N_TRAIN),
-        optimizer=Case(1, 1).optimizer,
-        batch_size=5,
-        n_epochs=2,
         chunk_size=3,
     )
     found = sum(scores for _, scores in epochs)
@@ -135,15 +136,8 @@ def test_other_networks(name: str):
 def test_vit(at: str):
     """With dropout in training, and a learning rate that decays."""
     vit = VitCase(torch.float64)
-    loss, start = vit.loss(), vit.start()
-    epochs = traced(
-        *(loss, start, *vit.samples, torch.arange(vit.n_train)),
-        optimizer=vit.optimizer,
-        batch_size=vit.batch_size,
-        n_epochs=vit.n_epochs,
-        chunk_size=3,
-        at=at,
-    )
+    given = vit.procedure(), vit.start(), vit.samples[1], torch.arange(vit.n_train)
+    epochs = traced(*given, chunk_size=3, at=at)
     found = sum(scores for _, scores in epochs)
     expected = reference.tracin(
         lambda: PlainPeft(random_vit(8)).double(),
@@ -157,11 +151,11 @@ def test_vit(at: str):
 def test_going_on_from_an_epoch():
     case = Case(7, 3)
     start = Draw(case.seed, case.seed).start
-    options = {"optimizer": case.optimizer, "batch_size": 5, "n_epochs": 3, "chunk_size": 9}
+    procedure = replace(case.procedure(), n_epochs=3)
 
     def increments(first_epoch: int) -> list[Tensor | None]:
-        data = case.loss(), start(case.build), case.train, case.test, torch.arange(7)
-        return [s for _, s in traced(*data, **options, first_epoch=first_epoch)]
+        given = procedure, start(case.build), case.test, torch.arange(7)
+        return [s for _, s in traced(*given, chunk_size=9, first_epoch=first_epoch)]
 
     whole, rest = increments(0), increments(2)
     assert rest[:2] == [None, None]
@@ -172,14 +166,12 @@ def test_gradients_of_random_crops_leave_the_draws_of_the_training():
     case = Case(7, 3, dropout=0.5)
     train = case.train
     train.transform = lambda images: images + torch.randn(len(images), 1, 1, 1)
-    options = {"optimizer": case.optimizer, "batch_size": 5, "n_epochs": 2, "chunk_size": 9}
+    procedure = replace(case.procedure(), samples=train, n_epochs=2)
 
     def end(first_epoch: int) -> Params:
-        loss, start = case.loss(), Draw(case.seed, case.seed).start(case.build)
-        epochs = traced(
-            loss, start, train, case.test, torch.arange(7), **options, first_epoch=first_epoch
-        )
-        return [*epochs][-1][0]
+        start = Draw(case.seed, case.seed).start(case.build)
+        given = procedure, start, case.test, torch.arange(7)
+        return [*traced(*given, chunk_size=9, first_epoch=first_epoch)][-1][0]
 
     without_gradients = end(2)
     for name, p in end(0).items():
@@ -240,7 +232,7 @@ def test_checkpoints_of_another_training(arguments: tuple, monkeypatch: pytest.M
     def without_five(*args: int) -> list:
         return [[positions[:-5] for positions in batches] for batches in shuffled_epochs(*args)]
 
-    monkeypatch.setattr("src.tda.tracin.shuffled_epochs", without_five)
+    monkeypatch.setattr("src.ensemble.procedure.shuffled_epochs", without_five)
     call("run_estimators", *arguments, "--seed_id", 1).check_refused(
         "tracin seed 724", "after epoch 10", "these checkpoints are of another training"
     )

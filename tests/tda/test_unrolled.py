@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from src.data.samples import Samples
 from src.ensemble.draws import Draw
 from src.ensemble.members import PerSampleLoss, state_of
 from src.ensemble.optimizer import OptimizerSettings
+from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import retrain
 from src.errors import UserError
 from src.experiments import Paths, parse_experiment
@@ -24,17 +26,8 @@ from src.tda.unrolled import CHANGE, finite_differences, numerical_floor, unroll
 from tests import reference
 from tests.conftest import DIGITS, Case
 from tests.models.test_vit import VitCase
-from tests.tda.test_any_network import ADAM, MIXING, NETWORKS, Work
+from tests.tda.test_any_network import MIXING, NETWORKS, Work
 from tests.tools import TOLERANCE, call, call_well, relative_error, samples
-
-
-def of_case(case: Case) -> dict:
-    """Return what a case's training is."""
-    return {
-        "optimizer": case.optimizer,
-        "batch_size": case.batch_size,
-        "n_epochs": case.n_epochs,
-    }
 
 
 def training_of(case: Case) -> list:
@@ -45,8 +38,8 @@ def training_of(case: Case) -> list:
 
 def scores_of(case: Case, scored: list[int], chunk_size: int) -> Tensor:
     """Return scores (C, len(scored), n_test)."""
-    given = case.loss(), training_of(case), scored, case.train, case.test
-    chunks = [*unrolled(*given, **of_case(case), chunk_size=chunk_size)]
+    given = case.procedure(), training_of(case), scored, case.test
+    chunks = [*unrolled(*given, chunk_size=chunk_size)]
     assert max(chunk.shape[1] for chunk in chunks) <= chunk_size
     return torch.cat(chunks, 1)
 
@@ -86,13 +79,10 @@ def test_masks_are_those_of_the_training(chunk_size: int):
 def test_networks(name: str):
     """Of all kinds, against trainings with a weight changed by very little, in float64."""
     work = Work(*NETWORKS[name], torch.float64)
-    training = {"optimizer": ADAM, "batch_size": 5, "n_epochs": 2}
+    given, test = (work.procedure(), retrain(work.start, (0, 1))[0]), samples(work.test)
     probes = torch.tensor([0, 5])
-    data = samples(work.train), samples(work.test)
-    retraining = retrain(work.start, (0, 1))[0]
-    loss = work.loss()
-    found = unrolled(loss, retraining, probes.tolist(), *data, **training, chunk_size=2)
-    slopes, _ = finite_differences(loss, retraining, probes, *data, **training, change=1e-6)
+    found = unrolled(*given, probes.tolist(), test, chunk_size=2)
+    slopes, _ = finite_differences(*given, probes, test, change=1e-6)
     assert relative_error(next(found), slopes) < 1e-4
 
 
@@ -103,11 +93,14 @@ def test_vit_with_dropout_in_its_adapters(crops: bool):
     vit.backbone.model.config._attn_implementation = "sdpa"
     train, test = vit.samples  # not cropped, as every evaluation would be otherwise
     crop = PixelValues((8, 8), random_crop=crops)
-    data = Samples(train.images, train.labels, train.indices, crop), test
-    training = {"optimizer": vit.optimizer, "batch_size": vit.batch_size, "n_epochs": 2}
-    retraining, probes = retrain(vit.start, (0, 1))[0], torch.tensor([0, 5, 10])
-    chunks = unrolled(vit.loss(), retraining, probes.tolist(), *data, **training, chunk_size=2)
-    slopes, _ = finite_differences(vit.loss(), retraining, probes, *data, **training, change=1e-6)
+    train = Samples(train.images, train.labels, train.indices, crop)
+    given = (
+        replace(vit.procedure(), samples=train, n_epochs=2),
+        retrain(vit.start, (0, 1))[0],
+    )
+    probes = torch.tensor([0, 5, 10])
+    chunks = unrolled(*given, probes.tolist(), test, chunk_size=2)
+    slopes, _ = finite_differences(*given, probes, test, change=1e-6)
     assert relative_error(torch.cat([*chunks], 1), slopes) < 1e-4
 
 
@@ -121,10 +114,9 @@ def test_other_masks_than_those_of_the_training_are_refused(monkeypatch: pytest.
 @pytest.mark.parametrize("name", [*MIXING, "spectral norm"])
 def test_training_that_is_more_than_weights_is_refused(name: str):
     work = Work(*(MIXING | NETWORKS)[name], torch.float64)
-    data = samples(work.train), samples(work.test)
-    training = {"optimizer": ADAM, "batch_size": 5, "n_epochs": 2, "chunk_size": 2}
+    given = work.procedure(), retrain(work.start, (0, 1))[0], [0], samples(work.test)
     with pytest.raises(UserError, match="unrolled does not apply; run_loo.py does"):
-        next(unrolled(work.loss(), retrain(work.start, (0, 1))[0], [0], *data, **training))
+        next(unrolled(*given, chunk_size=2))
 
 
 OPTIMIZERS = {
@@ -188,8 +180,8 @@ def test_optimizers(name: str):
     naive = reference.unrolled(
         case.build, *case.data, case.pairs, *training, optimizer, settings.schedule
     )
-    given = case.loss(), training_of(case), [*range(7)], case.train, case.test
-    (found,) = unrolled(*given, **of_case(case) | {"optimizer": settings}, chunk_size=7)
+    procedure = replace(case.procedure(), optimizer=settings)
+    (found,) = unrolled(procedure, training_of(case), [*range(7)], case.test, chunk_size=7)
     assert relative_error(found, case.matrix(naive)) < 1e-9
 
 
@@ -210,14 +202,10 @@ def test_a_parameter_without_gradient_has_derivatives():
         return state_of(build())
 
     (found,) = unrolled(
-        PerSampleLoss(build()),
+        Procedure(PerSampleLoss(build()), data, OptimizerSettings(1e-2, 0.0), 3, n_epochs=3),
         retrain(start, (0, 2))[0],
         [*range(6)],
         data,
-        data,
-        optimizer=OptimizerSettings(1e-2, 0.0),
-        batch_size=3,
-        n_epochs=3,
         chunk_size=6,
     )
     assert found.isfinite().all()
@@ -230,23 +218,20 @@ def test_regularised_logistic_regression_is_leave_one_out():
     inputs = torch.randn(140, 4, generator=rng, dtype=torch.float64)
     labels = (inputs[:, 0] + torch.randn(140, generator=rng) > 0).long()
     train, test = samples((inputs[:120], labels[:120])), samples((inputs[120:], labels[120:]))
-    training = {
-        "optimizer": OptimizerSettings(0.5, 0.1, "sgd", momentum=0.5),
-        "batch_size": 120,
-        "n_epochs": 60,
-        "chunk_size": 100,
-    }
+    optimizer = OptimizerSettings(0.5, 0.1, "sgd", momentum=0.5)
+    loss = PerSampleLoss(nn.Linear(4, 2).double())
+    procedure = Procedure(loss, train, optimizer, batch_size=120, n_epochs=60)
 
     def start() -> dict[str, Tensor]:
         torch.manual_seed(0)
         return state_of(nn.Linear(4, 2).double())
 
-    loss, retraining = PerSampleLoss(nn.Linear(4, 2).double()), retrain(start, (58, 59))
-    found = next(unrolled(loss, retraining[0], [*range(12)], train, test, **training))
+    retraining = retrain(start, (58, 59))
+    found = next(unrolled(procedure, retraining[0], [*range(12)], test, chunk_size=100))
     assert relative_error(found[0], found[1]) < 1e-3  # converged
     # It compares with checkpoints. Any will do, since their losses are taken off again.
-    given = loss, [start()] * 2, retraining, [*range(12), NOTHING], train, test
-    scores = next(leave_one_out(*given, **training))[1]
+    given = procedure, [start()] * 2, retraining, [*range(12), NOTHING], test
+    scores = next(leave_one_out(*given, chunk_size=100))[1]
     scores = scores[:-1] - scores[-1]
     assert np.corrcoef(found[1].flatten(), scores.flatten())[0, 1] > 0.999
     assert relative_error(found[1], scores) < 0.1
@@ -254,9 +239,8 @@ def test_regularised_logistic_regression_is_leave_one_out():
 
 def test_the_floor_is_measured():
     case = Case(7, 5)
-    given = case.loss(), training_of(case)
     probes = torch.tensor([0, 6])
-    slopes = finite_differences(*given, probes, case.train, case.test, **of_case(case))
+    slopes = finite_differences(case.procedure(), training_of(case), probes, case.test)
     found = scores_of(case, probes.tolist(), 2)
     base = torch.stack(
         [case.loss()(p, case.test.images, case.test.labels) for p in case.checkpoints]

@@ -4,7 +4,7 @@ Every job is a run_* script for one seed; its command is printed and can be run 
 files are there are left out, so the same command goes on after an interruption.
 """
 
-from src.argument_types import positive_int
+from src.argument_types import positive_int, step_of
 from src.cli import ArgumentParser, run
 from src.experiments import PAPER_STEPS, STEPS, SUBSET_KINDS, TRUTH
 from src.launch.arguments import add_launching, check_launching, run_jobs, vit_options
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--methods",
         nargs="*",
+        type=step_of,
         choices=(SUBSETS, *STEPS),
         default=list(PAPER_STEPS),
         help=f"none: training only; {SUBSETS}: models on the subsets that accuracy is measured by "

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from src.errors import UserError
-from src.experiments import MOST_SEEDS, Experiment, parse_experiment
+from src.experiments import MOST_SEEDS, STEPS, Experiment, parse_experiment
 
 
 def experiment_name(name: str) -> Experiment:
@@ -16,6 +16,11 @@ def experiment_name(name: str) -> Experiment:
         return parse_experiment(name)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def step_of(name: str) -> str:
+    """Return the step that computes a method, such as gd_and_gc for gd; another name as it is."""
+    return next((step for step, methods in STEPS.items() if name in methods), name)
 
 
 def seed_ids(text: str) -> list[int]:

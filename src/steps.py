@@ -105,8 +105,8 @@ def train_seeds(args: argparse.Namespace, experiments: list[Experiment]) -> None
         if experiment.randomness == "batch" and experiment.has_one_batch(n_train):
             print(
                 f"note: one batch of {experiment.batch_size} holds all {n_train} "
-                f"training samples of {experiment.name}, so all its seeds give the same model, to "
-                "rounding",
+                f"training samples of {experiment.name}, so its seeds differ by rounding, and by "
+                "what a training draws besides the batch order, as dropout",
                 file=sys.stderr,
                 flush=True,
             )

@@ -269,7 +269,7 @@ WRONG = {
     "no samples": (lambda: Study(network, TRAIN, (TEST[0][:0], TEST[1][:0])), "one at least"),
     "negative labels": (lambda: Study(network, (TRAIN[0], -TRAIN[1]), TEST), "below 0"),
     "large labels": (lambda: study(n_classes=2), "of class 2, and n_classes is 2"),
-    "class names": (lambda: study(class_names=("a", "b")), "of class 2, and n_classes is 2"),
+    "class names": (lambda: study(class_names=("a", "b")), "of class 2, and class_names has 2"),
     "output width": (lambda: study(n_classes=4), r"outputs \[2, 3\] .* \[2, 4\]"),
     "input width": (lambda: Study(network, *[(x[:, 1:], y) for x, y in (TRAIN, TEST)]), "mat1"),
     "hyper-parameter": (lambda: study(epoch=3), "there is no field 'epoch'"),
@@ -285,6 +285,7 @@ WRONG = {
     "measure": (lambda: study(measure=3), "measure is 3, not a function"),
     "method": (lambda: study().scores(["gdd"]), "unknown method 'gdd': choose from loo"),
     "no method": (lambda: study().scores([]), "no method is asked for"),
+    "no list": (lambda: study().scores(None), "None is neither the name of a method nor"),
     "a class": (lambda: study().scores([InfluenceFunction]), "neither the name of a method nor"),
     "twice": (
         lambda: study().scores(["if", InfluenceFunction(ConjugateGradient())]),

@@ -73,7 +73,7 @@ def _answers(samples: np.ndarray, alpha: float) -> dict[str, float]:
         "mean_pvalue": p.mean(),
         "significant": (p < alpha).mean(),
         "discoveries": false_discoveries_controlled(p, alpha).mean(),
-        "draws_needed": np.median(draws_for_power(effects, alpha)),
+        "draws_needed": np.quantile(draws_for_power(effects, alpha), 0.5, method="inverted_cdf"),
     }
 
 

@@ -42,7 +42,8 @@ class ExperimentScores:
         n_scored_of: Number of training samples of the models, of which the scored ones are a random
             sample; None: they are all.
         unused: Seeds that there are scores of, but not of all that is compared, by method.
-        missing: Methods that were asked for and have no scores, or too few.
+        missing: Methods that are not shown: they were asked for and have no scores or too few, or
+            were not, and lack some of the seeds.
     """
 
     experiment: Experiment
@@ -107,9 +108,15 @@ class ExperimentScores:
     @property
     def draws(self) -> str:
         """How many seeds there are, and what is left out for it, for people."""
-        used = f"{self.n_draws} seeds"
-        unused = ", ".join(f"{len(seeds)} of {method}" for method, seeds in self.unused.items())
-        return f"{used}, those that all have; left out: {unused}" if unused else used
+        parts = {True: [], False: []}
+        for method, seeds in self.unused.items():
+            parts[method in self.scores].append(f"{len(seeds)} of {method}")
+        words = f"{self.n_draws} seeds"
+        if parts[True]:
+            words += f", those that all have; left out: {', '.join(parts[True])}"
+        if parts[False]:
+            words += f"; not shown, since others are missing: {', '.join(parts[False])}"
+        return words
 
     def at_seeds(self, seeds: list[int]) -> ExperimentScores:
         """Return the scores of these seeds alone, of the methods that have them all."""

@@ -85,7 +85,7 @@ def sign_flip_pvalues(samples: np.ndarray) -> np.ndarray:
         samples: Samples (T, ...).
 
     Returns:
-        P-values (...).
+        P-values (...); NaN where a sample is.
     """
     n_draws = len(samples)
     flat = samples.reshape(n_draws, -1)
@@ -98,6 +98,7 @@ def sign_flip_pvalues(samples: np.ndarray) -> np.ndarray:
         observed = np.abs(chunk.sum(axis=0)) - 1e-12 * np.abs(chunk).sum(axis=0)
         flipped = np.abs(signs @ chunk)
         p[start : start + at_once] = np.count_nonzero(flipped >= observed, axis=0)
+    p[np.isnan(flat).any(axis=0)] = np.nan
     return p.reshape(samples.shape[1:]) / len(signs)
 
 

@@ -82,6 +82,9 @@ def estimate(
         n_draws: T.
         by_draw: What the values are of.
     """
+    # What is left out of all means is no test sample to draw: resamples of it alone have no mean.
+    there = ~np.isnan(values).all(axis=0)
+    values = values[:, there] if there.any() else values
     of_tests = _test_weights(values.shape[1])[: len(weights)]
     if by_draw:
         both = weights[:, :, None] * of_tests[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from src.analysis.bootstrap import LEAST_DRAWS, Estimate, seed_resamples, unresampled
+from src.analysis.bootstrap import LEAST_DRAWS, Estimate, seed_resamples
 from src.analysis.rows import N_RESAMPLES
 
 _PAIRS_AT_ONCE = 2**12  # of which all scores stay in a core's cache
@@ -30,6 +30,9 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
         `share_between`, that of `between` in what is random, `between` + `residual`; each with a
         confidence interval (`..._low`, `..._high`; NaN below LEAST_DRAWS seeds). An estimate below
         0 counts as 0. With one checkpoint all but `between` is NaN, and `between` holds all.
+        Intervals of `residual` and of the variance of the seeds' means are those of logarithms,
+        since variances of few seeds are skewed, and both give that of `between`, their difference
+        (method of variance estimates recovery, Zou and Donner 2008).
     """
     n_draws, n_checkpoints = scores.shape[:2]
     flat = scores.reshape(n_draws, n_checkpoints, -1)
@@ -47,27 +50,56 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
         products += share * (within @ within.T / within.shape[1])
 
     def components(count: np.ndarray) -> np.ndarray:
-        between, residual, epoch = _pooled_variance(gram_of_means, count), np.nan, np.nan
+        of_means, residual, epoch = _pooled_variance(gram_of_means, count), np.nan, np.nan
+        between = of_means
         if n_checkpoints > 1:
             per_degree = n_checkpoints / (n_checkpoints - 1)
             residual = per_degree * _pooled_variance(gram_within, count)
             between -= residual / n_checkpoints
             epoch = per_degree * (count @ products @ count) / n_draws**2 - residual / n_draws
         total = between + residual
-        return np.array([between, residual, epoch, between / total if total > 0 else np.nan])
+        share = between / total if total > 0 else np.nan
+        return np.array([of_means, residual, between, epoch, share])
 
-    value = components(np.ones(n_draws))
-    drawn = np.full((N_RESAMPLES, len(value)), np.nan)
+    of_means, residual, between, epoch, share = components(np.ones(n_draws))
+    drawn = np.full((5, N_RESAMPLES), np.nan)
     if n_draws >= LEAST_DRAWS:
         # These may be below 0, or they would have no spread where the estimate is near it.
-        drawn = np.array([components(count) for count in seed_resamples(n_draws)])
+        drawn = np.array([components(count) for count in seed_resamples(n_draws)]).T
+    limits = {"residual": _limits(residual, drawn[1], n_draws)}
+    low, high = _limits(of_means, drawn[0], n_draws)
+    if n_checkpoints > 1:
+        least, most = (limit / n_checkpoints for limit in limits["residual"])
+        less = residual / n_checkpoints
+        low = np.maximum(0.0, between - np.hypot(of_means - low, most - less))
+        high = np.maximum(0.0, between + np.hypot(high - of_means, less - least))
+    limits["between"] = low, high
+    for name, own, of_resamples, most in (
+        ("epoch", epoch, drawn[3], np.inf),
+        ("share_between", share, drawn[4], 1.0),
+    ):
+        limits[name] = Estimate(np.maximum(own, 0.0), of_resamples, n_draws).interval(0.0, most)
     result: dict[str, float] = {}
-    names, most = ("between", "residual", "epoch", "share_between"), (np.inf, np.inf, np.inf, 1.0)
-    for name, own, of_resamples, high in zip(names, value, drawn.T, most, strict=True):
-        estimate = Estimate(float(np.maximum(own, 0.0)), of_resamples, n_draws)
-        result[name] = estimate.value
-        result[f"{name}_low"], result[f"{name}_high"] = estimate.interval(0.0, high)
+    of = {"between": between, "residual": residual, "epoch": epoch, "share_between": share}
+    for name, own in of.items():
+        result[name] = float(np.maximum(own, 0.0))
+        result[f"{name}_low"], result[f"{name}_high"] = limits[name]
     return result
+
+
+def _limits(variance: float, drawn: np.ndarray, n_draws: int) -> tuple[float, float]:
+    """Return the confidence limits of a variance by those of its logarithm; of 0 they are 0."""
+    if variance <= 0 and n_draws >= LEAST_DRAWS:
+        return 0.0, 0.0
+    low, high = _log(variance, drawn, n_draws).interval()
+    return float(np.exp(low)), float(np.exp(high))
+
+
+def _log(variance: float, drawn: np.ndarray, n_draws: int) -> Estimate:
+    """Return the estimate of a variance's logarithm, −∞ of 0."""
+    with np.errstate(divide="ignore"):
+        # Seeds that are all alike but one leave resamples without any variance.
+        return Estimate(np.log(variance), np.log(np.where(drawn > 0, drawn, np.nan)), n_draws)
 
 
 def variance_components_table(scores: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -93,7 +125,7 @@ def variance_by_source(samples: dict[str, dict[str, np.ndarray]]) -> pd.DataFram
     Returns:
         A row for each method that all sources have: the variance averaged over pairs by source, its
         ratio to that of `both`, and where all three are there that of `init` to `batch`, each with
-        a confidence interval.
+        a confidence interval. A ratio to 0 is infinite, and one of 0 to 0 NaN.
     """
     ratios = [(source, "both") for source in samples if source != "both"]
     if len(ratios) > 1:
@@ -105,8 +137,11 @@ def variance_by_source(samples: dict[str, dict[str, np.ndarray]]) -> pd.DataFram
         for source, by_method in samples.items():
             row[f"variance_{source}"], logs[source] = _variance_and_log(by_method[method])
         for one, other in ratios:
-            ratio, name = logs[one] - logs[other], f"{one}_to_{other}"
+            with np.errstate(invalid="ignore"):  # −∞ less −∞
+                ratio, name = logs[one] - logs[other], f"{one}_to_{other}"
             low, high = ratio.interval()
+            if np.isinf(ratio.value) and ratio.n_draws >= LEAST_DRAWS:
+                low = high = ratio.value  # a score that these seeds do not change
             row |= {
                 name: np.exp(ratio.value),
                 f"{name}_low": np.exp(low),
@@ -119,16 +154,13 @@ def variance_by_source(samples: dict[str, dict[str, np.ndarray]]) -> pd.DataFram
 def _variance_and_log(samples: np.ndarray) -> tuple[float, Estimate]:
     """Return the variance over seeds averaged over pairs, and the estimate of its logarithm."""
     n_draws = len(samples)
-    gram = _gram(samples.reshape(n_draws, -1))
-    variance = _pooled_variance(gram, np.ones(n_draws))
-    if variance <= 0:
-        return variance, unresampled(np.nan, n_draws)
-    if n_draws < LEAST_DRAWS:
-        return variance, unresampled(np.log(variance), n_draws)
-    drawn = np.array([_pooled_variance(gram, count) for count in seed_resamples(n_draws)])
-    # Seeds that are all alike but one leave resamples without any variance.
-    logs = np.log(np.where(drawn > 0, drawn, np.nan))
-    return variance, Estimate(np.log(variance), logs, n_draws)
+    # The same variance, and exactly 0 for what no seed changes.
+    gram = _gram((samples - samples[0]).reshape(n_draws, -1))
+    variance = max(0.0, _pooled_variance(gram, np.ones(n_draws)))
+    drawn = np.full(N_RESAMPLES, np.nan)
+    if n_draws >= LEAST_DRAWS:
+        drawn = np.array([_pooled_variance(gram, count) for count in seed_resamples(n_draws)])
+    return variance, _log(variance, drawn, n_draws)
 
 
 def _gram(values: np.ndarray) -> np.ndarray:

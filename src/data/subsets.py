@@ -11,6 +11,7 @@ import torch
 
 from src.data.scored import balanced_order
 from src.data.sources import Split, load_splits
+from src.data.texts import text_of
 from src.errors import UserError
 from src.experiments import Paths, Task
 from src.experiments.experiment import ALL
@@ -204,6 +205,8 @@ def _subset(
     if split == ALL:
         indices = np.setdiff1d(np.flatnonzero(_belong(task, whole.labels)), test)
     inputs, labels = whole.inputs(indices.tolist()), torch.from_numpy(whole.labels[indices])
+    if task.text is not None:
+        text_of(task, inputs[0])
     content = {
         "task": task.name,
         "split": split,

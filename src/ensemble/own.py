@@ -79,11 +79,12 @@ def _task_of(data: Mapping[str, tuple[Tensor, np.ndarray]], **given: Any) -> Tas
         )
     classes, counts = np.unique(targets, return_counts=True)
     largest = int(max(targets.max(), test_targets.max()))
-    n_classes = given.pop("n_classes") or len(given["class_names"]) or largest + 1
+    asked, n_names = given.pop("n_classes"), len(given["class_names"])
+    n_classes = asked or n_names or largest + 1
     if largest >= n_classes:
+        what = f"n_classes is {asked}" if asked else f"class_names has {n_names}"
         raise UserError(
-            f"a sample is of class {largest}, and n_classes is {n_classes}: classes are 0 to "
-            f"{n_classes - 1}"
+            f"a sample is of class {largest}, and {what}: classes are 0 to {n_classes - 1}"
         )
     return Task(
         n_per_class=(int(counts.min()),),

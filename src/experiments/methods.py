@@ -103,7 +103,7 @@ def _further(
         CHECKPOINTS: lambda scored: 1,
         TRAINING: lambda scored: 2,
         # At most: a permutation is left where the rest changes nothing.
-        PERMUTATIONS: lambda scored: 1 + scored.settings["n_subsets"] * scored.n_scored,
+        PERMUTATIONS: lambda scored: 1 + scored.settings["n_subsets"] * (scored.n_scored - 1),
     }.get(needs, lambda scored: 1 + scored.settings["n_subsets"])
     return Method(name, label, sign, f"src.tda.{estimator}", *call, options, needs, trainings)
 

@@ -15,6 +15,7 @@ from src.argument_types import gpu_list, name_and_value, positive_int
 from src.cli import ArgumentParser, end_at_hangup
 from src.errors import UserError
 from src.experiments import DEFAULT_BACKBONE, Experiment
+from src.experiments.definitions import files_of_environment
 from src.launch.jobs import Job
 
 _SLURM_OPTIONS = ("partition", "gpus_per_task", "cpus_per_task", "mem_gb", "time", "sbatch")
@@ -125,7 +126,9 @@ def run_side_by_side(jobs: list[Job], args: Namespace, *, with_backbone: bool) -
         for job in launcher.failed:
             print(f"failed: {job.name}, log {job.log}")
         skipped = f", {len(launcher.skipped)} skipped" if launcher.skipped else ""
-        again = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+        # What the environment defines now, another shell may not.
+        defined = (part for file in files_of_environment() for part in ("--define", str(file)))
+        again = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:], *defined])
         print(f"{len(launcher.failed)} failed{skipped}; what is missing is run by: {again}")
         sys.exit(1)
 

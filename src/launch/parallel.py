@@ -100,7 +100,9 @@ class Launcher:
         self._left_to_others: set[Job] = set()
         n_done = len(jobs) - len(self._waiting)
         self._bar = tqdm(total=len(jobs), initial=n_done, unit="job", disable=None)
-        self._say(f"{n_done} of {len(jobs)} jobs were done before")
+        # What a file holds only its script can say, which would take long to ask of each.
+        unseen = ", by the names of their files: reports check what these hold" if n_done else ""
+        self._say(f"{n_done} of {len(jobs)} jobs were done before{unseen}")
 
     def run(self) -> None:
         """Run all jobs, a line of output for each start and each end.

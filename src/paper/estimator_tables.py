@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from src.analysis.draws_needed import words_of_draws
 from src.analysis.stats import COEFFICIENTS
 from src.paper.measured import Measured
 from src.paper.table_cells import halves_of, interval, percent
@@ -33,7 +34,7 @@ def estimators(measured: list[Measured]) -> pd.DataFrame:
                     "p < 0.05 → FDR 5 %": f"{percent(row['below_alpha_ttest'])} → "
                     f"{percent(row['discoveries_ttest'])} %",
                     "between seeds, %": percent(components.loc[method, "share_between"]),
-                    "seeds for 80 % power": f"{needed.loc[method, 'draws_for_50%']:.0f}",
+                    "seeds for 80 % power": words_of_draws(needed.loc[method, "draws_for_50%"]),
                     "two halves": halves_of(one, method),
                     "with LOO of the same seed": with_loo[0],
                     "of the means": with_loo[1],

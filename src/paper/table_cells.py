@@ -27,9 +27,14 @@ def by_method(
     )
 
 
-def interval(low: float, high: float, text_of: Callable[[float], str] = "{:.3f}".format) -> str:
+def interval(
+    low: float,
+    high: float,
+    text_of: Callable[[float], str] = "{:.3f}".format,
+    between: str = "–",
+) -> str:
     """Return confidence limits; nothing where there are none."""
-    return "" if np.isnan(low) else f"({text_of(low)}–{text_of(high)})"
+    return "" if np.isnan(low) else f"({text_of(low)}{between}{text_of(high)})"
 
 
 def percent(share: float) -> str:
@@ -45,4 +50,4 @@ def percent(share: float) -> str:
 def halves_of(one: Measured, method: str) -> str:
     """Return Spearman's coefficient of the means over one half of the seeds with the other's."""
     halves = one.table("stability").query("method == @method")["rank_correlation"]
-    return f"{halves.iloc[-1]:.2f}"
+    return "–" if np.isnan(halves.iloc[-1]) else f"{halves.iloc[-1]:.2f}"

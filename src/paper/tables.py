@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from src.analysis.draws_needed import words_of_draws
 from src.errors import UserError
 from src.experiments import PAPER_METHODS
 from src.paper.accuracy_tables import (
@@ -99,8 +100,9 @@ def steps(measured: list[Measured]) -> pd.DataFrame:
         before, after = less.estimates(n), more.estimates(n)
         cells = {}
         for m in PAPER_METHODS:
-            low, high = (change := after[m] - before[m]).interval()
-            cells[METHOD_LABELS[m]] = f"{change.value:+.3f} ({low:+.3f} to {high:+.3f})"
+            change = after[m] - before[m]
+            limits = interval(*change.interval(), "{:+.3f}".format, " to ")
+            cells[METHOD_LABELS[m]] = f"{change.value:+.3f} {limits}".strip()
         rows.append({"from": f"`{less.name}`", "to": f"`{more.name}`", "T": n, **cells})
     return pd.DataFrame(rows)
 
@@ -135,7 +137,7 @@ def draws(measured: list[Measured]) -> pd.DataFrame:
 
     def cell(one: Measured, method: str) -> str:
         needed = one.table("draws_needed").set_index("method")
-        return f"{needed.loc[method, 'draws_for_50%']:.0f}"
+        return words_of_draws(needed.loc[method, "draws_for_50%"])
 
     return by_method(measured, cell, {"T": lambda one: one.n_draws}).assign(
         **{"two halves of LOO's seeds": [halves_of(one, "loo") for one in measured]}

@@ -32,7 +32,7 @@ def distributions_figure(distributions: Distributions) -> Figure:
         first.plot(
             np.r_[0, at], 100 * np.r_[0, share], line, color=COLOURS["loo"], lw=1.2, label=label
         )
-    first.plot([0, 1], [0, 100], color="0.6", linewidth=0.8, label="noise")
+    first.plot([0, 1], [0, 100], color="0.6", linewidth=0.8, label="noise, paired")
     first.set(xlabel="p-value", ylabel="% of pairs at or below", xlim=(0, 1), ylim=(0, 100))
     first.set(xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
     for axis, (name, label) in zip(others, _LABELS.items(), strict=True):

@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
+from src.data.texts import text_of
 from src.experiments import Task
 
 N_VALUES = 4  # of a row of more numbers
-N_CHARACTERS = 28  # of a line that is written of a sample that is no image
+_CHARACTERS_AN_INCH = 24  # of what is written of a sample that is no image
 _GAP = 4  # between an image and what stands beside it, in points
 
 
@@ -49,8 +50,8 @@ class Pictures:
         inputs = self._inputs("train")
         if self.task.text is None and inputs.ndim == 2 and inputs.shape[1] > N_VALUES:
             sentences.append(
-                f"Of a sample's {inputs.shape[1]} numbers stand the {N_VALUES} farthest from the "
-                "train samples' mean in units of their standard deviation."
+                f"Of a sample's {inputs.shape[1]} numbers stand those farthest from the train "
+                f"samples' mean in units of their standard deviation, at most {N_VALUES}."
             )
         return sentences
 
@@ -61,6 +62,7 @@ class Pictures:
         positions: Sequence[int],
         *,
         size: float,
+        width: float,
         named: bool = True,
     ) -> None:
         """Draw samples below each other, at the heights 0, 1, ... of an axis.
@@ -72,6 +74,7 @@ class Pictures:
             split: "train" or "test".
             positions: The samples' positions.
             size: Of an image's longer side, in points.
+            width: That there is for what is written of a sample that is no image, in inches.
             named: Whether label and, of the seeds, the common prediction stand beside the index.
         """
         axis.set_axis_off()
@@ -84,7 +87,8 @@ class Pictures:
                 axis.annotate("\n".join(lines), (0, height), (-_GAP, 0), fontsize=6.5, **beside)
                 continue
             head = [" ".join(lines[:2]), *lines[2:]]
-            text = "\n".join([*head, *self._lines(value, 4 if named else 3)])
+            n_characters = int(width * _CHARACTERS_AN_INCH)
+            text = "\n".join([*head, *self._lines(value, 4 if named else 3, n_characters)])
             # Its size is no reason to make the axis smaller.
             axis.text(0, height, text, va="center", fontsize=5, parse_math=False).set_in_layout(
                 False
@@ -110,28 +114,30 @@ class Pictures:
         shape = self._inputs("train").shape[1:]
         return self.task.text is None and len(shape) == 3 and shape[0] in (1, 3)
 
-    def _lines(self, value: Tensor, n_lines: int) -> list[str]:
+    def _lines(self, value: Tensor, n_lines: int, n_characters: int) -> list[str]:
         """Return a text, or the numbers of a row or of the beginning of what else there is."""
         if self.task.text is not None:
-            text = str(self.task.text(value))
+            text = text_of(self.task, value)
         elif value.ndim == 1:
-            return self._values(value)[:n_lines]
+            return self._values(value, min(n_lines, N_VALUES), n_characters)
         else:
             text = ", ".join(f"{number:.3g}" for number in value.reshape(-1)[:30].tolist())
-        return textwrap.wrap(text, N_CHARACTERS, max_lines=n_lines, placeholder=" …")
+        return textwrap.wrap(text, n_characters, max_lines=n_lines, placeholder=" …")
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         rows = self._inputs("train").double()
         return rows.mean(0), rows.std(0, correction=0)
 
-    def _values(self, row: Tensor) -> list[str]:
+    def _values(self, row: Tensor, n_values: int, n_characters: int) -> list[str]:
+        """Return the numbers that are farthest from the mean, in the order of the row."""
         mean, std = self._moments
         far = ((row - mean).abs() / std.where(std > 0, 1)).argsort(descending=True, stable=True)
         names = self.task.feature_names or [f"x{i}" for i in range(len(row))]
         return [
-            f"{textwrap.shorten(names[i], 20, placeholder='…')} {row[i].item():.3g}"
-            for i in sorted(far[:N_VALUES].tolist())
+            # A number has up to eight characters.
+            f"{textwrap.shorten(names[i], n_characters - 8, placeholder='…')} {row[i].item():.3g}"
+            for i in sorted(far[:n_values].tolist())
         ]
 
     def _target(self, target: np.ndarray) -> str:

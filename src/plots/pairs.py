@@ -20,6 +20,8 @@ from src.plots.style import (
     scale_ticks,
 )
 
+_OF_SCORES, _OF_BARS = 2.6, 1.7  # widths of axes, in images
+
 
 def pair_sheet(
     samples: np.ndarray,
@@ -43,7 +45,7 @@ def pair_sheet(
         figure.subfigures(1, len(sides), wspace=0.03), sides.items(), strict=True
     ):
         train, test, scores = side.subplots(
-            1, 3, width_ratios=(pictures.width, pictures.width, 2.6), sharey=True
+            1, 3, width_ratios=(pictures.width, pictures.width, _OF_SCORES), sharey=True
         )
         scores.set(yticks=[], ylim=(n_rows - 0.5, -0.5))
         side.suptitle(f"{title} (dot: a seed, bar: mean)", fontsize=8)
@@ -51,7 +53,8 @@ def pair_sheet(
             (train, test), ("train", "test"), zip(*pairs, strict=True), strict=True
         ):
             axis.set_title(split)
-            pictures.show(axis, split, positions, size=26)
+            width = PAGE / len(sides) * pictures.width / (2 * pictures.width + _OF_SCORES)
+            pictures.show(axis, split, positions, size=26, width=width)
         values = np.array([samples[:, i, j] for i, j in pairs])  # (n_pairs, T)
         heights = np.arange(len(pairs))
         reach = 1.1 * np.abs(values).max() or 1.0
@@ -102,13 +105,15 @@ def influence_sheet(
     heights = 0.65, n_bands * (0.42 * n_rows + 0.5)
     figure = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
-    pictures.show(top.subplots(subplot_kw={"ylim": (-1, 1)}), "test", [test_position], size=32)
+    axis = top.subplots(subplot_kw={"ylim": (-1, 1)})
+    pictures.show(axis, "test", [test_position], size=32, width=PAGE / 2)
     key = f"*: p < {alpha:g}\nlines: {100 * (1 - alpha):g}% confidence intervals"
     top.text(0.995, 0.98, key, ha="right", va="top", fontsize=7)
     columns = bottom.subfigures(n_bands, n_across, squeeze=False).flat
     for column, (method, found) in zip(columns, by_method.items(), strict=False):
-        images, bars = column.subplots(1, 2, width_ratios=(pictures.width, 1.7), sharey=True)
-        pictures.show(images, "train", found.train, size=24, named=False)
+        images, bars = column.subplots(1, 2, width_ratios=(pictures.width, _OF_BARS), sharey=True)
+        width = PAGE / n_across * pictures.width / (pictures.width + _OF_BARS)
+        pictures.show(images, "train", found.train, size=24, width=width, named=False)
         heights = np.arange(len(found.train))
         reach = 1.05 * (np.abs(found.mean) + found.reach).max()
         bars.barh(

@@ -16,7 +16,7 @@ from src.analysis.stats import ranks
 from src.analysis.subsets import SubsetLosses, load_truth
 from src.ensemble.draws import numbers_of_seeds, seed_ids_of
 from src.errors import UserError
-from src.experiments import TRUTH, Paths
+from src.experiments import METHODS, PERMUTATIONS, TRUTH, Paths
 from src.plots.accuracy import accuracy_beside_reliability, accuracy_by_cost
 from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
@@ -137,7 +137,7 @@ def report_accuracy(
         "accuracy",
         accuracy.with_limits(),
         "Accuracy with confidence intervals",
-        _words_of_intervals(scores.n_draws),
+        _words_of_intervals(scores.n_draws, bool(accuracy.by_loo)),
         index=False,
     )
     by_draws = accuracy.by_draws(scores.trainings(), seconds)
@@ -153,16 +153,13 @@ def report_accuracy(
         "Accuracy of mean scores by number of draws, and what these take",
         "`losses` says whose mean losses are predicted: those of `all` seeds, the averaged draws' "
         "among them, or, of draws of one half of the seeds, those of the `other` half. "
-        "`trainings` counts the models' own, and for unrolled each sample's derivative that is "
-        "carried along one; `seconds` is the attribution alone, of all methods that are computed "
+        "`trainings` counts the models' own, for unrolled each sample's derivative that is "
+        "carried along one, and of permutations those of all prefixes, of which a truncation "
+        "spares some; `seconds` is the attribution alone, of all methods that are computed "
         "together, and empty where it was not recorded.",
         index=False,
     )
     return summary
-
-
-def _not_defined_or(value: float) -> str:
-    return "not defined" if np.isnan(value) else decimals(value)
 
 
 def _reading_of_figure(
@@ -170,7 +167,7 @@ def _reading_of_figure(
 ) -> str:
     said = [
         f"Reliability is the share of pairs that are significant with the false discovery rate "
-        f"held at {alpha:.2g}; accuracy the linear datamodelling score against the mean losses of "
+        f"held at {alpha:g}; accuracy the linear datamodelling score against the mean losses of "
         "other seeds: whether the sum of a subset's scores ranks what models trained on it lose. "
         f"One draw has {of_methods(summary['draw_other'], decimals)}"
     ]
@@ -182,7 +179,7 @@ def _reading_of_figure(
     said[0] += "."
     said.append(
         "The mean losses of one half of the seeds against those of the other, the dashed line, "
-        f"have {_not_defined_or(ceiling.value)}."
+        f"have {decimals(ceiling.value)}."
         if np.isfinite(ceiling.value)
         else "No test sample's loss differs between subsets, so that there is nothing to predict."
     )
@@ -190,10 +187,8 @@ def _reading_of_figure(
     both = summary[["reliability", column]].dropna()
     if len(both) >= LEAST_DRAWS:
         value = _spearman(both)
-        said.append(
-            f"Over the {len(both)} methods the two have a rank correlation of "
-            f"{_not_defined_or(value)}."
-        )
+        what = "no rank correlation" if np.isnan(value) else f"a rank correlation of {value:.2f}"
+        said.append(f"Over the {len(both)} methods the two have {what}.")
     return " ".join(said)
 
 
@@ -230,25 +225,29 @@ def _reading_of_summary(scores: ExperimentScores, losses: SubsetLosses, has_loo:
     return " ".join(said)
 
 
-def _words_of_intervals(n_draws: int) -> str:
+def _words_of_intervals(n_draws: int, has_loo: bool) -> str:
     if n_draws < LEAST_DRAWS:
         return f"{counted(n_draws, 'seed')} are too few for confidence intervals."
     words = f"With {LEVEL:.0%} confidence intervals from resampled seeds and test samples"
     if n_draws // 2 < LEAST_DRAWS:
         words += "; halves of so few seeds have none"
-    return f"{words}. `loo`: agreement with {METHOD_LABELS[REFERENCE]} of other seeds."
+    of_loo = f" `loo`: agreement with {METHOD_LABELS[REFERENCE]} of other seeds."
+    return f"{words}.{of_loo if has_loo else ''}"
 
 
 def _reading_of_cost(by_draws: pd.DataFrame, found: dict[str, Agreement], n_draws: int) -> str:
+    if by_draws["method"].nunique() == 1:
+        return "There is one method."
     bought = at_equal_cost(by_draws)
     if bought.empty:
         return "A draw of one method takes as many trainings as a draw of another."
     costliest, first, rest = bought.index[0], bought.iloc[0], bought.iloc[1:]
+    at_most = "at most " if METHODS[costliest].needs == PERMUTATIONS else ""
     said = (
-        f"One draw of {METHOD_LABELS[costliest]} takes "
-        f"{counted(int(first['trainings']), 'training')} and has {_not_defined_or(first['lds'])}. "
-        f"Of the others, the mean of as many draws as that buys, at most the {n_draws} that are "
-        f"there, has {of_methods(rest['lds'], decimals)}."
+        f"One draw of {METHOD_LABELS[costliest]} takes {at_most}"
+        f"{counted(int(first['trainings']), 'training')}; its accuracy: "
+        f"{of_methods(bought['lds'].iloc[:1], decimals)}. Of the others, the mean of the most "
+        f"draws in the table that take no more has {of_methods(rest['lds'], decimals)}."
     )
     words = {1: "is higher", -1: "is lower", 0: "cannot be told"}
     one = found[costliest].versions["draw_mean"]

@@ -37,16 +37,19 @@ def report_all_pairs(
     task = scores.experiment.task
     labels = tuple(_one_number_each(images[split]["labels"].numpy()) for split in images)
     called, order = ("value", "value") if task.has_values else ("label", "class, then as stored")
+    # Of values of several dimensions the first one stands for all.
+    which = "first " if images["train"]["labels"][0].numel() > 1 else ""
     n_pairs = len(scores.train_idx) * len(scores.test_idx)
     report.file(
         "pairs.csv",
         lambda path: write_pairs(path, pair_table(scores, labels, called, distributions)),
         "Every pair",
-        f"{n_pairs:,} rows: indices in the full splits and {called}s of both samples and, for each "
-        f"method, over its seeds ({scores.draws}): mean, standard deviation (std), p-value of the "
-        "t-test (p), the smallest false discovery rate at which Benjamini and Hochberg's procedure "
-        "keeps the pair (q), and the share of seeds whose score has the mean's sign (sign). Scores "
-        "are in each method's own sign." + (_COLUMNS_OF_LOO if distributions is not None else ""),
+        f"{n_pairs:,} rows: indices in the full splits and {which}{called}s of both samples and, "
+        f"for each method, over its seeds ({scores.draws}): mean, standard deviation (std), "
+        "p-value of the t-test (p), the smallest false discovery rate at which Benjamini and "
+        "Hochberg's procedure keeps the pair (q), and the share of seeds whose score has the "
+        "mean's sign (sign). Scores are in each method's own sign."
+        + (_COLUMNS_OF_LOO if distributions is not None else ""),
     )
     for method, samples in scores.samples().items():
         matrix = ScoreMatrix.of(METHODS[method].helpful_sign * samples.mean(axis=0), *labels)
@@ -55,7 +58,7 @@ def report_all_pairs(
             score_matrix(matrix, method, None if task.has_values else task.name_of),
             f"Mean score of every pair by {METHOD_LABELS[method]}",
             f"Mean over {len(samples)} seeds, blue where the train sample helps and red where it "
-            f"harms; ordered by {order}. Colours end at "
+            f"harms; ordered by {which}{order}. Colours end at "
             f"±{matrix.limit:.2g}; {_share(matrix.share_beyond)} of pairs lie beyond.",
         )
 
@@ -66,4 +69,6 @@ def _one_number_each(labels: np.ndarray) -> np.ndarray:
 
 
 def _share(share: float) -> str:
-    return f"{share:.1%}" if share else "none"
+    if share == 0:
+        return "none"
+    return "<0.1%" if share < 5e-4 else f"{share:.1%}"

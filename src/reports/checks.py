@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from src.argument_types import seed_ids_text
@@ -15,6 +16,7 @@ from src.tda.score_files import ROWS, load_scores_of, score_command
 _MAY_DIFFER_BETWEEN_SEEDS = {"checkpoints", "subsets"} | MACHINE
 # These are the same in all score files of an experiment.
 _SAMPLES = ("train_samples", "test_samples", "backbone_weights")
+_OF_A_VIT = ("backbone", "random_crop")  # what its training was told
 TEN = range(N_SEEDS)
 
 
@@ -34,15 +36,23 @@ def missing_message(
         ids: Number of each seed that is asked for.
         have: The seeds that there are files of, by method.
     """
-    parts, commands = [], []
+    parts, commands, untrained = [], [], set()
     there = ((m, seed) for m, own in have.items() for seed in own)
-    sample = next((_sample_of(paths, experiment, *file, ids[file[1]]) for file in there), {})
+    settings = next((_settings_of(paths, experiment, *file, ids[file[1]]) for file in there), {})
+    sample = _sample(settings)
     for method in have:
-        missing = seed_ids_text(ids[seed] for seed in ids.keys() - have[method])
-        if not missing:
+        lacks = ids.keys() - have[method]
+        if not lacks:
             continue
+        missing = seed_ids_text(ids[seed] for seed in lacks)
+        untrained |= {s for s in lacks if not _is_trained(paths, experiment, s)}
         parts.append(f"{method} of {f'seed_id {missing}' if have[method] else 'all seeds'}")
         commands.append(score_command(paths, experiment, method, unless_ten(missing), sample))
+    if untrained:
+        seed_ids = unless_ten(seed_ids_text(ids[seed] for seed in untrained))
+        trained = replace(experiment, **{k: settings[k] for k in _OF_A_VIT if k in settings})
+        make = given_command if "origin" in settings else training_command
+        commands.insert(0, make(paths, trained, seed_ids))
     unique = list(dict.fromkeys(commands))  # gd and gc come from one command
     return (
         f"scores of {experiment.name} are missing: {'; '.join(parts)}. Make them with: "
@@ -50,9 +60,14 @@ def missing_message(
     )
 
 
-def _sample_of(paths: Paths, experiment: Experiment, method: str, seed: int, seed_id: int) -> dict:
-    content = load_scores_of(paths, experiment, method, seed, seed_id)
-    return _sample(content["settings"])
+def _is_trained(paths: Paths, experiment: Experiment, seed: int) -> bool:
+    return all(paths.checkpoint(experiment, seed, e).exists() for e in experiment.kept_epochs)
+
+
+def _settings_of(
+    paths: Paths, experiment: Experiment, method: str, seed: int, seed_id: int
+) -> dict:
+    return load_scores_of(paths, experiment, method, seed, seed_id)["settings"]
 
 
 def check_alike(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import combinations
 
 import numpy as np
@@ -22,6 +23,7 @@ from src.plots.style import METHOD_LABELS
 from src.reports.draws import DrawsReport
 from src.reports.reading import (
     decimals,
+    kappa_text,
     labels,
     listed,
     of_methods,
@@ -30,6 +32,8 @@ from src.reports.reading import (
     words_of_intervals,
 )
 from src.reports.report import Report
+
+SAME_HEIGHT = 1e-9  # of two joints of the tree, as rounding of correlations leaves it
 
 
 def correlations_of(
@@ -101,11 +105,18 @@ def report_correlations(
         "correlations",
         table,
         "Correlations between methods over pairs",
-        f"{words_of_intervals(scores.n_draws)}; LOO, GD and GC are positive where a train sample "
-        f"helps, ATS and IF negative. {reading_of_left_out(scores.unused)}".strip(),
+        f"{words_of_intervals(scores.n_draws)}. {_words_of_signs(scores.scores)} "
+        f"{reading_of_left_out(scores.unused, scores.scores)}".strip(),
         index=False,
     )
     return matrices
+
+
+def _words_of_signs(methods: Collection[str]) -> str:
+    signs = {"positive": 1, "negative": -1}
+    groups = {w: [m for m in methods if METHODS[m].helpful_sign == s] for w, s in signs.items()}
+    parts = [f"scores of {labels(own)} are {word}" for word, own in groups.items() if own]
+    return f"Where a train sample helps, {listed(parts)}."
 
 
 def _report_clusters(report: DrawsReport, spearman: pd.DataFrame) -> None:
@@ -119,12 +130,17 @@ def _report_clusters(report: DrawsReport, spearman: pd.DataFrame) -> None:
     if len(varies) < 3:
         return
     tree, (one, other) = method_linkage(spearman.loc[varies, varies])
+    heights = tree[:, 2]
+    if heights[-1] - heights[-2] > SAME_HEIGHT:
+        reading = f"Joined last are {labels(one)}, and {labels(other)}"
+    else:
+        reading = "Which are joined last cannot be told: several are as far apart"
     report.figure(
         "clusters",
         method_tree(tree, varies),
         "Clusters of methods",
-        f"Joined last are {labels(one)}, and {labels(other)} (average linkage; the distance of two "
-        "methods is 1 − |Spearman| of their mean scores over pairs).",
+        f"{reading} (average linkage; the distance of two methods is 1 − |Spearman| of their mean "
+        "scores over pairs).",
     )
 
 
@@ -191,9 +207,10 @@ def report_agreement(report: Report, scores: ExperimentScores, alpha: float) -> 
         "agreement_confusions",
         confusions(by_method),
         "Do both call a pair significant, and in the same direction?",
-        f"Beyond chance the answers agree by a kappa of {of_methods(table['kappa'], decimals)} (1: "
-        "all the same, 0: as chance would have it; not defined where both always give one and the "
-        "same). Both are significant in opposite directions for "
+        "Beyond chance the answers agree by a kappa of "
+        f"{of_methods(table['kappa'], kappa_text)} (1: all the same, 0: as "
+        "chance would have it; not defined where both always give one and the same). Both are "
+        "significant in opposite directions for "
         f"{of_methods(table['opposite_significant'], percent)} of pairs.",
     )
     report.table(

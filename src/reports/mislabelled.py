@@ -100,7 +100,7 @@ def write_mislabelled(
         "mislabelled",
         detection_by_method(found),
         "How well flipped labels are found",
-        f"Of {n_scored} {n_flipped} have a flipped label. Area under the ROC curve by the score of "
+        f"Flipped labels: {n_flipped} of {n_scored}. Area under the ROC curve by the score of "
         f"a sample on itself (helpful sign), one draw on average: "
         f"{of_methods(of_self['one_draw'], decimals)}; of the mean over draws: "
         f"{of_methods(of_self['mean_of_draws'], decimals)}.",

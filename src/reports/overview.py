@@ -160,7 +160,7 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     if missing:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
-        facts["seeds left out"] = reading_of_left_out(scores.unused)
+        facts["seeds left out"] = reading_of_left_out(scores.unused, scores.scores)
     if scores.are_given:
         return facts | {
             "checkpoints": f"{scores.n_checkpoints} of each training, which were given: how they "
@@ -170,8 +170,7 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
         "a seed drives": RANDOMNESS[e.randomness]
         + ("; one batch holds all training samples" if e.has_one_batch(scores.n_train) else ""),
         "epochs": e.epochs,
-        "kept checkpoints": f"those of the last {len(e.kept_epochs)} epochs, {e.kept_epochs[0]} to "
-        f"{e.kept_epochs[-1]}, counted from 0",
+        "kept checkpoints": f"after epoch {listed(map(str, e.kept_epochs))}, counted from 0",
         "optimiser": _optimiser(e),
     }
 

@@ -145,7 +145,7 @@ def _report_told(
         [
             f"With the false discovery rate over all pairs of a method held at {alpha:g}, these "
             f"are, of {len(scores.train_idx)}: {of_methods(counts, str)}.",
-            *([f"Of these {n_more} are in the table alone."] if n_more else []),
+            *([f"In the table alone: {n_more} of these."] if n_more else []),
             "LOO is what a sample did; the others estimate it, and a score can survive retraining "
             "without being right.",
         ]
@@ -167,9 +167,11 @@ def _report_told(
 
 def _sides(p: np.ndarray) -> dict[str, list[tuple[int, int]]]:
     """Return the pairs of lowest and of highest p-value."""
+    order = np.argsort(p, axis=None, kind="stable")
     return {
-        title: distinct_pairs(np.argsort(keys, axis=None, kind="stable"), p.shape, N_PAIRS)
-        for title, keys in (("lowest p-values", p), ("highest p-values", -p))
+        title: distinct_pairs(own, p.shape, N_PAIRS)
+        # The other way round also among equal ones, which would be the same pairs on both sides.
+        for title, own in (("lowest p-values", order), ("highest p-values", order[::-1]))
     }
 
 
@@ -186,6 +188,8 @@ def _reading_of_sheet(
             f"{name}, {counted(len(pairs), 'pair')} with {reach}, {either} of them with scores of "
             "either sign."
         )
+    if p.min() == p.max():
+        parts.insert(0, "All pairs have the same p-value, so that none is more reliable.")
     return " ".join(parts)
 
 

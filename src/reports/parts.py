@@ -52,15 +52,15 @@ def check_output(folder: Path, title: str) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: name a folder")
+        raise UserError(f"{folder} is a file: name a folder for the page")
     others = {record["title"] for record in load_parts(folder).values() if record} - {title}
     if others:
         raise UserError(
-            f"--output {folder} holds the page of {', '.join(sorted(others))}, not of {title}: "
+            f"{folder} holds the page of {', '.join(sorted(others))}, not of {title}: "
             "name another folder"
         )
     if not _parts_folder(folder).exists() and any(folder.iterdir()):
-        raise UserError(f"--output {folder} holds other files: name a new or an empty folder")
+        raise UserError(f"{folder} holds other files: name a new or an empty folder for the page")
 
 
 def file_digest(path: Path) -> str | None:

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from src.analysis.bootstrap import LEVEL, Estimate, clearly_largest, difference_table, pair_means
+from src.analysis.bootstrap import (
+    LEAST_DRAWS,
+    LEVEL,
+    Estimate,
+    clearly_largest,
+    difference_table,
+    pair_means,
+)
 from src.analysis.scores import ExperimentScores
 from src.analysis.significance import (
     MOST_SIGN_CHOICES,
@@ -62,7 +69,7 @@ def report_pvalues(
                 f"{_all_pairs(scores)} is {of_methods(means.loc[last], pvalue_text)}; pure noise "
                 f"would give {mean_under_noise(test, scores.n_draws):.2f}.",
                 *_remark_on_batches(scores),
-                reading_of_left_out(scores.unused),
+                reading_of_left_out(scores.unused, scores.scores),
             ]
         ).strip(),
     )
@@ -125,8 +132,10 @@ def _report_by_checkpoints(
         f"mean_pvalue_intervals{suffix}",
         intervals,
         f"Confidence intervals ({LEVEL:.0%}) of the mean p-values",
-        f"{words_of_intervals(scores.n_draws, [scores.rows])}, for the mean p-value that sets of "
-        f"{scores.n_draws} seeds have on average.",
+        f"{words_of_intervals(scores.n_draws, [scores.rows])}. What they hold is the mean p-value "
+        f"that sets of {scores.n_draws} seeds have on average."
+        if scores.n_draws >= LEAST_DRAWS
+        else f"{words_of_intervals(scores.n_draws)}.",
     )
     changes = {m: estimates[last][m] - own for m, own in estimates[1].items()}
     report.figure(
@@ -158,7 +167,8 @@ def _remark_on_batches(scores: ExperimentScores) -> list[str]:
         return []
     return [
         f"But one batch of {experiment.batch_size} holds all {scores.n_train} training "
-        "samples: the batch order changes nothing but rounding, and that is all the noise here."
+        "samples: the batch order changes nothing but rounding, and the noise here is that of what "
+        "a training draws besides, as dropout, or rounding alone."
     ]
 
 
@@ -258,7 +268,7 @@ def _reading_of_histograms(estimates: dict[str, Estimate], test: str) -> str:
 
 
 def _reading_of_significance(table: pd.DataFrame, test: str, alpha: float) -> str:
-    noise = f"Of pairs of pure noise {100 * table['expected_of_noise'].iloc[0]:.2g}%"
+    noise = f"Of pairs of pure noise {100 * table['expected_of_noise'].iloc[0]:.3g}%"
     if test == "snr":
         return (
             f"{noise} have a value below {alpha:g}, of these pairs "
@@ -269,7 +279,7 @@ def _reading_of_significance(table: pd.DataFrame, test: str, alpha: float) -> st
     least = least_sign_flip_pvalue(n_draws)
     choices = "" if 1 / least < MOST_SIGN_CHOICES else f", by {MOST_SIGN_CHOICES} choices of signs,"
     return (
-        f"{noise} would be significant. With the false discovery rate held at {alpha:.2g} there "
+        f"{noise} would be significant. With the false discovery rate held at {alpha:g} there "
         f"remain {of_methods(table['benjamini_hochberg'], percent)}. "
     ) + (
         f"The sign-flip test cannot answer: with {counted(n_draws, 'seed')} its p-value is "

@@ -40,6 +40,12 @@ def decimals(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00")
 
 
+def kappa_text(value: float) -> str:
+    """Return Cohen's kappa with two digits; 1.00 is the same answer for every pair."""
+    text = decimals(value)
+    return ">0.99" if text == "1.00" and value < 1 else text
+
+
 def of_methods(values: pd.Series, form: Callable[[float], str]) -> str:
     """Return 'LOO 0.12, ATS 0.03 and GC not defined', of numbers by method."""
     return listed(
@@ -68,7 +74,10 @@ def words_of_rows(rows: Collection[Rows]) -> str:
     words = {own.words for own in rows}
     if words <= {""}:
         return ""
-    return words.pop() if len(words) == 1 else "random samples of the training samples"
+    if len(words) == 1:
+        return words.pop()
+    samples = "random samples of the training samples"
+    return f"all training samples or {samples}" if "" in words else samples
 
 
 def words_of_intervals(
@@ -94,11 +103,27 @@ def words_of_intervals(
     return words
 
 
-def reading_of_left_out(unused: Mapping[str, list[int]]) -> str:
-    """Return what scores there are that nothing rests on; empty if none."""
-    if not unused:
-        return ""
-    parts = listed(
-        f"{counted(len(own), 'seed')} of {METHOD_LABELS[m]}" for m, own in unused.items()
-    )
-    return f"All methods are compared by the seeds that all of them have; left out: {parts}."
+def reading_of_left_out(unused: Mapping[str, list[int]], shown: Collection[str]) -> str:
+    """Return what scores there are that nothing rests on; empty if none.
+
+    Args:
+        unused: Seeds that there are scores of, by method.
+        shown: The methods that are compared.
+    """
+    more = [
+        f"{counted(len(own), 'seed')} of {METHOD_LABELS[m]}"
+        for m, own in unused.items()
+        if m in shown
+    ]
+    few = [
+        f"{METHOD_LABELS[m]} ({counted(len(own), 'seed')})"
+        for m, own in unused.items()
+        if m not in shown
+    ]
+    sentences = []
+    if more:
+        common = "All methods are compared by the seeds that all of them have"
+        sentences.append(f"{common}; left out: {listed(more)}.")
+    if few:
+        sentences.append(f"Not shown, since scores of other seeds are missing: {listed(few)}.")
+    return " ".join(sentences)

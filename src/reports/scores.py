@@ -11,6 +11,7 @@ import torch
 
 from src.analysis.scores import ExperimentScores, shared
 from src.data.samples import experiment_tensors, inputs_key, to_samples
+from src.data.texts import text_of
 from src.ensemble.checkpoint_files import MACHINE, given_command, training_command
 from src.ensemble.draws import load_seeds, seed_ids_of
 from src.errors import UserError
@@ -70,7 +71,7 @@ def load_scores(
     return replace(
         gathered(experiment, scores, files),
         unused={m: own for m, own in unused.items() if own},
-        missing=[m for m in have if m not in compared],
+        missing=[m for m in METHODS if m in unused.keys() | have.keys() and m not in compared],
     )
 
 
@@ -218,7 +219,7 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
         indices int64 (n,).
 
     Raises:
-        UserError: The tensors are missing or damaged, or others.
+        UserError: The tensors are missing or damaged, or others, or the task cannot make a text.
     """
     experiment, found = scores.experiment, {}
     for split, tensors in experiment_tensors(paths, experiment).items():
@@ -234,6 +235,8 @@ def load_images(paths: Paths, scores: ExperimentScores) -> dict[str, dict]:
                 found[split] = {
                     key: tensors[key][at] for key in (inputs_key(tensors), "labels", "indices")
                 }
+                if experiment.task.text is not None:  # fails before anything is written
+                    text_of(experiment.task, found[split][inputs_key(tensors)][0])
                 continue
         except KeyError as error:
             wrong = f"does not hold sample {error}, which {experiment.name} has scores of"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from src.analysis.draws_needed import MOST_DRAWS, POWER, power_table, stability
+from src.analysis.draws_needed import POWER, power_table, stability, words_of_draws
 from src.analysis.rows import MOST_PAIRS
 from src.analysis.scores import ExperimentScores
 from src.analysis.top_samples import consistency_table
@@ -75,8 +75,8 @@ def report_draws(report: Report, scores: ExperimentScores, alpha: float) -> None
         needed,
         f"Seeds for {POWER:.0%} power at the observed effect sizes",
         "For half of the pairs suffice "
-        f"{of_methods(needed['draws_for_50%'].drop('noise'), _number_of_seeds)} seeds; pure noise "
-        f"would seem to need {_number_of_seeds(needed.loc['noise', 'draws_for_50%'])}. Where the "
+        f"{of_methods(needed['draws_for_50%'].drop('noise'), words_of_draws)} seeds; pure noise "
+        f"would seem to need {words_of_draws(needed.loc['noise', 'draws_for_50%'])}. Where the "
         "observed effect is noise, so is its number.",
     )
 
@@ -111,7 +111,3 @@ def report_top_samples(report: Report, scores: ExperimentScores) -> None:
         f"{words_of_intervals(scores.n_draws, of_all_pairs=True)}.",
         index=False,
     )
-
-
-def _number_of_seeds(n: float) -> str:
-    return f"{n:.0f}" if n < MOST_DRAWS else f"{MOST_DRAWS} or more"

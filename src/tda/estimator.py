@@ -17,7 +17,7 @@ from torch import Tensor
 from src.data.samples import Samples
 from src.ensemble.members import State
 from src.ensemble.setup import Setup
-from src.errors import DivergedError
+from src.errors import DivergedError, UserError
 from src.progress import progress
 from src.tda.pieces import Pieces
 
@@ -87,11 +87,20 @@ def compute(estimator: Estimator, draws: Draws) -> dict[str, Scores]:
 
     Raises:
         DivergedError: One is not, or a solver or a retraining diverged.
+        UserError: They are not of all pairs.
     """
     # For inputs that are random crops; without them nothing here depends on it.
     torch.manual_seed(draws.seed)
     results = estimator(draws)
+    setup = draws.setup
+    shape = len(draws.checkpoints), len(setup.scored), len(setup.test)
     for method, result in results.items():
+        if result.scores.shape != shape:
+            raise UserError(
+                f"{type(estimator).__name__} returns {method} scores of shape "
+                f"{tuple(result.scores.shape)}, not {shape}: checkpoints, training samples that "
+                "are scored, test samples"
+            )
         with naming(f"{method} seed {draws.seed}"):
             require_finite(result.scores.float())
     return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
 
@@ -37,6 +37,8 @@ def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
         UserError: There is no such method, none at all, or one twice with different options.
     """
     classes, found = estimator_classes(), {}
+    if not isinstance(given, Iterable):
+        given = [given]
     for one in [given] if isinstance(given, str) else given:
         if isinstance(one, str):
             if one not in classes:

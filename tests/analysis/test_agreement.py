@@ -134,6 +134,15 @@ def test_both_opposite_answers_are_counted():
     assert row.same_answer == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (20, 7), (30, 300), (150, 900)])
+def test_all_pairs_are_all(shape):
+    """Thousands of equal fractions do not add up to 1."""
+    samples = np.full((3, *shape), 0.1)
+    row = agreement_table({"if": agreement(samples, samples, "if", 0.05)}).loc["if"]
+    assert row.opposite_significant == 1
+    assert row.same_answer == 0
+
+
 def test_an_estimator_equal_to_loo_agrees_in_all(rng):
     loo = rng.normal(size=(10, 20, 30)) + rng.normal(size=(20, 30))
     # Powers of 2, so that the scales cancel without rounding.

@@ -79,3 +79,5 @@ def test_trainings_of_a_draw():
     assert of("loo", {"protocol": "retrain"}) == 1 + 31
     assert of("loo", {"protocol": "continue"}) == 1 + 5 * 31
     assert [of(m, {}) for m in ("gd", "tracin", "unrolled")] == [1, 2, 2 + 30]
+    # The empty set is the start, and the whole one the model itself.
+    assert of("shapley", {"n_subsets": 10}) == 1 + 10 * 29

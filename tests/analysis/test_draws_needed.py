@@ -15,6 +15,7 @@ from src.analysis.draws_needed import (
     power,
     power_table,
     stability,
+    words_of_draws,
 )
 from src.analysis.stats import draw_samples, pvalues
 
@@ -258,7 +259,7 @@ def test_power_table_of_planted_effects(rng):
     for method in ("loo", "gd"):
         found = result.loc[method]
         assert found.median_effect == pytest.approx(0.8)
-        assert found["draws_for_25%"] == 14  # a quarter of the way from 10 to 15, rounded up
+        assert found["draws_for_25%"] == 10  # two of eight
         assert found["draws_for_50%"] == 15
         assert found["draws_for_75%"] == 34
         assert found.found_by_10 == 0.25
@@ -278,6 +279,18 @@ def test_power_table_says_what_noise_would_show(rng, n_draws):
         assert line.median_effect == pytest.approx(middle / np.sqrt(n_draws), abs=error)
     # The difference of two shares of 10,000.
     assert loo.found_by_50 == pytest.approx(noise.found_by_50, abs=4 * np.sqrt(0.5 / 10_000))
+
+
+def test_half_of_the_pairs_is_half_of_them():
+    """Of the others nothing is known but that they need more."""
+    samples = np.zeros((7, 2, 3))
+    samples[:, 0] = 0.1
+    row = power_table({"loo": samples}, 0.05).loc["loo"]
+    assert row["draws_for_50%"] == 2
+    assert row["found_by_10"] == 0.5
+    assert row["draws_for_75%"] == MOST_DRAWS
+    assert words_of_draws(row["draws_for_50%"]) == "2"
+    assert words_of_draws(row["draws_for_75%"]) == f"{MOST_DRAWS} or more"
 
 
 @pytest.mark.parametrize(("value", "needed"), [(0.0, MOST_DRAWS), (0.1, 2), (-3.0, 2)])

@@ -115,6 +115,8 @@ def test_a_test_sample_whose_loss_is_always_the_same_is_left_out():
     found = datamodelling_scores(more, masks, constant)["gd"]
     for version, estimate in expected.versions.items():
         assert found.versions[version].value == pytest.approx(estimate.value), version
+        for end, limit in zip(found.versions[version].interval(), estimate.interval(), strict=True):
+            assert end == pytest.approx(limit, nan_ok=True), version
     nothing = datamodelling_scores(samples, masks, np.full_like(losses, 0.1))["gd"]
     assert np.isnan([e.value for e in (*nothing.versions.values(), nothing.ceiling)]).all()
 

@@ -156,6 +156,15 @@ def test_sign_flip_at_ten_draws(rng):
     assert expected[2] == 2 / 2**10
 
 
+def test_sign_flip_of_what_is_not_a_number(rng):
+    samples = rng.normal(size=(10, 3))
+    expected = sign_flip_pvalues(samples)
+    samples[4, 1] = np.nan
+    found = sign_flip_pvalues(samples)
+    assert np.isnan(found[1])
+    assert list(found[[0, 2]]) == list(expected[[0, 2]])
+
+
 def test_sign_flip_of_constants():
     samples = np.zeros((10, 3))
     samples[:, 1:] = 0.1, -7

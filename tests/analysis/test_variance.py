@@ -157,12 +157,40 @@ def test_limits_are_those_of_repeated_seeds(rng, n_draws):
     drawn = []
     for count in seed_resamples(n_draws):
         between, residual, epoch = naive_components(np.repeat(scores, count, axis=0))
-        drawn.append([between, residual, epoch, between / (between + residual)])
-    errors, limits = np.std(drawn, axis=0, ddof=1), (9e9, 9e9, 9e9, 1)
-    for name, error, most in zip(NAMES, errors, limits, strict=True):
-        reach = student_t.isf(0.025, n_draws - 1) * error
-        assert result[f"{name}_low"] == pytest.approx(max(result[name] - reach, 0), abs=1e-6)
-        assert result[f"{name}_high"] == pytest.approx(min(result[name] + reach, most), abs=1e-6)
+        share = between / (between + residual)
+        drawn.append([epoch, share, np.log(between + residual / 4), np.log(residual)])
+    error_of_epoch, error_of_share, *errors = np.std(drawn, axis=0, ddof=1)
+    t = student_t.isf(0.025, n_draws - 1)
+    for name, error, most in (("epoch", error_of_epoch, 9e9), ("share_between", error_of_share, 1)):
+        low, high = result[name] - t * error, result[name] + t * error
+        assert result[f"{name}_low"] == pytest.approx(max(low, 0), abs=1e-6)
+        assert result[f"{name}_high"] == pytest.approx(min(high, most), abs=1e-6)
+    of_means, residual = result["between"] + result["residual"] / 4, result["residual"]
+    (low, high), (least, most) = (
+        (value * np.exp(-t * error), value * np.exp(t * error))
+        for value, error in zip((of_means, residual), errors, strict=True)
+    )
+    assert result["residual_low"] == pytest.approx(least)
+    assert result["residual_high"] == pytest.approx(most)
+    down, up = (
+        np.hypot(of_means - low, (most - residual) / 4),
+        np.hypot(high - of_means, (residual - least) / 4),
+    )
+    assert result["between_low"] == pytest.approx(max(result["between"] - down, 0))
+    assert result["between_high"] == pytest.approx(result["between"] + up)
+
+
+@pytest.mark.parametrize("n_draws", [3, 5, 10])
+@pytest.mark.parametrize("n_pairs", [1, 36])
+def test_limits_hold_what_all_pairs_share(rng, n_draws, n_pairs):
+    """Seeds and epochs do the same to all pairs, so that few numbers say how large it is."""
+    n_runs, held = 100, np.zeros(2)
+    for _ in range(n_runs):
+        common = rng.normal(size=(n_draws, 1, 1, 1)) + rng.normal(size=(n_draws, 5, 1, 1))
+        result = variance_components(common + 0.1 * rng.normal(size=(n_draws, 5, 1, n_pairs)))
+        held[0] += result["between_low"] <= 1 <= result["between_high"]
+        held[1] += result["residual_low"] <= 1.01 <= result["residual_high"]
+    assert (held / n_runs >= 0.86).all()  # 0.95 less 4 standard errors of 100 runs
 
 
 def test_limits_hold_the_planted_components(rng):
@@ -275,11 +303,23 @@ def test_sources_with_two_seeds_have_no_limits(rng):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
-def test_a_constant_source_has_no_ratio(rng, value):
+@pytest.mark.parametrize("n_draws", [2, 7, 10])
+def test_sources_that_change_nothing(rng, value, n_draws):
+    """Not even rounding is told from 0, and 0 of 0 is no ratio."""
+    varied, constant = rng.normal(size=(n_draws, 2, 3)), np.full((n_draws, 2, 3), value)
     samples = {
-        "both": {"gd": rng.normal(size=(7, 2, 3))},
-        "init": {"gd": np.full((7, 2, 3), value)},
+        "both": {"gd": varied, "inputs": constant},
+        "init": {"gd": varied, "inputs": constant},
+        "batch": {"gd": constant, "inputs": constant},
     }
-    row = variance_by_source(samples).loc["gd"]
-    assert row.variance_init == 0
-    assert np.isnan(row[["init_to_both", "init_to_both_low", "init_to_both_high"]]).all()
+    table = variance_by_source(samples)
+    assert (table.variance_batch == 0).all()
+    assert table.loc["gd", "batch_to_both"] == 0
+    assert table.loc["gd", "init_to_batch"] == np.inf
+    limits = table.loc["gd", ["batch_to_both_high", "init_to_batch_low"]]
+    if n_draws > 2:
+        assert list(limits) == [0, np.inf]
+    else:
+        assert limits.isna().all()
+    assert table.loc["inputs", "variance_both":].dropna().eq(0).all()
+    assert table.loc["inputs", ["init_to_both", "batch_to_both", "init_to_batch"]].isna().all()

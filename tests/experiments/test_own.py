@@ -106,6 +106,10 @@ WRONG_DATA = {
 WRONG_FIELDS = {
     "too few outputs": ("n_classes=2", "has the label 2; own has 2 classes, numbered from 0"),
     "another shape": ("input_shape=(5,)", "has inputs of (4,); own takes (5,)"),
+    "text": (
+        "text=lambda row: 1 / 0",
+        "text of task own cannot be made of a sample's inputs, of sh",
+    ),
     "features": ("feature_names=('a', 'b')", "has inputs of (4,); own names 2 features"),
     "names": ("class_names=('a', 'b')", "has the label 2, which has no name in class_names of own"),
     "no such class": ("classes=(0, 5), n_classes=6", "class 5 has 0 samples"),

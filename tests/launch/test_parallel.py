@@ -435,8 +435,13 @@ def launch(root: Path, *arguments: object) -> Result:
 def test_what_is_there_is_not_run(digits_root: Path):
     result = launch(digits_root, "--seed_id", 0)
     assert result.code == 0
-    assert result.out == "5 of 5 jobs were done before\n"
+    assert result.out == (
+        "5 of 5 jobs were done before, by the names of their files: reports check what these hold\n"
+    )
     assert not [*(digits_root / "logs").rglob("*.log")]
+    for method in ("gd", "gc", "gd_and_gc"):  # of one step
+        result = launch(digits_root, "--seed_id", 0, "--methods", method)
+        assert result.out.startswith("2 of 2 jobs were done before")
 
 
 def test_scores_wait_for_subsets_and_these_for_their_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,13 @@ def pictures(of_samples, **of_task):
         for name, n, first in (("train", N_TRAIN, 10), ("test", N_TEST, 20))
     }
     return Pictures(splits, dataclasses.replace(TASKS["digits3"], **of_task), None)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """No figure stays open."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -135,3 +143,38 @@ def test_samples_that_are_no_images_stand_as_words(samples, of_task):
             assert len(boxes) == len(pairs)
             for above, below in zip(boxes, boxes[1:], strict=False):
                 assert above.y0 > below.y1
+
+
+@pytest.mark.parametrize("of_samples", [of_rows, lambda n: {"inputs": torch.zeros(n, 3, 40)}])
+@pytest.mark.parametrize("n_methods", [1, 5])
+def test_words_beside_bars_end_before_them(samples, of_samples, n_methods):
+    """However narrow the columns are: what is cut is said to be by an ellipsis."""
+    long = {"feature_names": tuple(f"a rather long name {i}" for i in range(5))}
+    own = pictures(of_samples, **long if "x" not in of_samples(1) else {})
+    words = pictures(of_samples, text=lambda row: "wordy words of different lengths, " * 9)
+    found = influences(samples[:, :, 3], "loo", 2, 0.05)
+    for shown_by in (own, words):
+        sheet = influence_sheet(
+            dict.fromkeys(list(METHOD_LABELS)[:n_methods], found), shown_by, 3, 0.05
+        )
+        sheet.canvas.draw()
+        for column in sheet.subfigs[1].subfigs:
+            axis, bars = column.axes
+            for text in axis.texts:
+                assert text.get_window_extent().x1 < bars.get_window_extent().x0
+                assert 3 <= text.get_text().count("\n") <= 4 or n_methods == 1
+    assert "…" in text.get_text()
+
+
+@pytest.mark.parametrize(("named", "n_shown"), [(True, 4), (False, 3)])
+def test_numbers_are_those_farthest_from_the_mean(named, n_shown):
+    """As many as there is room for, in the order of the row."""
+    rows = np.random.default_rng(0).normal(size=(N_TRAIN, 9)) * np.arange(1, 10)
+    own = pictures(lambda n: {"inputs": torch.from_numpy(rows[:n])})
+    figure, axis = plt.subplots()
+    own.show(axis, "train", range(N_TRAIN), size=20, width=1, named=named)
+    far = np.abs(rows - rows.mean(axis=0)) / rows.std(axis=0)
+    for text, row, by_row in zip(axis.texts, rows, far, strict=True):
+        chosen = sorted(np.argsort(-by_row)[:n_shown])
+        assert text.get_text().split("\n")[1:] == [f"x{i} {row[i]:.3g}" for i in chosen]
+    assert own.readings()[0].endswith("at most 4.")

@@ -63,7 +63,7 @@ def test_the_page_says_how_well_they_are_found(root: Path):
 
     page = (folder / "index.html").read_text()
     assert "Finding mislabelled training samples" in page
-    assert "Of 30 training samples 3 have a flipped label." in page
+    assert "Flipped labels: 3 of 30 training samples." in page
     assert "the labels of a random tenth are flipped" in page
     call_well("run_correlations", *command(root)[1:-1])
     assert "Finding mislabelled training samples" in (folder / "index.html").read_text()

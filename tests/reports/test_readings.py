@@ -20,7 +20,7 @@ from src.reports.correlations import report_agreement, report_correlations
 from src.reports.distributions import report_distributions
 from src.reports.pairs import report_pairs
 from src.reports.pvalues import report_pvalues
-from src.reports.reading import decimals, percent
+from src.reports.reading import decimals, kappa_text, percent
 from src.reports.scores import load_images
 from src.reports.variance import report_draws, report_top_samples
 from tests.tools import noise_digest, save_images
@@ -372,8 +372,10 @@ def test_readings_of_comparisons(numbers, methods, kind):
         reading = report.reading("table", "agreement")
         if kappa.isna().all():
             assert "not defined" in reading
+        elif kappa.max() <= 0:
+            assert "more than by chance" in reading
         else:
-            assert f"a kappa of {decimals(kappa.max())}" in reading
+            assert f"a kappa of {kappa_text(kappa.max())}" in reading
             assert METHOD_LABELS[kappa.idxmax()[-1]] in reading
 
 

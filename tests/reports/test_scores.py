@@ -14,6 +14,7 @@ from src.ensemble.draws import load_seeds
 from src.errors import UserError
 from src.experiments import PAPER_METHODS, Paths, parse_experiment
 from src.reports.pvalues import pvalue_tables
+from src.reports.reading import reading_of_left_out
 from src.reports.scores import load_scores
 from src.storage.files import load, save
 from src.tda.score_files import load_scores_of
@@ -135,10 +136,12 @@ def test_missing_scores_of_many_seeds_are_listed_as_ranges(root):
     scores_path(root, "ats", 3).unlink()
     for script in ("run_pvalues", "run_correlations"):
         command = f"python run_{{}}.py --experiment cnn2_digits3_10pc --seed_id {{}} --root {root}"
+        # There are no checkpoints here.
+        train = command.format("cnn_training", "3,10-99")
         loo, ats = command.format("loo", "10-99"), command.format("ats", "3,10-99")
         call(script, *arguments).check_refused(
             "loo of seed_id 10-99; ats of seed_id 3,10-99; if of seed_id 10-99;",
-            f"{loo} && {ats} && ",
+            f"Make them with: {train} && {loo} && {ats} && ",
             "--allow_missing",
         )
     assert not Paths(root).results(EXPERIMENT).exists()
@@ -157,11 +160,39 @@ def test_missing_scores_are_listed_with_their_commands(root):
     message = str(caught.value)
     assert "loo of seed_id 3; if of all seeds; gd of seed_id 7; gc of seed_id 7" in message
     assert (
-        f"python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3 --root {root}"
+        f"python run_cnn_training.py --experiment cnn2_digits3_10pc --root {root}"
+        f" && python run_loo.py --experiment cnn2_digits3_10pc --seed_id 3 --root {root}"
         f" && python run_if.py --experiment cnn2_digits3_10pc --root {root}"
         f" && python run_gd_and_gc.py --experiment cnn2_digits3_10pc --seed_id 7 --root {root} ("
         in message
     )
+
+
+def test_what_is_trained_is_not_trained_again(root):
+    scores_path(root, "loo", 3).unlink()
+    for epoch in EXPERIMENT.kept_epochs:
+        path = Paths(root).checkpoint(EXPERIMENT, load_seeds()[3], epoch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(UserError, match=r"Make them with: python run_loo\.py \S+ \S+ --seed_id 3 "):
+        load_scores(Paths(root), EXPERIMENT, allow_missing=False)
+
+
+def test_a_further_method_that_lacks_a_seed_is_missing(root):
+    for seed in load_seeds()[:9]:
+        content = score_file("gd", seed)
+        content["method"] = "trak"
+        save(Paths(root).scores(EXPERIMENT, "trak", seed), content)
+    scores = load_scores(Paths(root), EXPERIMENT, allow_missing=False)
+    assert list(scores.scores) == list(PAPER_METHODS)
+    assert scores.missing == ["trak"]
+    assert scores.draws == "10 seeds; not shown, since others are missing: 9 of trak"
+    assert reading_of_left_out(scores.unused, scores.scores) == (
+        "Not shown, since scores of other seeds are missing: TRAK (9 seeds)."
+    )
+    asked = load_scores(Paths(root), EXPERIMENT, allow_missing=True, methods=["gd", "trak"])
+    assert asked.missing == []
+    assert reading_of_left_out(asked.unused, asked.scores).endswith("left out: 1 seed of GD.")
 
 
 def test_allow_missing_goes_on_with_two_seeds_at_least(root):
@@ -179,8 +210,8 @@ def test_allow_missing_goes_on_with_two_seeds_at_least(root):
         expected = score_file("loo", seed)["scores"].numpy()
         np.testing.assert_array_equal(scores.scores["loo"][t], expected)
     assert (
-        scores.draws
-        == "2 seeds, those that all have; left out: 8 of loo, 1 of if, 8 of gd, 8 of gc"
+        scores.draws == "2 seeds, those that all have; left out: 8 of loo, 8 of gd, 8 of gc; "
+        "not shown, since others are missing: 1 of if"
     )
 
 

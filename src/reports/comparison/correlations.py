@@ -13,7 +13,7 @@ from src.plots.style import METHOD_LABELS
 from src.reports.comparison.experiments import FORMATS, Load, at_common_seeds, stacked
 from src.reports.correlations import correlations_of
 from src.reports.draws import DrawsReport
-from src.reports.reading import decimals, listed, words_of_intervals
+from src.reports.reading import decimals, kappa_text, listed, words_of_intervals
 from src.reports.report import Report
 
 
@@ -66,29 +66,33 @@ def report_correlation_comparison(
         formats=FORMATS,
     )
     if compared:
-        table = stacked(compared)
         report.table(
             "agreement",
-            table,
+            stacked(compared),
             "Agreement with leave-one-out, as distributions over seeds",
-            _reading_of_kappa(table["kappa"]),
+            _reading_of_kappa({e.name: table["kappa"] for e, table in compared.items()}),
             formats=FORMATS,
         )
 
 
-def _reading_of_kappa(kappa: pd.Series) -> str:
+def _reading_of_kappa(kappas: dict[str, pd.Series]) -> str:
     """Say by which method and where the answers agree most with leave-one-out's."""
+    kappa = pd.concat(kappas)  # by experiment and method
     if kappa.isna().all():
         return "Agreement beyond chance is not defined: each method always gives one answer."
+    if not kappa.max() > 0:
+        return "No method's answers agree with leave-one-out's more than by chance."
     where = listed(
-        f"{METHOD_LABELS[method]} on {task}, {model}, {n} per class"
-        + ("" if randomness == "both" else f", {randomness} alone")
-        for task, model, n, randomness, method in kappa.index[kappa == kappa.max()]
+        f"{METHOD_LABELS[method]} in {name}" for name, method in kappa.index[kappa == kappa.max()]
     )
     return (
-        f"The largest agreement beyond chance, a kappa of {decimals(kappa.max())}, is that of "
+        f"The largest agreement beyond chance, a kappa of {kappa_text(kappa.max())}, is that of "
         f"{where}."
     )
+
+
+def _ends(numbers: list[float]) -> tuple[float, float]:
+    return np.nanmin(numbers), np.nanmax(numbers)
 
 
 def _reading_of_clusters(matrices: dict[str, pd.DataFrame]) -> str:
@@ -102,7 +106,7 @@ def _reading_of_clusters(matrices: dict[str, pd.DataFrame]) -> str:
         if "loo" in matrix.columns:
             outside += list(size.loc["loo", estimators])
     parts = [
-        f"{which} by {decimals(np.nanmin(found))} to {decimals(np.nanmax(found))}"
+        f"{which} by {' to '.join(dict.fromkeys(map(decimals, _ends(found))))}"
         for which, found in (("with each other", inside), ("with leave-one-out", outside))
         if np.isfinite(found).any()
     ]

@@ -90,7 +90,7 @@ def report_mean_pvalues(report: DrawsReport, compared: Compared) -> None:
         formats=FORMATS,
     )
     noise = listed(
-        f"{100 * expected_under_noise(test, alpha, n_draws):.2g}% by {test}" for test in TESTS
+        f"{100 * expected_under_noise(test, alpha, n_draws):.3g}% by {test}" for test in TESTS
     )
     report.table(
         "significant_fraction",
@@ -102,7 +102,7 @@ def report_mean_pvalues(report: DrawsReport, compared: Compared) -> None:
     report.table(
         "discoveries",
         by_test("discoveries", ("ttest",)),
-        f"Fraction of pairs significant at a false discovery rate of {alpha:.2g}",
+        f"Fraction of pairs significant at a false discovery rate of {alpha:g}",
         "By Benjamini and Hochberg's procedure over all pairs of an experiment and method.",
         formats=FORMATS,
     )

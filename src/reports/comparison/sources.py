@@ -74,5 +74,8 @@ def _reading_of_sources(table: pd.DataFrame, experiment: Experiment, n_train: in
         }
         reading += f" Which gives more: {told(words, int(table['draws'].iloc[0]))}."
     if experiment.has_one_batch(n_train):
-        reading += " One batch holds all training samples, so their order changes rounding alone."
+        reading += (
+            " One batch holds all training samples: what a seed of the batch order changes is "
+            "rounding, and what a training draws besides, as dropout."
+        )
     return reading

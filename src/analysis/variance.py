@@ -61,30 +61,33 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
         share = between / total if total > 0 else np.nan
         return np.array([of_means, residual, between, epoch, share])
 
-    of_means, residual, between, epoch, share = components(np.ones(n_draws))
-    drawn = np.full((5, N_RESAMPLES), np.nan)
+    value = components(np.ones(n_draws))
+    drawn = np.full((len(value), N_RESAMPLES), np.nan)
     if n_draws >= LEAST_DRAWS:
         # These may be below 0, or they would have no spread where the estimate is near it.
         drawn = np.array([components(count) for count in seed_resamples(n_draws)]).T
-    limits = {"residual": _limits(residual, drawn[1], n_draws)}
-    low, high = _limits(of_means, drawn[0], n_draws)
-    if n_checkpoints > 1:
-        least, most = (limit / n_checkpoints for limit in limits["residual"])
-        less = residual / n_checkpoints
-        low = np.maximum(0.0, between - np.hypot(of_means - low, most - less))
-        high = np.maximum(0.0, between + np.hypot(high - of_means, less - least))
-    limits["between"] = low, high
-    for name, own, of_resamples, most in (
-        ("epoch", epoch, drawn[3], np.inf),
-        ("share_between", share, drawn[4], 1.0),
-    ):
-        limits[name] = Estimate(np.maximum(own, 0.0), of_resamples, n_draws).interval(0.0, most)
-    result: dict[str, float] = {}
-    of = {"between": between, "residual": residual, "epoch": epoch, "share_between": share}
-    for name, own in of.items():
-        result[name] = float(np.maximum(own, 0.0))
-        result[f"{name}_low"], result[f"{name}_high"] = limits[name]
-    return result
+    of_means, residual = (
+        np.array([own, *_limits(own, of_resamples, n_draws)])
+        for own, of_resamples in zip(value[:2], drawn[:2], strict=True)
+    )
+    between = of_means if n_checkpoints == 1 else _difference(of_means, residual / n_checkpoints)
+    epoch, share = (
+        (own, *Estimate(max(own, 0.0), of_resamples, n_draws).interval(0.0, most))
+        for own, of_resamples, most in zip(value[3:], drawn[3:], (np.inf, 1.0), strict=True)
+    )
+    found = {"between": between, "residual": residual, "epoch": epoch, "share_between": share}
+    return {
+        f"{name}{end}": float(np.maximum(number, 0.0))  # which leaves NaN as it is
+        for name, numbers in found.items()
+        for end, number in zip(("", "_low", "_high"), numbers, strict=True)
+    }
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """Return the difference of two numbers with its limits; each is (number, low, high)."""
+    value = one[0] - other[0]
+    down, up = (np.hypot(one[k] - one[0], other[3 - k] - other[0]) for k in (1, 2))
+    return value, value - down, value + up
 
 
 def _limits(variance: float, drawn: np.ndarray, n_draws: int) -> tuple[float, float]:

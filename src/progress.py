@@ -7,12 +7,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
 from src.messages import say
 
 TOLD_EVERY = 60.0  # seconds
+SHOWN_EVERY = 0.5  # seconds, of notes in a bar
+_notes: ContextVar[Callable[[str], object]] = ContextVar("notes", default=lambda _: None)
+
+
+def note(text: str) -> None:
+    """Say beside how far the innermost computation is what is done of it just now.
+
+    Of what is counted one may take hours.
+    """
+    _notes.get()(text)
 
 
 @contextlib.contextmanager
@@ -34,7 +45,8 @@ def progress(
         say(f"{description}: going on from {done} of {total} {units}")
     if _is_watched():
         unit = f" {units}"
-        with tqdm(total=total, initial=done, desc=description, unit=unit, leave=False) as bar:
+        bar = tqdm(total=total, initial=done, desc=description, unit=unit, leave=False)
+        with bar, _noted(Seldom(bar.set_postfix_str)):
             yield bar.update
         return
     lines, stop = Lines(description, units, total, done), threading.Event()
@@ -42,10 +54,33 @@ def progress(
     telling = threading.Thread(target=lines.tell_until, args=(stop,), daemon=True)
     telling.start()
     try:
-        yield lines.advance
+        with _noted(lines.note):
+            yield lines.advance
     finally:
         stop.set()
         telling.join()
+
+
+@contextlib.contextmanager
+def _noted(by: Callable[[str], object]) -> Iterator[None]:
+    token = _notes.set(by)
+    try:
+        yield
+    finally:
+        _notes.reset(token)
+
+
+class Seldom:
+    """Passes a text on unless it has passed one on just now."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._since = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self._since >= SHOWN_EVERY:
+            self._say(text)
+            self._since = time.monotonic()
 
 
 def _is_watched() -> bool:
@@ -68,11 +103,17 @@ class Lines:
         self._units = units
         self._total = total
         self._done = self._done_before = done
+        self._note = ""
         self._since = time.monotonic()
 
     def advance(self, n: int) -> None:
         """Count n more as done."""
         self._done += n
+        self._note = ""
+
+    def note(self, text: str) -> None:
+        """Say in the next lines what is done just now, until more is done."""
+        self._note = text
 
     def tell_until(self, stop: threading.Event) -> None:
         """Say a line whenever another minute has passed, until the event is set."""
@@ -82,7 +123,9 @@ class Lines:
     def line(self) -> str:
         """Return how far it is now, and how long the rest takes if it goes on as until now."""
         done, seconds = self._done, time.monotonic() - self._since
-        parts = [f"{done} of {self._total} {self._units}", _minutes(seconds)]
+        parts = [f"{done} of {self._total} {self._units}"]
+        parts += [self._note] if self._note else []
+        parts.append(_minutes(seconds))
         if self._done_before < done < self._total:
             left = seconds * (self._total - done) / (done - self._done_before)
             parts.append(f"about {_minutes(left)} left" if left >= 60 else "less than 1 min left")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from src import progress as module
-from src.progress import Lines, progress
+from src.progress import Lines, note, progress
 
 
 class Clock:
@@ -76,6 +76,26 @@ def test_hours(told):
     assert lines[60] == "loo seed 446: 61 of 183 members, 1 h 1 min, about 2 h 2 min left"
 
 
+def test_what_is_done_of_one_that_takes_hours(monkeypatch, capsys):
+    lines = Lines("loo seed 446", "members", 4)
+    lines.note("2 in training, epoch 3 of 15")
+    assert lines.line() == "loo seed 446: 0 of 4 members, 2 in training, epoch 3 of 15, 0 min"
+    lines.advance(2)
+    assert "in training" not in lines.line()
+
+    monkeypatch.setattr(module, "TOLD_EVERY", 0.01)
+    note("of nothing")
+    err = ""
+    with progress("loo seed 446", "members", 4), progress("inner", "steps", 9):
+        note("step 3")
+        while "step 3" not in err:
+            time.sleep(0.01)
+            err += capsys.readouterr().err
+    assert "inner: 0 of 9 steps, step 3, 0 min" in err
+    assert "of nothing" not in err
+    assert "members, step 3" not in err
+
+
 def test_less_than_a_minute_is_silent(capsys: pytest.CaptureFixture):
     with progress("loo seed 446", "members", 3) as advance:
         advance(3)
@@ -106,9 +126,14 @@ def test_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(module, "TOLD_EVERY", 0.001)
+    monkeypatch.setattr(module, "SHOWN_EVERY", 0.1)
     with progress("loo seed 446", "members", 4) as advance:
+        note("too soon")
         time.sleep(0.11)  # tqdm draws ten times a second at most
+        note("epoch 3 of 15")
         advance(2)
+    assert "too soon" not in terminal.getvalue()
+    assert "epoch 3 of 15" in terminal.getvalue()
     assert "loo seed 446:  50%" in terminal.getvalue()
     assert "2/4" in terminal.getvalue()
     assert "\n" not in terminal.getvalue()

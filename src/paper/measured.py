@@ -71,6 +71,11 @@ class Measured:
         return self.table("pvalues").set_index(["draws", "method"])
 
     @property
+    def methods(self) -> set[str]:
+        """The methods that there are numbers of."""
+        return {*self.pvalues.index.unique("method")}
+
+    @property
     def n_draws(self) -> int:
         """T."""
         return int(self.about["draws"])

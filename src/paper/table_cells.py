@@ -17,11 +17,14 @@ def by_method(
     cell: Callable[[Measured, str], str],
     first: dict[str, Callable[[Measured], object]],
 ) -> pd.DataFrame:
-    """Return a row for each experiment: its name, `first`, and a cell for each of the five."""
+    """Return a row for each experiment: its name, `first`, and a cell for each of the five.
+
+    A method that was not measured has a dash.
+    """
     return pd.DataFrame(
         [
             {"experiment": f"`{one.name}`", **{k: of(one) for k, of in first.items()}}
-            | {METHOD_LABELS[m]: cell(one, m) for m in PAPER_METHODS}
+            | {METHOD_LABELS[m]: cell(one, m) if m in one.methods else "–" for m in PAPER_METHODS}
             for one in measured
         ]
     )

@@ -1,6 +1,7 @@
 """The paper's tables and figures: what is listed, drawn, recorded and written into RESULTS.md."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -286,6 +287,21 @@ def test_experiments_are_compared_at_draws_that_all_have(recorded):
         - of[0].pvalues.loc[(3, "gc"), "mean_pvalue_ttest"]
     )
     assert steps["GC"][0].startswith(f"{change:+.3f} (")
+
+
+def test_a_method_that_was_not_measured_has_a_dash(recorded, tmp_path):
+    name = "cnn2_digits3_50pc_3draws"
+    shutil.copytree(recorded / name, tmp_path / name)
+    for file in ("pvalues.csv", "resamples.csv"):
+        lines = (tmp_path / name / file).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if "if" not in line.split(",")]
+        assert len(kept) < len(lines)
+        (tmp_path / name / file).write_text("".join(kept))
+    some, whole = (Measured.of(name, folder) for folder in (tmp_path, recorded))
+    for table in ("mean_pvalues", "significant", "published_pvalues"):
+        found, expected = TABLES[table]([some]), TABLES[table]([whole])
+        assert list(found["IF"]) == ["–"]
+        assert found.drop(columns="IF").equals(expected.drop(columns="IF"))
 
 
 def test_tables_are_written_between_their_comments(recorded):

@@ -103,7 +103,9 @@ def test_scores_are_those_of_the_same_parameters(
         f"python run_loo.py --experiment {DIGITS} --seed_id 0 --protocol continue",
     )
     assert tree(root) == before
-    monkeypatch.setattr("src.tda.loo.leave_one_out", lambda *_, **__: iter([torch.ones(5, 31, 9)]))
+    monkeypatch.setattr(
+        "src.tda.loo.leave_one_out", lambda *_, **__: iter([torch.ones(5, 31, 300)])
+    )
     call_well("run_loo", *args, "--protocol", "continue")
 
 

@@ -263,7 +263,7 @@ def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path):
 
 
 def test_parts_of_other_scores_say_so(tmp_path):
-    note = "Made from other scores than are there now"
+    note = "Made from other scores than those that “What was run” tells of"
     for part, source in (("pvalues", "a"), ("correlations", "a"), ("overview", "b")):
         made = Report(tmp_path, TITLE, part, f"Heading of {part}", {}, source)
         page = made.close().read_text()

@@ -23,7 +23,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from src.data.pixel_values import PixelValues
 from src.data.samples import Samples
-from src.ensemble import retraining, setup
+from src.ensemble import procedure, setup
 from src.ensemble.evaluation import evaluate, fit_of, predict
 from src.ensemble.members import PerSampleLoss, stack, trainable
 from src.ensemble.memory import steps_at_once, vectors_at_once
@@ -259,7 +259,7 @@ def main(name: str, *stages: str) -> None:
     load_forward_mode_rules()
     model, images, transform = MODELS[name]()
     model = fuse(model)
-    retraining.shuffled_epochs = setup.shuffled_epochs = schedule
+    procedure.shuffled_epochs = schedule
     # Of the memory of a fake there is no address, only what stands for it.
     FakeTensor.data_ptr = lambda tensor: tensor.untyped_storage()._cdata
     with NoSuchDevice(allow_non_fake_inputs=False), Answers():

@@ -77,7 +77,7 @@ ARGUMENTS = [
     ("generation of nothing", ("run_subset_generation", "--task", "x"), "invalid choice: 'x'"),
     ("new indices, no seed", ("run_subset_generation", "--new_indices"), "go together"),
     ("no such source", ("run_subset_generation", "--task", "mnist3", "--source", "/no"), "/no"),
-    ("unknown step", (*PARALLEL, "--methods", "gd"), "invalid choice: 'gd'"),
+    ("unknown step", (*PARALLEL, "--methods", "gdd"), "invalid choice: 'gdd'"),
     ("no workers", (*PARALLEL, "--workers", "0"), "not a whole number of at least 1"),
     ("a list of no GPUs", (*PARALLEL, "--gpus", "0,,1"), "'0,,1' is no list of GPUs"),
     ("GPUs and workers", (*PARALLEL, "--gpus", "0", "--workers", "2"), "not allowed with"),

@@ -36,7 +36,7 @@ def repository(tmp_path_factory):
     registry = copy / "src/experiments/methods.py"
     text = registry.read_text("utf-8")
     assert text.count(ENTRIES) == 1
-    registry.write_text(text.replace(ENTRIES, f"{ENTRIES}        {entry}"), "utf-8")
+    registry.write_text(text.replace(ENTRIES, f"{ENTRIES}{entry.rstrip()},\n"), "utf-8")
     return copy
 
 

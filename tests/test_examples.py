@@ -54,6 +54,7 @@ def test_tabular(tmp_path: Path):
     assert "tumours: malignant and benign" in page
     assert "20 (10 per class)" in page
     assert "Of a sample&#39;s 30 numbers stand those farthest" in page
+    assert "in units of their standard deviation, at most 4." in page
 
 
 @pytest.mark.slow

@@ -142,11 +142,6 @@ def draws_for_power(effects: np.ndarray, alpha: float) -> np.ndarray:
     return np.array(ladder)[position].reshape(effects.shape)
 
 
-def words_of_draws(n_draws: float) -> str:
-    """Return a number of seeds that suffices, for people."""
-    return f"{n_draws:.0f}" if n_draws < MOST_DRAWS else f"{MOST_DRAWS} or more"
-
-
 @cache  # asked for again by each method
 def _least_effect(n_draws: int, alpha: float) -> float:
     """Return the effect size that T seeds find with a chance of POWER; 0 if they find noise so."""

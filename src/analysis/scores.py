@@ -108,15 +108,18 @@ class ExperimentScores:
     @property
     def draws(self) -> str:
         """How many seeds there are, and what is left out for it, for people."""
-        parts = {True: [], False: []}
-        for method, seeds in self.unused.items():
-            parts[method in self.scores].append(f"{len(seeds)} of {method}")
         words = f"{self.n_draws} seeds"
-        if parts[True]:
-            words += f", those that all have; left out: {', '.join(parts[True])}"
-        if parts[False]:
-            words += f"; not shown, since others are missing: {', '.join(parts[False])}"
+        for shown, why in (
+            (True, ", those that all have; left out: "),
+            (False, "; not shown, since others are missing: "),
+        ):
+            if unused := self.unused_of(shown=shown):
+                words += why + ", ".join(f"{len(own)} of {m}" for m, own in unused.items())
         return words
+
+    def unused_of(self, *, shown: bool) -> dict[str, list[int]]:
+        """Return the unused seeds of the methods that are compared, or of the others."""
+        return {m: own for m, own in self.unused.items() if (m in self.scores) == shown}
 
     def at_seeds(self, seeds: list[int]) -> ExperimentScores:
         """Return the scores of these seeds alone, of the methods that have them all."""

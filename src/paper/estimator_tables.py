@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from src.analysis.draws_needed import words_of_draws
 from src.analysis.stats import COEFFICIENTS
 from src.paper.measured import Measured
 from src.paper.table_cells import halves_of, interval, percent
 from src.plots.style import METHOD_LABELS
+from src.reports.reading import words_of_draws
 
 
 def estimators(measured: list[Measured]) -> pd.DataFrame:

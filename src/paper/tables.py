@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pandas as pd
 
-from src.analysis.draws_needed import words_of_draws
 from src.errors import UserError
 from src.experiments import PAPER_METHODS
 from src.paper.accuracy_tables import (
@@ -22,6 +21,7 @@ from src.paper.fragility_tables import image_fits, iris_fits
 from src.paper.measured import Measured
 from src.paper.table_cells import by_method, halves_of, interval, percent
 from src.plots.style import METHOD_LABELS
+from src.reports.reading import words_of_draws
 
 
 def _common_draws(measured: list[Measured]) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from src.data.texts import text_of
 from src.experiments import Task
 
-N_VALUES = 4  # of a row of more numbers
+N_VALUES = 4  # of a row of more numbers, and lines of a text, beside a label; else one fewer
 _CHARACTERS_AN_INCH = 24  # of what is written of a sample that is no image
 _GAP = 4  # between an image and what stands beside it, in points
 
@@ -48,7 +48,7 @@ class Pictures:
             what = "mean of what the seeds" if self.task.has_values else "label that most seeds"
             sentences.append(f"→ is the {what} predict.")
         inputs = self._inputs("train")
-        if self.task.text is None and inputs.ndim == 2 and inputs.shape[1] > N_VALUES:
+        if self.task.text is None and inputs.ndim == 2 and inputs.shape[1] >= N_VALUES:
             sentences.append(
                 f"Of a sample's {inputs.shape[1]} numbers stand those farthest from the train "
                 f"samples' mean in units of their standard deviation, at most {N_VALUES}."
@@ -88,7 +88,8 @@ class Pictures:
                 continue
             head = [" ".join(lines[:2]), *lines[2:]]
             n_characters = int(width * _CHARACTERS_AN_INCH)
-            text = "\n".join([*head, *self._lines(value, 4 if named else 3, n_characters)])
+            n_lines = N_VALUES if named else N_VALUES - 1
+            text = "\n".join([*head, *self._lines(value, n_lines, n_characters)])
             # Its size is no reason to make the axis smaller.
             axis.text(0, height, text, va="center", fontsize=5, parse_math=False).set_in_layout(
                 False
@@ -119,7 +120,7 @@ class Pictures:
         if self.task.text is not None:
             text = text_of(self.task, value)
         elif value.ndim == 1:
-            return self._values(value, min(n_lines, N_VALUES), n_characters)
+            return self._values(value, n_lines, n_characters)
         else:
             text = ", ".join(f"{number:.3g}" for number in value.reshape(-1)[:30].tolist())
         return textwrap.wrap(text, n_characters, max_lines=n_lines, placeholder=" …")

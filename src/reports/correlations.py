@@ -106,7 +106,7 @@ def report_correlations(
         table,
         "Correlations between methods over pairs",
         f"{words_of_intervals(scores.n_draws)}. {_words_of_signs(scores.scores)} "
-        f"{reading_of_left_out(scores.unused, scores.scores)}".strip(),
+        f"{reading_of_left_out(scores)}".strip(),
         index=False,
     )
     return matrices

@@ -160,7 +160,7 @@ def _what_was_run(scores: ExperimentScores) -> dict[str, object]:
     if missing:
         facts["methods that are missing"] = listed(missing)
     if scores.unused:
-        facts["seeds left out"] = reading_of_left_out(scores.unused, scores.scores)
+        facts["seeds left out"] = reading_of_left_out(scores)
     if scores.are_given:
         return facts | {
             "checkpoints": f"{scores.n_checkpoints} of each training, which were given: how they "

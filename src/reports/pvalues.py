@@ -69,7 +69,7 @@ def report_pvalues(
                 f"{_all_pairs(scores)} is {of_methods(means.loc[last], pvalue_text)}; pure noise "
                 f"would give {mean_under_noise(test, scores.n_draws):.2f}.",
                 *_remark_on_batches(scores),
-                reading_of_left_out(scores.unused, scores.scores),
+                reading_of_left_out(scores),
             ]
         ).strip(),
     )
@@ -283,7 +283,7 @@ def _reading_of_significance(table: pd.DataFrame, test: str, alpha: float) -> st
         f"remain {of_methods(table['benjamini_hochberg'], percent)}. "
     ) + (
         f"The sign-flip test cannot answer: with {counted(n_draws, 'seed')} its p-value is "
-        f"{least:.2g} at least."
+        f"{least:g} at least."
         if least >= alpha
         else f"The sign-flip test{choices} agrees with the t-test beyond chance by a kappa of "
         f"{of_methods(table['kappa'], decimals)}."

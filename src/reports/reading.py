@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import pandas as pd
 
 from src.analysis.bootstrap import LEAST_DRAWS, LEVEL
+from src.analysis.draws_needed import MOST_DRAWS
 from src.analysis.rows import MOST_PAIRS, Rows
+from src.analysis.scores import ExperimentScores
 from src.plots.style import METHOD_LABELS
 
 
@@ -52,6 +54,11 @@ def of_methods(values: pd.Series, form: Callable[[float], str]) -> str:
         f"{METHOD_LABELS[m]} {'not defined' if pd.isna(value) else form(value)}"
         for m, value in values.items()
     )
+
+
+def words_of_draws(n_draws: float) -> str:
+    """Return a number of seeds that suffices."""
+    return f"{n_draws:.0f}" if n_draws < MOST_DRAWS else f"{MOST_DRAWS} or more"
 
 
 def told(words: Mapping[str, str], n_draws: int) -> str:
@@ -103,27 +110,16 @@ def words_of_intervals(
     return words
 
 
-def reading_of_left_out(unused: Mapping[str, list[int]], shown: Collection[str]) -> str:
-    """Return what scores there are that nothing rests on; empty if none.
-
-    Args:
-        unused: Seeds that there are scores of, by method.
-        shown: The methods that are compared.
-    """
-    more = [
-        f"{counted(len(own), 'seed')} of {METHOD_LABELS[m]}"
-        for m, own in unused.items()
-        if m in shown
-    ]
-    few = [
-        f"{METHOD_LABELS[m]} ({counted(len(own), 'seed')})"
-        for m, own in unused.items()
-        if m not in shown
-    ]
+def reading_of_left_out(scores: ExperimentScores) -> str:
+    """Return what scores there are that nothing rests on; empty if none."""
     sentences = []
-    if more:
-        common = "All methods are compared by the seeds that all of them have"
-        sentences.append(f"{common}; left out: {listed(more)}.")
-    if few:
-        sentences.append(f"Not shown, since scores of other seeds are missing: {listed(few)}.")
+    if more := scores.unused_of(shown=True):
+        parts = (f"{counted(len(own), 'seed')} of {METHOD_LABELS[m]}" for m, own in more.items())
+        sentences.append(
+            "All methods are compared by the seeds that all of them have; left out: "
+            f"{listed(parts)}."
+        )
+    if few := scores.unused_of(shown=False):
+        parts = (f"{METHOD_LABELS[m]} ({counted(len(own), 'seed')})" for m, own in few.items())
+        sentences.append(f"Not shown, since scores of other seeds are missing: {listed(parts)}.")
     return " ".join(sentences)

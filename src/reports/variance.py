@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from src.analysis.draws_needed import POWER, power_table, stability, words_of_draws
+from src.analysis.draws_needed import POWER, power_table, stability
 from src.analysis.rows import MOST_PAIRS
 from src.analysis.scores import ExperimentScores
 from src.analysis.top_samples import consistency_table
@@ -13,7 +13,14 @@ from src.plots.draws import stability_by_draws
 from src.plots.top_samples import consistency_of_top
 from src.plots.variance import share_between_seeds
 from src.reports.draws import DrawsReport
-from src.reports.reading import counted, decimals, of_methods, percent, words_of_intervals
+from src.reports.reading import (
+    counted,
+    decimals,
+    of_methods,
+    percent,
+    words_of_draws,
+    words_of_intervals,
+)
 from src.reports.report import Report
 
 VARIANCE_TITLE = "Variance between seeds, of the rest, and between epochs"

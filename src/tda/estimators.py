@@ -37,9 +37,9 @@ def estimators_of(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
         UserError: There is no such method, none at all, or one twice with different options.
     """
     classes, found = estimator_classes(), {}
-    if not isinstance(given, Iterable):
+    if isinstance(given, str) or not isinstance(given, Iterable):
         given = [given]
-    for one in [given] if isinstance(given, str) else given:
+    for one in given:
         if isinstance(one, str):
             if one not in classes:
                 raise UserError(f"unknown method {one!r}: choose from {', '.join(classes)}")

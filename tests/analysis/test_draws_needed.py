@@ -15,9 +15,9 @@ from src.analysis.draws_needed import (
     power,
     power_table,
     stability,
-    words_of_draws,
 )
 from src.analysis.stats import draw_samples, pvalues
+from src.reports.reading import words_of_draws
 
 
 @pytest.fixture

@@ -178,3 +178,6 @@ def test_numbers_are_those_farthest_from_the_mean(named, n_shown):
         chosen = sorted(np.argsort(-by_row)[:n_shown])
         assert text.get_text().split("\n")[1:] == [f"x{i} {row[i]:.3g}" for i in chosen]
     assert own.readings()[0].endswith("at most 4.")
+    for n_numbers, n_sentences in ((4, 1), (3, 0)):  # of four, three are shown beside no label
+        few = pictures(lambda n, k=n_numbers: {"inputs": torch.zeros(n, k)})
+        assert len(few.readings()) == n_sentences

@@ -187,12 +187,12 @@ def test_a_further_method_that_lacks_a_seed_is_missing(root):
     assert list(scores.scores) == list(PAPER_METHODS)
     assert scores.missing == ["trak"]
     assert scores.draws == "10 seeds; not shown, since others are missing: 9 of trak"
-    assert reading_of_left_out(scores.unused, scores.scores) == (
+    assert reading_of_left_out(scores) == (
         "Not shown, since scores of other seeds are missing: TRAK (9 seeds)."
     )
     asked = load_scores(Paths(root), EXPERIMENT, allow_missing=True, methods=["gd", "trak"])
     assert asked.missing == []
-    assert reading_of_left_out(asked.unused, asked.scores).endswith("left out: 1 seed of GD.")
+    assert reading_of_left_out(asked).endswith("left out: 1 seed of GD.")
 
 
 def test_allow_missing_goes_on_with_two_seeds_at_least(root):

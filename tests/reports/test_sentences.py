@@ -14,6 +14,7 @@ from src.reports.comparison.sources import report_sources
 from src.reports.correlations import report_agreement, report_correlations
 from src.reports.distributions import report_distributions
 from src.reports.draws import DrawsReport
+from src.reports.pairs import _reading_of_sheet, _sides
 from src.reports.pvalues import report_pvalues
 from src.reports.reading import kappa_text, words_of_rows
 from tests.reports.test_accuracy import N_TEST, N_TRAIN, losses_of
@@ -145,3 +146,16 @@ def test_a_batch_order_without_variance_is_told():
     table = report.tables["sources_of_randomness"]
     assert isinstance(table, pd.DataFrame)
     assert (table["variance_batch"] == 0).all()
+
+
+def test_no_pair_of_equal_p_values_is_on_both_sides():
+    p = np.full((30, 40), 0.5)
+    low, high = _sides(p).values()
+    assert len(low) == len(high) == 5
+    assert not {*low} & {*high}
+    samples = np.ones((3, *p.shape))
+    reading = _reading_of_sheet(samples, p, _sides(p))
+    assert reading.startswith("All pairs have the same p-value, so that none is more reliable.")
+    p[0, 0] = 0.4
+    assert _sides(p)["lowest p-values"][0] == (0, 0)
+    assert not _reading_of_sheet(samples, p, _sides(p)).startswith("All pairs")

@@ -84,7 +84,8 @@ def _name(scores: ExperimentScores) -> str:
     """Return what the folder is called: the experiment, and what its name does not say.
 
     That are random crops, another way of computing a method than the default one, by name, and, so
-    that fewer draws do not replace more, or others, their number where it is not ten.
+    that fewer do not replace more, or others: the number of training samples that are scored, where
+    those are a random sample, and the number of draws where it is not ten.
     """
     options = next(iter(scores.options.values()))
     crops = "_random_crop" if options.get("random_crop") else ""
@@ -94,8 +95,9 @@ def _name(scores: ExperimentScores) -> str:
         for key, usual in estimator_of(method).settings().items()
         if isinstance(usual, str) and own.get(key, usual) != usual
     )
+    rows = "" if scores.rows.are_all else f"_{scores.rows.n_scored}rows"
     draws = f"_{scores.n_draws}draws" if scores.n_draws != N_SEEDS else ""
-    return f"{scores.experiment.name}{crops}{ways}{draws}"
+    return f"{scores.experiment.name}{crops}{ways}{rows}{draws}"
 
 
 def _about(scores: ExperimentScores, alpha: float) -> dict[str, object]:

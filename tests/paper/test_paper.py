@@ -253,6 +253,14 @@ def test_other_ways_of_a_method_do_not_replace_the_default_one(tmp_path, monkeyp
     assert folder.name == "cnn2_digits3_10pc_loo_continue_if_cg_2draws"
 
 
+def test_some_training_samples_do_not_replace_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "_tables", lambda *_: iter(()))
+    root, experiment = tmp_path / "root", parse_experiment("cnn2_digits3_10pc")
+    plant(root, [experiment.name], n_seeds=2, n_train=7, train_samples_all=30)
+    folder = record(experiment, Paths(root), [0, 1], 0.05, tmp_path)
+    assert folder.name == "cnn2_digits3_10pc_7rows_2draws"
+
+
 def test_fewer_draws_do_not_replace_more(recorded):
     paths = Paths(recorded.parent / "root")
     folder = record(parse_experiment("cnn2_digits3_10pc"), paths, [0, 1, 2], 0.05, recorded)

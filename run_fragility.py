@@ -61,6 +61,7 @@ def main() -> None:
 
             print(record_study(args.study, args.scale, folder, part=args.only is not None))
     elif side_by_side:
+        results.check_data(numbered, args.source)
         options = ["--source", str(args.source.resolve())] if args.source else []
         run_side_by_side(results.jobs(numbered, options), args, with_backbone=False)
     else:

@@ -179,6 +179,24 @@ class Results:
         check_settings(path, found, {**asdict(configuration), **machine}, make)
         return content
 
+    def check_data(self, seeds: Seeds, source: Path | None) -> None:
+        """Load the data of each kind that what is missing is computed from, before jobs start.
+
+        Args:
+            seeds: (seed_id, seed) of each seed.
+            source: Folder of data set repositories.
+
+        Raises:
+            UserError: The data are not there, or are not those of the data set.
+        """
+        kinds = {
+            getattr(configuration, "images", None): configuration
+            for configuration in self.configurations
+            if not all(self.path(configuration, seed).exists() for _, seed in seeds)
+        }
+        for configuration in kinds.values():
+            self.module.load(configuration, source)
+
     def jobs(self, seeds: Seeds, options: list[str]) -> list[Job]:
         """Return the jobs that compute everything, each a call of the script.
 

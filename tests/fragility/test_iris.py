@@ -187,5 +187,8 @@ def test_wrong_input_is_one_line(few, tmp_path):
     )
     call(*STUDY, "--workers", 2, "--report").check_refused("--gpus and --workers go without")
     images = "run_fragility", "--study", "mnist", "--root", tmp_path
-    call(*images, "--source", tmp_path / "none").check_refused("none/ylecun/mnist does not exist")
+    for side_by_side in ((), ("--workers", 2)):
+        call(*images, *side_by_side, "--source", tmp_path / "none").check_refused(
+            "none/ylecun/mnist does not exist"
+        )
     assert not list(tmp_path.iterdir())

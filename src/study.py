@@ -2,6 +2,7 @@
 
     study = Study(Network, (images, labels), (test_images, test_labels), epochs=20)
     scores = study.scores(["loo", "gd"], n_seeds=3)  # {"loo": (3, 5, n_train, n_test), "gd": ...}
+    study.accuracy(["loo", "gd"], n_seeds=3)  # a table: reliable, or also right?
     study.report("report", n_seeds=3)
 
 All of it stays in memory; `report` alone writes, and only to the folder that it is given.
@@ -10,27 +11,26 @@ All of it stays in memory; `report` alone writes, and only to the folder that it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor, nn
 
+from src.analysis.scores import ExperimentScores
+from src.analysis.subsets import SubsetLosses
 from src.ensemble.draws import load_seeds
 from src.ensemble.generators import without_drawing
 from src.ensemble.given import States, number_of_each, take_trainings
-from src.ensemble.members import State
 from src.ensemble.own import Pair, own_setup
-from src.ensemble.predictions import predictions
-from src.errors import DivergedError, UserError
-from src.experiments import MOST_SEEDS, N_SEEDS, PAPER_METHODS
-from src.progress import progress
+from src.errors import UserError
+from src.experiments import MOST_SEEDS, N_SEEDS, PAPER_METHODS, SUBSET_KINDS, TRUTH
+from src.reports.scores import gathered
 from src.steps import choose_device
-from src.tda.estimator import Draws, Estimator, compute
+from src.tda.estimator import Estimator
 from src.tda.estimators import estimators_of
-from src.tda.pieces import Pieces
-from src.tda.scoring import score_content, score_settings
+from src.tda.in_memory import InMemory
 
 TESTS = ("ttest", "snr")
 
@@ -41,7 +41,7 @@ class Study:
     """Attribution scores of a network on data of one's own, over several trainings.
 
     What was computed is kept and not computed again: trainings for every method, scores for more
-    seeds or a report. A computation that was interrupted goes on from where it was.
+    seeds, accuracy or a report. A computation that was interrupted goes on from where it was.
 
     Args:
         factory: Returns a freshly initialised network, drawn from torch's global generator. It
@@ -100,7 +100,7 @@ class Study:
                 )
         self._device = choose_device(device)
         with without_drawing(self._device):
-            self._setup = own_setup(
+            setup = own_setup(
                 factory,
                 train,
                 test,
@@ -115,13 +115,11 @@ class Study:
                 criterion=criterion,
                 measure=measure,
             )
-        self._seeds = load_seeds(MOST_SEEDS)
-        self._trained: dict[int, list[State]] = {}
+        given = None
         if checkpoints is not None:
-            self._trained = dict(enumerate(take_trainings(self._setup, checkpoints)))
-            self._seeds = list(self._trained)
-        self._pieces: dict[tuple[Estimator, int], Pieces] = {}
-        self._contents: dict[tuple[Estimator, int], dict[str, dict]] = {}
+            given = dict(enumerate(take_trainings(setup, checkpoints)))
+        self._seeds = load_seeds(MOST_SEEDS) if given is None else list(given)
+        self._setup, self._in_memory = setup, InMemory(setup, given)
 
     def scores(
         self, methods: Methods = PAPER_METHODS, n_seeds: int | None = None
@@ -140,7 +138,37 @@ class Study:
                 repeats a training that is not known.
         """
         wanted, seeds = self._wanted(methods), self._first_seeds(n_seeds, at_least=1)
-        return _stacked(self._computed(wanted, seeds))
+        return self._scores(wanted, seeds).scores
+
+    def accuracy(
+        self,
+        methods: Methods = PAPER_METHODS,
+        n_seeds: int | None = None,
+        *,
+        n_subsets: int = SUBSET_KINDS[TRUTH].n_subsets,
+        alpha: float = 0.05,
+    ) -> pd.DataFrame:
+        """Return reliability and accuracy, a row for each method.
+
+        They are those of `run_accuracy.py`'s `accuracy_by_method.csv` (docs/reading.md).
+
+        Args:
+            methods: As for `scores`.
+            n_seeds: As for `scores`, at least 2.
+            n_subsets: Number of random halves of the training samples, the same for all seeds,
+                that as many models of each seed are trained on.
+            alpha: False discovery rate of the reliable pairs.
+
+        Raises:
+            UserError: As `scores`; or the study has checkpoints that were given, or not all
+                training samples are scored.
+        """
+        from src.analysis.accuracy import Accuracy
+
+        wanted, seeds = self._wanted(methods), self._first_seeds(n_seeds, at_least=2)
+        n_subsets, alpha = self._subsets_wanted(n_subsets), _rate(alpha)
+        scores, losses = self._scores(wanted, seeds), self._losses(n_subsets, seeds)
+        return Accuracy.of(scores, losses).by_method(alpha)
 
     def report(
         self,
@@ -151,10 +179,12 @@ class Study:
         test: str = "ttest",
         alpha: float = 0.05,
         test_index: int | None = None,
+        n_subsets: int | None = None,
     ) -> Path:
         """Write tables, figures and the page that shows them, and return the page's path.
 
-        They are those of `run_pvalues.py` and `run_correlations.py`.
+        They are those of `run_pvalues.py` and `run_correlations.py` and, with `n_subsets`, of
+        `run_accuracy.py`.
 
         Args:
             folder: Where they go: a new or an empty folder, or one with this study's report.
@@ -163,67 +193,44 @@ class Study:
             test: "ttest", or "snr": the published code's formula.
             alpha: Significance level, and false discovery rate.
             test_index: Position of a test sample whose proponents and opponents are drawn.
+            n_subsets: As for `accuracy`; None: no part on accuracy.
 
         Raises:
-            UserError: As `scores`; or the folder holds something else, or cannot be written.
+            UserError: As `scores` or `accuracy`; or the folder holds something else, or cannot be
+                written.
         """
         from src.plots.notebook import own_style
+        from src.reports.parts import check_output
 
         wanted, seeds = self._wanted(methods), self._first_seeds(n_seeds, at_least=2)
         n_test = len(self._setup.test)
         if test not in TESTS:
             raise UserError(f"test is {test!r}: choose from {', '.join(TESTS)}")
-        if not 0 < alpha < 1:
-            raise UserError(f"alpha is {alpha!r}, not a number between 0 and 1")
+        alpha = _rate(alpha)
         if test_index is not None and test_index not in range(n_test):
             raise UserError(f"test_index is {test_index!r}, not a position from 0 to {n_test - 1}")
+        if n_subsets is not None:
+            n_subsets = self._subsets_wanted(n_subsets)
+        folder = Path(folder)
+        check_output(folder, self._setup.experiment.task.name)
+        scores, accuracy = self._scores(wanted, seeds), None
+        if n_subsets is not None:
+            seconds = {m: self._in_memory.mean_seconds(e, seeds) for m, e in wanted.items()}
+            accuracy = self._losses(n_subsets, seeds), seconds
+        last = {seed: self._in_memory.checkpoints(seed)[-1] for seed in seeds}
         with own_style():
-            return self._write(Path(folder), wanted, seeds, test, alpha, test_index)
+            from src.reports.study import write_study  # which draws
 
-    def _write(
-        self,
-        folder: Path,
-        wanted: dict[str, Estimator],
-        seeds: list[int],
-        test: str,
-        alpha: float,
-        test_index: int | None,
-    ) -> Path:
-        from src.analysis.fit import Fit, quantities
-        from src.reports.experiment import write_agreement, write_reliability
-        from src.reports.overview import Page
-        from src.reports.parts import check_output
-        from src.reports.scores import gathered
-
-        setup = self._setup
-        title = setup.experiment.task.name
-        check_output(folder, title)
-        contents = self._computed(wanted, seeds)
-        scores = gathered(setup.experiment, _stacked(contents), contents)
-        last = {seed: self._checkpoints(seed)[-1] for seed in seeds}
-        fit = Fit.known(
-            {seed: setup.fit(params) for seed, params in last.items()},
-            quantities(setup.experiment.task),
-        )
-        page = replace(Page.of_experiment(folder, scores, fit), title=title)
-        shown = {
-            split: {
-                "inputs": samples.images.cpu(),
-                "labels": samples.labels.cpu(),
-                "indices": samples.indices,
-            }
-            for split, samples in (("train", setup.scored_samples), ("test", setup.test))
-        }
-        write_reliability(
-            page,
-            scores,
-            shown,
-            lambda train, test: predictions(setup, [*last.values()], train, test),
-            test=test,
-            alpha=alpha,
-            test_index=test_index,
-        )
-        return write_agreement(page, scores, alpha)[1]
+            return write_study(
+                folder,
+                self._setup,
+                scores,
+                last,
+                accuracy,
+                test=test,
+                alpha=alpha,
+                test_index=test_index,
+            )
 
     def _wanted(self, methods: Methods) -> dict[str, Estimator]:
         """Return what computes each method that was asked for."""
@@ -251,49 +258,43 @@ class Study:
             )
         return self._seeds[:n_seeds]
 
-    def _computed(
-        self, wanted: dict[str, Estimator], seeds: list[int]
-    ) -> dict[str, dict[int, dict]]:
-        """Return what score files would hold, by method and seed, computed where it is not yet."""
+    def _subsets_wanted(self, n_subsets: int) -> int:
+        """Return the number of subsets that was asked for."""
+        if type(n_subsets) is not int or n_subsets < 2:
+            raise UserError(f"n_subsets is {n_subsets!r}, not a whole number of at least 2")
+        if self._is_given:
+            raise UserError(
+                "accuracy is measured by trainings on subsets, and how the given checkpoints were "
+                "trained is not known: have the study train"
+            )
+        if len(self._setup.scored) < len(self._setup.train):
+            raise UserError(
+                "what a subset does is predicted by the scores of all its members, so score all, "
+                "without train_samples"
+            )
+        return n_subsets
+
+    def _scores(self, wanted: dict[str, Estimator], seeds: list[int]) -> ExperimentScores:
+        """Return the scores, computed where they are not yet."""
         with without_drawing(self._device):
-            return {
-                method: {seed: self._of_seed(estimator, seed)[method] for seed in seeds}
+            contents = {
+                method: {seed: self._in_memory.scores(estimator, seed)[method] for seed in seeds}
                 for method, estimator in wanted.items()
             }
+        stacked = {
+            method: np.stack([content["scores"].numpy() for content in by_seed.values()])
+            for method, by_seed in contents.items()
+        }
+        return gathered(self._setup.experiment, stacked, contents)
 
-    def _of_seed(self, estimator: Estimator, seed: int) -> dict[str, dict]:
-        key = estimator, seed
-        if key not in self._contents:
-            checkpoints = self._checkpoints(seed)
-            pieces = self._pieces.setdefault(key, Pieces())
-            try:
-                results = compute(estimator, Draws(self._setup, seed, checkpoints, pieces))
-            except DivergedError:
-                del self._pieces[key]
-                raise
-            settings = score_settings(self._setup, estimator, checkpoints, given=self._is_given)
-            self._contents[key] = {
-                method: score_content(self._setup, method, seed, result, settings)
-                for method, result in results.items()
-            }
-            del self._pieces[key]
-        return self._contents[key]
-
-    def _checkpoints(self, seed: int) -> list[State]:
-        if seed not in self._trained:
-            experiment, kept = self._setup.experiment, []
-            with progress(f"training seed {seed}", "epochs", experiment.epochs) as advance:
-                for state in self._setup.training(seed):
-                    if state.epoch in experiment.kept_epochs:
-                        kept.append(state.params)
-                    advance(1)
-            self._trained[seed] = kept
-        return self._trained[seed]
+    def _losses(self, n_subsets: int, seeds: list[int]) -> SubsetLosses:
+        """Return the losses of models trained on subsets, trained where they are not yet."""
+        with without_drawing(self._device):
+            return SubsetLosses.of(self._in_memory.truth(n_subsets, seeds))
 
 
-def _stacked(contents: dict[str, dict[int, dict]]) -> dict[str, np.ndarray]:
-    """Return the scores (T, C, n_train, n_test) of each method."""
-    return {
-        method: np.stack([content["scores"].numpy() for content in by_seed.values()])
-        for method, by_seed in contents.items()
-    }
+def _rate(alpha: float) -> float:
+    """Return a level that was asked for."""
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha is {alpha!r}, not a number between 0 and 1")
+    return alpha

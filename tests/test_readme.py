@@ -23,6 +23,7 @@ def test_study_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     exec(block, {})
     assert Path(capsys.readouterr().out.strip().splitlines()[-1]).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert (tmp_path / "report/accuracy_by_method.csv").is_file()
 
 
 @pytest.fixture
@@ -47,5 +48,6 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     said = [output["data"]["text/plain"] for output in outputs if "data" in output]
     assert "(3, 5, 30, 30)" in said[0]
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert (tmp_path / "results/own-model/index.html").is_file()
+    assert (tmp_path / "results/own-model/accuracy_by_method.csv").is_file()
+    assert "Accuracy beside" in (tmp_path / "results/own-model/index.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"examples", "results"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from src.experiments.methods import CHECKPOINTS
 from src.models.cnn import CNN2
 from src.storage.files import digest
 from src.study import Study
+from src.subsets.masks import Subsets
+from src.tda import in_memory
 from src.tda.estimators import estimator_classes, estimator_of
 from src.tda.gradient_similarity import GradientSimilarity
 from src.tda.influence import InfluenceFunction
@@ -30,7 +33,8 @@ from src.tda.loo import LeaveOneOut
 from src.tda.solvers.conjugate_gradient import ConjugateGradient
 from src.tda.solvers.lissa import Lissa
 from tests.conftest import DIGITS
-from tests.tools import relative_error
+from tests.reference import datamodelling_score
+from tests.tools import call_well, relative_error
 
 SETTINGS = {"epochs": 4, "n_checkpoints": 2, "batch_size": 5}
 
@@ -65,19 +69,24 @@ def n_trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seeds
 
 
-def test_scores_are_those_of_the_scripts(digits_root: Path):
-    paths, experiment, seed = Paths(digits_root), parse_experiment(DIGITS), load_seeds()[0]
+def of_digits(root: Path) -> Study:
+    """Return the study that the scripts' experiment is."""
     pairs = []
-    for split in experiment.splits.values():
-        tensors = torch.load(paths.tensors("digits3", split), weights_only=True)
+    for split in parse_experiment(DIGITS).splits.values():
+        tensors = torch.load(Paths(root).tensors("digits3", split), weights_only=True)
         pairs.append((tensors["images"], tensors["labels"]))
-    own = Study(
+    return Study(
         lambda task: CNN2(task.input_shape, task.n_classes), *pairs, n_classes=10, epochs=15
     )
+
+
+def test_scores_are_those_of_the_scripts(digits_root: Path):
+    paths, experiment, seed = Paths(digits_root), parse_experiment(DIGITS), load_seeds()[0]
+    own = of_digits(digits_root)
     found = own.scores(PAPER_METHODS, n_seeds=1)
     for method in PAPER_METHODS:
         file = torch.load(paths.scores(experiment, method, seed), weights_only=True)
-        assert digest(own._checkpoints(seed)) == file["settings"]["checkpoints"]
+        assert digest(own._in_memory.checkpoints(seed)) == file["settings"]["checkpoints"]
         # Chunks are as large as fits at the time, which changes rounding.
         assert relative_error(torch.from_numpy(found[method][0]), file["scores"]) < 1e-5
         assert found[method].shape == (1, 5, 30, 300)
@@ -187,6 +196,49 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         study(name="others").report("out", ["gd"], n_seeds=2)
 
 
+def test_accuracy_is_by_models_on_subsets(
+    n_trained: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own, trained = study(), []
+    train = in_memory.train_subsets
+
+    def counted(draws: object, subsets: Subsets, chunk_size: int | None) -> dict:
+        trained.append(subsets.kind)
+        return train(draws, subsets, chunk_size)
+
+    monkeypatch.setattr(in_memory, "train_subsets", counted)
+    methods = ["loo", "gd", "downsampling", "datamodel"]
+    found = own.accuracy(methods, n_seeds=3, n_subsets=7)
+    assert trained == ["half"] * 3 + ["truth"] * 3  # both methods of the half share their models
+    seeds = load_seeds()[:3]
+    files = [own._in_memory.truth(7, seeds)[seed] for seed in seeds]
+    losses = torch.stack([content["losses"] for content in files]).double().mean((0, 1))
+    for method, scores in own.scores(methods, n_seeds=3).items():
+        mean = torch.from_numpy(scores).double().mean((0, 1))
+        expected = datamodelling_score(mean, files[0]["masks"], losses)
+        assert found.loc[method, "mean_mean"] == pytest.approx(expected, abs=1e-9)
+    page = own.report(tmp_path, methods, n_seeds=3, n_subsets=7)
+    assert "Accuracy beside reliability" in page.read_text()
+    written = pd.read_csv(tmp_path / "accuracy_by_method.csv", index_col="method")
+    assert np.allclose(written[found.columns], found, rtol=1e-5)
+    assert pd.read_csv(tmp_path / "accuracy_by_draws.csv")["seconds"].gt(0).all()
+    assert len(trained) == 6
+    assert n_trained == seeds
+
+
+def test_losses_on_subsets_are_those_of_the_scripts(digits_root: Path, tmp_path: Path):
+    root = tmp_path / "root"
+    shutil.copytree(digits_root, root, ignore=shutil.ignore_patterns("tda_scores", "results"))
+    call_well(
+        "run_subsets", "--experiment", DIGITS, "--seed_id", 0, "--n_subsets", 3, "--root", root
+    )
+    seed, path = load_seeds()[0], Paths(root).subsets(parse_experiment(DIGITS), "truth", 446)
+    expected = torch.load(path, weights_only=True)
+    found = of_digits(root)._in_memory.truth(3, [seed])[seed]
+    assert torch.equal(found["masks"], expected["masks"])
+    assert relative_error(found["losses"], expected["losses"]) < 1e-5
+
+
 def test_values(tmp_path: Path):
     (inputs, labels), (test_inputs, test_labels) = TRAIN, TEST
     own = Study(
@@ -208,7 +260,7 @@ def test_values(tmp_path: Path):
 
 def given_states(own: Study, n: int) -> list[list[dict]]:
     own.scores(["gd"], n_seeds=n)
-    return [own._checkpoints(seed) for seed in own._seeds[:n]]
+    return [own._in_memory.checkpoints(seed) for seed in own._seeds[:n]]
 
 
 @pytest.mark.slow
@@ -298,6 +350,23 @@ WRONG = {
     "test": (lambda: study().report("out", n_seeds=2, test="t"), "test is 't'"),
     "alpha": (lambda: study().report("out", n_seeds=2, alpha=5), "alpha is 5"),
     "test index": (lambda: study().report("out", n_seeds=2, test_index=5), "from 0 to 4"),
+    "no subsets": (lambda: study().accuracy(n_seeds=2, n_subsets=1), "n_subsets is 1, not a whole"),
+    "accuracy of one seed": (lambda: study().accuracy(n_seeds=1), "from 2 to 10000"),
+    "accuracy's level": (lambda: study().accuracy(n_seeds=2, alpha=0), "alpha is 0"),
+    "subsets of the report": (
+        lambda: study().report("out", n_seeds=2, n_subsets=2.5),
+        "n_subsets is 2.5, not a whole",
+    ),
+    "accuracy of some": (
+        lambda: study(train_samples=4).accuracy(["gd"], n_seeds=2),
+        "without train_samples",
+    ),
+    "accuracy of given": (
+        lambda: Study(
+            network, TRAIN, TEST, checkpoints=[[network().state_dict()] for _ in range(2)]
+        ).accuracy(["gd"]),
+        "accuracy is measured by trainings on subsets",
+    ),
     "no checkpoints": (lambda: study(checkpoints=[]), "checkpoints are none"),
     "numbers": (
         lambda: study(checkpoints=[[SAME.state_dict()], [SAME.state_dict()] * 2]),

@@ -30,6 +30,18 @@ class SubsetLosses:
     train_idx: np.ndarray
     test_idx: np.ndarray
 
+    @classmethod
+    def of(cls, files: dict[int, dict]) -> SubsetLosses:
+        """Return what the files of several seeds hold of the same subsets and samples."""
+        first = next(iter(files.values()))
+        return cls(
+            first["masks"].numpy(),
+            np.stack([content["losses"].numpy() for content in files.values()]),
+            list(files),
+            first["train_idx"].numpy(),
+            first["test_idx"].numpy(),
+        )
+
     def samples(self) -> np.ndarray:
         """Return the mean losses over checkpoints, float64 (T, K, n_test)."""
         return self.losses.mean(axis=1, dtype=np.float64)
@@ -56,9 +68,9 @@ def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> Sub
             f"{len(ids)} seeds of {experiment.name} that have scores, and two are the least there "
             f"can be (missing: seed_id {lacking}): make them with: {command}"
         )
-    files = [load_subsets(paths, experiment, TRUTH, seed) for seed in there]
-    first = files[0]
-    for seed, content in zip(there, files, strict=True):
+    files = {seed: load_subsets(paths, experiment, TRUTH, seed) for seed in there}
+    first = files[there[0]]
+    for seed, content in files.items():
         for key in ("masks", "train_idx", "test_idx"):
             if not content[key].equal(first[key]):
                 raise UserError(
@@ -66,10 +78,4 @@ def load_truth(paths: Paths, experiment: Experiment, ids: dict[int, int]) -> Sub
                     f"{paths.subsets(experiment, TRUTH, there[0])}: make it again with: "
                     f"{subsets_command(paths, experiment, TRUTH, ids[seed])} --overwrite"
                 )
-    return SubsetLosses(
-        first["masks"].numpy(),
-        np.stack([content["losses"].numpy() for content in files]),
-        there,
-        first["train_idx"].numpy(),
-        first["test_idx"].numpy(),
-    )
+    return SubsetLosses.of(files)

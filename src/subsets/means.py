@@ -11,14 +11,7 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
-from src.subsets.masks import Subsets
-from src.subsets.training import train_subsets
 from src.tda.estimator import Draws, Scores
-
-
-def subsets_for(draws: Draws, kind: str, chunk_size: int | None) -> dict:
-    """Return what a seed's file of subsets holds; without one its models are trained here."""
-    return draws.subsets or train_subsets(draws, Subsets.of(kind), chunk_size)
 
 
 def difference_of_means(masks: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,11 +51,10 @@ def difference_of_means(masks: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
     return means[0] - means[1], (errors[0] + errors[1]).sqrt()
 
 
-def scores_of_means(draws: Draws, kind: str, chunk_size: int | None) -> Scores:
-    """Return scores that are differences of means over a kind of subsets."""
-    content = subsets_for(draws, kind, chunk_size)
-    masks = content["masks"][:, draws.setup.scored]
-    scores, errors = difference_of_means(masks, content["losses"])
+def scores_of_means(draws: Draws) -> Scores:
+    """Return scores that are differences of means over a seed's subsets."""
+    masks = draws.subsets["masks"][:, draws.setup.scored]
+    scores, errors = difference_of_means(masks, draws.subsets["losses"])
     typical = torch.nanmedian(errors)
     message = (
         f"median |score| {scores.abs().median():.2e}, median standard error {typical:.2e} over "

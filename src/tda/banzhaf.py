@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.experiments import INDEPENDENT
 from src.subsets.means import scores_of_means
 from src.tda.estimator import Draws, Scores
 
@@ -26,7 +25,7 @@ class Banzhaf:
     """The estimator `banzhaf`.
 
     Attributes:
-        chunk_size: Models trained at once where there is no file of them; None: what fits.
+        chunk_size: Models on subsets trained at once, in a notebook; None: what fits.
     """
 
     methods: ClassVar[tuple[str, ...]] = ("banzhaf",)
@@ -40,4 +39,4 @@ class Banzhaf:
 
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
-        return {"banzhaf": scores_of_means(draws, INDEPENDENT, self.chunk_size)}
+        return {"banzhaf": scores_of_means(draws)}

@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.experiments import HALF
-from src.subsets.means import subsets_for
 from src.tda.estimator import Draws, Scores
 
 PENALTIES = 10.0 ** np.arange(-2, 4.5, 0.5)  # from nearly least squares to nearly nothing
@@ -32,7 +30,7 @@ class Datamodel:
     """The estimator `datamodel`.
 
     Attributes:
-        chunk_size: Models trained at once where there is no file of them; None: what fits.
+        chunk_size: Models on subsets trained at once, in a notebook; None: what fits.
     """
 
     methods: ClassVar[tuple[str, ...]] = ("datamodel",)
@@ -46,7 +44,7 @@ class Datamodel:
 
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
-        content = subsets_for(draws, HALF, self.chunk_size)
+        content = draws.subsets
         fits = [linear_fit(content["masks"], losses) for losses in content["losses"]]
         weights, penalties, explained = (torch.stack(parts) for parts in zip(*fits, strict=True))
         message = (

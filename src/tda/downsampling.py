@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.experiments import HALF
 from src.subsets.means import scores_of_means
 from src.tda.estimator import Draws, Scores
 
@@ -25,7 +24,7 @@ class Downsampling:
     """The estimator `downsampling`.
 
     Attributes:
-        chunk_size: Models trained at once where there is no file of them; None: what fits.
+        chunk_size: Models on subsets trained at once, in a notebook; None: what fits.
     """
 
     methods: ClassVar[tuple[str, ...]] = ("downsampling",)
@@ -39,4 +38,4 @@ class Downsampling:
 
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
-        return {"downsampling": scores_of_means(draws, HALF, self.chunk_size)}
+        return {"downsampling": scores_of_means(draws)}

@@ -34,8 +34,8 @@ class Draws:
         seed: The seed.
         checkpoints: Its checkpoints.
         pieces: What is done.
-        subsets: What the file of trainings on subsets holds (`src.subsets.files`); None: there is
-            none, and an estimator that needs it has them trained.
+        subsets: What the file of trainings on subsets holds (`src.subsets.files`), of the
+            kind that the estimator's methods need (`Method.needs`); None: they need none.
     """
 
     setup: Setup

@@ -22,8 +22,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from src.experiments import PERMUTATIONS
-from src.subsets.means import subsets_for
 from src.tda.estimator import Draws, Scores
 
 
@@ -32,7 +30,7 @@ class Shapley:
     """The estimator `shapley`.
 
     Attributes:
-        chunk_size: Models trained at once where there is no file of them; None: what fits.
+        chunk_size: Models on subsets trained at once, in a notebook; None: what fits.
     """
 
     methods: ClassVar[tuple[str, ...]] = ("shapley",)
@@ -46,7 +44,7 @@ class Shapley:
 
     def __call__(self, draws: Draws) -> dict[str, Scores]:
         """Return the scores of all pairs at all checkpoints, by method."""
-        content = subsets_for(draws, PERMUTATIONS, self.chunk_size)
+        content = draws.subsets
         start, whole = content["start"], content["whole"]
         result = shapley(
             content["permutations"], content["lengths"], content["losses"], start, whole

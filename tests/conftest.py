@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -205,28 +206,53 @@ def _same_random_state() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the files of reports' figures empty, whose drawing takes most of the time.
+def _left_empty(figure: object, folder: Path, name: str, *_: object) -> list[Path]:
+    """Stand for `save_figure`: drawing takes most of a report's time."""
+    from matplotlib import pyplot
 
-    But in tests of them. The figures are made all the same. That is in what runs in this process,
-    and in those that are forked from it; fixtures of modules and sessions draw. With the slow tests
-    all tests draw.
+    pyplot.close(figure)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    for path in paths:
+        path.touch()
+    return paths
+
+
+@contextlib.contextmanager
+def _figures(config: pytest.Config, *, are_drawn: bool) -> Iterator[None]:
+    """Have reports leave the files of their figures empty, which are made all the same, or not.
+
+    That is in what runs in this process, and in those that are forked from it. With the slow tests
+    all are drawn.
     """
-    if request.node.get_closest_marker("drawn") or request.config.option.markexpr != "not slow":
-        return
+    from src.plots.style import save_figure
 
-    def close(figure: object, folder: Path, name: str, *_: object) -> list[Path]:
-        from matplotlib import pyplot
+    are_drawn = are_drawn or config.option.markexpr != "not slow"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.reports.report.save_figure", save_figure if are_drawn else _left_empty)
+        yield
 
-        pyplot.close(figure)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
-        for path in paths:
-            path.touch()
-        return paths
 
-    monkeypatch.setattr("src.reports.report.save_figure", close)
+@pytest.fixture(autouse=True, scope="module")
+def _undrawn_by_fixtures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave the figures of modules' fixtures empty, but of those that ask for `drawn`."""
+    with _figures(request.config, are_drawn=False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw the figures of a fixture of a module."""
+    with _figures(request.config, are_drawn=True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave figures empty, but in tests of them, which are marked `drawn`."""
+    marked = request.node.get_closest_marker("drawn") is not None
+    with _figures(request.config, are_drawn=marked):
+        yield
 
 
 def compute_all(root: Path, experiment: str) -> None:

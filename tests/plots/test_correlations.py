@@ -9,7 +9,9 @@ from src.experiments import METHODS
 from src.plots.correlations import correlation_heatmaps
 
 
-@pytest.mark.parametrize("n_methods", [5, 8, 11, len(METHODS)])
+@pytest.mark.parametrize(
+    "n_methods", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 11)), len(METHODS)]
+)
 def test_numbers_stay_in_their_cells(n_methods):
     methods = list(METHODS)[:n_methods]
     values = np.full((n_methods, n_methods), -0.504)

@@ -1,6 +1,8 @@
 """Every sentence of the reports against its table, on scores of all kinds and shapes."""
 
+import inspect
 import re
+import sys
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -62,6 +64,24 @@ CASES = [
     )
     for case in GRID
 ]
+
+
+@pytest.fixture(autouse=True)
+def few_are_drawn(request, monkeypatch):
+    """Figures take most of the time: of all kinds and shapes those of three seeds are drawn."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    of_three = given.get("n_methods", 3) == 3 and given.get("n_draws", 3) == 3
+    of_one = given.get("n_methods") == 1 and given.get("kind") == "noise"
+    of_grid = {"n_methods", "numbers"} & given.keys()
+    if request.node.get_closest_marker("slow") or not of_grid:
+        return
+    if (of_three or of_one) and given.get("test") != "snr" and max(given.get("numbers", (3,))) == 3:
+        return
+    for module in [m for name, m in sys.modules.items() if name.startswith("src.reports.")]:
+        for name, what in vars(module).items():
+            from_plots = inspect.isfunction(what) and what.__module__.startswith("src.plots.")
+            if from_plots and what.__annotations__.get("return") == "Figure":
+                monkeypatch.setattr(module, name, lambda *_, **__: None)
 
 
 class Collected:

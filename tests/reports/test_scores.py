@@ -48,7 +48,7 @@ def root(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, drawn):
     """The folder of the page that both scripts wrote, and what each of them printed."""
     root = new_root(tmp_path_factory.mktemp("page"))
     arguments = ("--root", root, "--experiment", EXPERIMENT.name)

@@ -32,6 +32,8 @@ def pair_sheet(
 ) -> Figure:
     """Draw pairs: both images, their labels and predictions, and every draw's score.
 
+    Each row has a scale of its own: of scores that reach over decades small ones would all be 0.
+
     Args:
         samples: Samples (T, n_train, n_test).
         p: P-values (n_train, n_test).
@@ -57,7 +59,8 @@ def pair_sheet(
             pictures.show(axis, split, positions, size=26, width=width)
         values = np.array([samples[:, i, j] for i, j in pairs])  # (n_pairs, T)
         heights = np.arange(len(pairs))
-        reach = 1.1 * np.abs(values).max() or 1.0
+        largest = np.abs(values).max(axis=1)
+        values = values / np.where(largest > 0, largest, 1)[:, None]
         scores.axvline(0, color="0.6", linewidth=0.8)
         scores.plot(
             values.ravel(),
@@ -70,21 +73,25 @@ def pair_sheet(
         scores.plot(
             values.mean(axis=1), heights, "|", color="black", markersize=14, markeredgewidth=1.2
         )
-        for height, pair in zip(heights, pairs, strict=True):
-            scores.text(
-                0.02,
-                height - 0.33,
-                f"p = {pvalue_text(p[pair])}",
-                transform=scores.get_yaxis_transform(),
-                va="center",
-                fontsize=7,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over the line at 0
-            )
+        for height, pair, size in zip(heights, pairs, largest, strict=True):
+            for above, text in (
+                (-0.33, f"p = {pvalue_text(p[pair])}"),
+                (0.33, f"max |τ| {size:.2g}"),
+            ):
+                scores.text(
+                    0.02,
+                    height + above,
+                    text,
+                    transform=scores.get_yaxis_transform(),
+                    va="center",
+                    fontsize=7,
+                    # Over the line at 0.
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                )
         sns.despine(ax=scores, left=True)
-        scores.set_xlim(-reach, reach)
-        scores.locator_params(axis="x", nbins=4)
-        label = f"τ by {METHOD_LABELS[method]}" + scale_ticks(scores.xaxis, reach)
-        scores.set_xlabel(label, loc="right")  # centred, a long one would end beyond the sheet
+        scores.set(xlim=(-1.1, 1.1), xticks=(-1, 0, 1))
+        # Centred, a long one would end beyond the sheet.
+        scores.set_xlabel(f"τ by {METHOD_LABELS[method]} / max |τ|", loc="right")
     return figure
 
 

@@ -75,10 +75,14 @@ def test_every_row_of_a_sheet_is_its_pair(samples):
         heights = np.reshape(dots.get_ydata(), (len(pairs), N_DRAWS))
         for height, (i, j) in enumerate(pairs):
             assert (heights[height] == height).all()
-            np.testing.assert_array_equal(by_pair[height], samples[:, i, j])
-            assert means.get_xdata()[height] == pytest.approx(samples[:, i, j].mean())
-            assert scores.texts[height].get_text() == f"p = {p[i, j]:.3f}"
-            assert height - 0.5 < scores.texts[height].get_position()[1] < height
+            own, largest = samples[:, i, j], np.abs(samples[:, i, j]).max()
+            np.testing.assert_allclose(by_pair[height], own / largest)
+            assert means.get_xdata()[height] == pytest.approx(own.mean() / largest)
+            above, below = scores.texts[2 * height : 2 * height + 2]
+            assert above.get_text() == f"p = {p[i, j]:.3f}"
+            assert below.get_text() == f"max |τ| {largest:.2g}"
+            assert height - 0.5 < above.get_position()[1] < height
+            assert height < below.get_position()[1] < height + 0.5
         low, high = scores.get_xlim()
         assert low < by_pair.min() < by_pair.max() < high
 

@@ -729,9 +729,14 @@ def representer(
         return total + l2 * (weights**2).sum()
 
     weights = torch.zeros(soft.shape[1] * features.shape[1]).double()
-    for _ in range(20):
-        step = torch.autograd.functional.jacobian(objective, weights)
-        weights -= torch.linalg.solve(torch.autograd.functional.hessian(objective, weights), step)
+    for _ in range(30):
+        gradient = torch.autograd.functional.jacobian(objective, weights)
+        hessian = torch.autograd.functional.hessian(objective, weights)
+        step = torch.linalg.solve(hessian, gradient)
+        # Where features are large a whole step can lead away.
+        while gradient.norm() > 1e-9 and objective(weights - step) > objective(weights):
+            step /= 2
+        weights -= step
     assert torch.autograd.functional.jacobian(objective, weights).norm() < 1e-12
     weights = weights.reshape(soft.shape[1], features.shape[1])
     scores = []

@@ -13,7 +13,9 @@ of which begin at θ. With step size ε and U the negative logarithm above,
 
 Losses are those in eval mode. γ is what holds the chains at θ: along what the losses do not rest on
 a parameter's standard deviation is 1/√γ. The larger γ, the more the score is grad-dot, times n/γ.
-How far the chains came, and whether they agree, is saved.
+How far the chains came, and whether they agree, is saved. So is whether ε is small enough: where U
+curves by λ, a step multiplies the gradient by 1 − ελ/2, so that successive gradients of the losses
+point against each other where ελ > 2, and no distribution is sampled where ελ > 4.
 """
 
 from __future__ import annotations
@@ -126,8 +128,11 @@ class BayesianInfluence:
             f"mean training loss {known['loss_of_chains'].mean():.3g} along the chains, "
             f"{known['loss_at_start'].mean():.3g} where they began; of test losses effective "
             f"sample size {known['effective_sample_size'].median():.0f} of "
-            f"{self.chains * self.draws}, R-hat {known['r_hat'].median():.2f} (medians)"
+            f"{self.chains * self.draws}, R-hat {known['r_hat'].median():.2f} (medians); cosine of "
+            f"successive gradients {known['gradient_cosine'].min():.2f} at the least checkpoint"
         )
+        if (known["gradient_cosine"] < 0).any():
+            message += ": steps go too far to sample anything, lower --bif_step"
         return {"bif": Scores(scores, known, message)}
 
 
@@ -159,8 +164,9 @@ def bayesian_influence(
 
     Returns:
         The scores, float32, and numbers by name. "loss_at_start", "loss_of_chains": mean loss of
-        the scored samples at θ, and over all draws; "effective_sample_size" and "r_hat" (n_test,)
-        of each test sample's loss.
+        the scored samples at θ, and over all draws; "gradient_cosine": of the losses' gradients at
+        a draw and a step before it, mean over chains and draws; "effective_sample_size" and "r_hat"
+        (n_test,) of each test sample's loss.
 
     Raises:
         DivergedError: A loss along a chain is not finite.
@@ -168,11 +174,12 @@ def bayesian_influence(
     of_test, params = (measure or loss).accurate.at(checkpoint)
     loss, _ = loss.accurate.at(checkpoint)
     at_start = evaluate(loss, repeat(params, 1), scored).double().mean()
-    covariance, means, of_draws = Covariance(), [], []
-    for members in sample_chains(loss, params, train, langevin, generator, chunk_size):
+    covariance, means, of_draws, cosines = Covariance(), [], [], []
+    for members, cosine in sample_chains(loss, params, train, langevin, generator, chunk_size):
         losses = evaluate(loss, members, scored).cpu().double()
         of_draws.append(evaluate(of_test, members, test).cpu().double())
         covariance.add(losses, of_draws[-1])
+        cosines.append(cosine.double().cpu())
         means.append(losses.mean())
         if not means[-1].isfinite():
             raise DivergedError(
@@ -183,6 +190,7 @@ def bayesian_influence(
     known = {
         "loss_at_start": at_start.cpu(),
         "loss_of_chains": torch.stack(means).mean(),
+        "gradient_cosine": torch.stack(cosines).nanmean(),
         "effective_sample_size": effective_sample_size(trace),
         "r_hat": split_r_hat(trace),
     }
@@ -196,8 +204,11 @@ def sample_chains(
     langevin: Langevin,
     generator: torch.Generator,
     chunk_size: int | None = None,
-) -> Iterator[Stack]:
+) -> Iterator[tuple[Stack, Tensor]]:
     """Yield the stack of all chains, which is changed in place, at each draw that is kept.
+
+    Beside it stand the cosines (chains,) of the losses' gradients in the last two steps: NaN in the
+    first, and where a gradient is 0.
 
     In every step the generator gives the chains' batches (chains, batch), where these are not all
     samples, and then each parameter's noise, in the order of the model.
@@ -205,6 +216,7 @@ def sample_chains(
     Args: See `bayesian_influence`.
     """
     members = {n: t.clone() for n, t in repeat(params, langevin.chains).items()}
+    before = {name: torch.zeros_like(p) for name, p in members.items()}
     n_steps = langevin.burn_in + langevin.thinning * (langevin.draws - 1) + 1
     for number in range(n_steps):
         positions = None
@@ -218,12 +230,21 @@ def sample_chains(
             noise = torch.randn(
                 p.shape, generator=generator, device=generator.device, dtype=p.dtype
             )
-            # The gradient of U, in the place of that of the losses.
-            slope = gradients.pop(name).add_(p - params[name], alpha=langevin.gamma)
+            slope = gradients[name].add(p - params[name], alpha=langevin.gamma)  # of U
             p.add_(slope, alpha=-langevin.step / 2).add_(noise, alpha=langevin.step**0.5)
         kept, since = divmod(number - langevin.burn_in, langevin.thinning)
         if kept >= 0 and since == 0:
-            yield members
+            yield members, _cosines(gradients, before)
+        before = gradients
+
+
+def _cosines(a: Stack, b: Stack) -> Tensor:
+    """Return the cosine of each member's two vectors, (M,); NaN where one is 0."""
+
+    def products(x: Stack, y: Stack) -> Tensor:
+        return sum((x[name] * y[name]).flatten(1).sum(1) for name in x)
+
+    return products(a, b) / (products(a, a) * products(b, b)).sqrt()
 
 
 def summed_gradients(

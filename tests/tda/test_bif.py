@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -72,23 +73,23 @@ def test_vit():
     assert known["loss_of_chains"] != known["loss_at_start"]
 
 
+class Linear(nn.Module):
+    def __init__(self, *w: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.w
+
+
 def test_chains_have_the_distribution_they_are_to_have():
     """Of linear losses: a normal around θ − g/γ of variance 1/γ, all but for the step's size."""
-
-    class Linear(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x @ self.w
-
-    loss = PerSampleLoss(Linear(), lambda outputs, _: outputs)
+    loss = PerSampleLoss(Linear(1.0, -2.0), lambda outputs, _: outputs)
     inputs = torch.tensor([[1.0, 0.0], [1.0, 3.0]], dtype=torch.float64)
     train, params = samples((inputs, torch.zeros(2))), {"w": loss.model.w.detach().clone()}
     langevin = Langevin(20, 400, burn_in=20, thinning=4, step=0.1, gamma=4.0, batch=9)
     chains = sample_chains(loss, params, train, langevin, generator())
-    draws = torch.stack([members["w"].clone() for members in chains]).flatten(0, 1)
+    draws = torch.stack([members["w"].clone() for members, _ in chains]).flatten(0, 1)
     assert len(draws) == 20 * 400
     assert draws.mean(0) == pytest.approx(torch.tensor([1.0 - 2 / 4, -2.0 - 3 / 4]), abs=0.03)
     variance = 1 / 4 / (1 - 4.0 * 0.1 / 4)  # of steps that are not infinitesimal
@@ -99,6 +100,21 @@ def test_chains_have_the_distribution_they_are_to_have():
     )
     expected = 2 * variance * inputs @ inputs.T
     assert found.numpy() == pytest.approx(expected.numpy(), rel=0.1)
+
+
+@pytest.mark.parametrize("remains", [0.9, 0.5, -0.5])
+def test_steps_that_go_too_far_are_told(remains):
+    """Of two squares, whose sum curves by 5: what is left of the gradient after a step is known."""
+    loss = PerSampleLoss(Linear(0.0), lambda outputs, _: outputs**2 / 2)
+    train = samples((torch.tensor([[1.0], [2.0]], dtype=torch.float64), torch.zeros(2)))
+    step = 2 * (1 - remains) / (5 + 1)
+    langevin = Langevin(20, 400, burn_in=20, thinning=3, step=step, gamma=1.0, batch=9)
+    _, known = bayesian_influence(
+        loss, {"w": torch.zeros(1).double()}, train, train, train, langevin, generator=generator()
+    )
+    # The sign of two normal numbers of that correlation.
+    expected = 2 / np.pi * np.arcsin(remains)
+    assert known["gradient_cosine"].item() == pytest.approx(expected, abs=0.03)
 
 
 def test_a_chain_that_diverges():
@@ -147,6 +163,12 @@ def test_by_the_script(digits_root: Path, copy_of: Callable[[Path], Path]):
     assert content["settings"]["bif_chains"] == 2
     assert content["loss_of_chains"].shape == (5,)
     assert content["r_hat"].shape == (5, 300)
+    assert content["gradient_cosine"].shape == (5,)
+    too_far = "steps go too far to sample anything, lower --bif_step"
+    for step, is_said in ((1e-3, True), (1e-5, False)):
+        said = call_well(*command, "--bif_chains", 2, "--overwrite", "--bif_step", step)
+        assert (too_far in said) == is_said
+    call_well(*command, "--bif_chains", 2, "--overwrite")
     call(*command).check_refused("bif_chains is 2, now 4")
     call(*command, "--bif_step", 0).check_refused("bif_step")
     one = ("--bif_chains", 1, "--bif_draws", 1, "--overwrite")

@@ -351,7 +351,7 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory):
+def example(tmp_path_factory, drawn):
     """A page with all there can be: wide and long tables, missing and small numbers, figures."""
     folder = tmp_path_factory.mktemp("results")
     made = new_report(folder, alpha=0.05, experiment="a_name_without_any_spaces_" * 4)

@@ -89,7 +89,6 @@ class Study:
         checkpoints: States | None = None,
         **hyperparameters: Any,
     ) -> None:
-        self._is_given = checkpoints is not None
         if checkpoints is not None:
             n_each = number_of_each(checkpoints)
             hyperparameters = {"epochs": n_each, "n_checkpoints": n_each, **hyperparameters}
@@ -236,7 +235,7 @@ class Study:
         """Return what computes each method that was asked for."""
         wanted = estimators_of(methods)
         for method, estimator in wanted.items():
-            if self._is_given and estimator.retrains:
+            if self._in_memory.is_given and estimator.retrains:
                 instead = "leave it out"
                 if "protocol" in estimator.settings():
                     instead += ", ask for LeaveOneOut('continue') of src.tda.loo"
@@ -249,9 +248,9 @@ class Study:
     def _first_seeds(self, n_seeds: int | None, *, at_least: int) -> list[int]:
         most = len(self._seeds)
         if n_seeds is None:
-            n_seeds = most if self._is_given else N_SEEDS
+            n_seeds = most if self._in_memory.is_given else N_SEEDS
         if type(n_seeds) is not int or not at_least <= n_seeds <= most:
-            what = "trainings were given" if self._is_given else "seeds there are"
+            what = "trainings were given" if self._in_memory.is_given else "seeds there are"
             raise UserError(
                 f"n_seeds is {n_seeds!r}, not a whole number from {at_least} to {most}: so many "
                 + what
@@ -262,7 +261,7 @@ class Study:
         """Return the number of subsets that was asked for."""
         if type(n_subsets) is not int or n_subsets < 2:
             raise UserError(f"n_subsets is {n_subsets!r}, not a whole number of at least 2")
-        if self._is_given:
+        if self._in_memory.is_given:
             raise UserError(
                 "accuracy is measured by trainings on subsets, and how the given checkpoints were "
                 "trained is not known: have the study train"

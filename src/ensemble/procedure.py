@@ -14,6 +14,7 @@ from src.ensemble.members import PerSampleLoss, Stack, State
 from src.ensemble.memory import members_at_once
 from src.ensemble.optimizer import OptimizerSettings
 from src.ensemble.training import Trainer
+from src.progress import note
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Procedure:
     def members_at_once(self, state: State) -> int:
         """Return how many members of a state's size are trained at once."""
         return members_at_once(self.loss, state, self.samples, self.batch_size)
+
+    def note_epoch(self, n_members: int, epoch: int) -> None:
+        """Say beside how far a computation is which epoch its members in training have ended."""
+        note(f"{n_members} in training, epoch {epoch + 1} of {self.n_epochs}")
 
     def require_batches(self, state: State, *, without_one: bool) -> None:
         """Raise UserError if a batch, or one without one of its samples, is too small.

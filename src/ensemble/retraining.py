@@ -14,7 +14,6 @@ from src.data.samples import Samples
 from src.ensemble.evaluation import evaluate
 from src.ensemble.members import PerSampleLoss, State, repeat, stack
 from src.ensemble.procedure import Procedure
-from src.progress import note
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,6 @@ def weighted_losses(
     trainer = procedure.trainer(members, weights.to(procedure.samples.device, dtype))
     loss.model.train()
     for epoch, _ in enumerate(trainer.epochs(procedure.schedule())):
-        note(f"{len(weights)} in training, epoch {epoch + 1} of {procedure.n_epochs}")
+        procedure.note_epoch(len(weights), epoch)
         if epoch in retraining.compared_epochs:
             yield evaluate(measure or loss, trainer.members, test)

@@ -190,7 +190,7 @@ def _reading_of_sheet(
         )
     if p.min() == p.max():
         parts.insert(0, "All pairs have the same p-value, so that none is more reliable.")
-    parts.append("Each row is in units of its largest score, which stands below it.")
+    parts.append("Each row is in units of its largest |τ|, which stands below it.")
     return " ".join(parts)
 
 

@@ -15,7 +15,8 @@ Losses are those in eval mode. γ is what holds the chains at θ: along what the
 a parameter's standard deviation is 1/√γ. The larger γ, the more the score is grad-dot, times n/γ.
 How far the chains came, and whether they agree, is saved. So is whether ε is small enough: where U
 curves by λ, a step multiplies the gradient by 1 − ελ/2, so that successive gradients of the losses
-point against each other where ελ > 2, and no distribution is sampled where ελ > 4.
+point against each other where ελ > 2. The variance is then 1/(1 − ελ/4) times what it should be,
+at least twice as much, and there is none from ελ = 4 on.
 """
 
 from __future__ import annotations
@@ -129,10 +130,10 @@ class BayesianInfluence:
             f"{known['loss_at_start'].mean():.3g} where they began; of test losses effective "
             f"sample size {known['effective_sample_size'].median():.0f} of "
             f"{self.chains * self.draws}, R-hat {known['r_hat'].median():.2f} (medians); cosine of "
-            f"successive gradients {known['gradient_cosine'].min():.2f} at the least checkpoint"
+            f"successive gradients {known['gradient_cosine'].min():.2f} (least of checkpoints)"
         )
         if (known["gradient_cosine"] < 0).any():
-            message += ": steps go too far to sample anything, lower --bif_step"
+            message += ": steps overshoot, lower --bif_step"
         return {"bif": Scores(scores, known, message)}
 
 
@@ -179,7 +180,7 @@ def bayesian_influence(
         losses = evaluate(loss, members, scored).cpu().double()
         of_draws.append(evaluate(of_test, members, test).cpu().double())
         covariance.add(losses, of_draws[-1])
-        cosines.append(cosine.double().cpu())
+        cosines.append(cosine)
         means.append(losses.mean())
         if not means[-1].isfinite():
             raise DivergedError(
@@ -207,8 +208,8 @@ def sample_chains(
 ) -> Iterator[tuple[Stack, Tensor]]:
     """Yield the stack of all chains, which is changed in place, at each draw that is kept.
 
-    Beside it stand the cosines (chains,) of the losses' gradients in the last two steps: NaN in the
-    first, and where a gradient is 0.
+    Beside it stand the cosines (chains,) of the losses' gradients in the last two steps, on the
+    CPU: NaN in the first, and where a gradient is 0.
 
     In every step the generator gives the chains' batches (chains, batch), where these are not all
     samples, and then each parameter's noise, in the order of the model.
@@ -242,7 +243,9 @@ def _cosines(a: Stack, b: Stack) -> Tensor:
     """Return the cosine of each member's two vectors, (M,); NaN where one is 0."""
 
     def products(x: Stack, y: Stack) -> Tensor:
-        return sum((x[name] * y[name]).flatten(1).sum(1) for name in x)
+        own = torch.stack([(x[name] * y[name]).flatten(1).sum(1) for name in x])
+        # The product of two of them overflows in float32, and not every device has float64.
+        return own.cpu().double().sum(0)
 
     return products(a, b) / (products(a, a) * products(b, b)).sqrt()
 

@@ -27,11 +27,14 @@ class InMemory:
     Args:
         setup: What is trained.
         given: Checkpoints of each training, by number; None: seeds are trained here.
+
+    Attributes:
+        is_given: Whether the trainings were given.
     """
 
     def __init__(self, setup: Setup, given: dict[int, list[State]] | None = None) -> None:
-        self.setup = setup
-        self._is_given = given is not None
+        self._setup = setup
+        self.is_given = given is not None
         self._trained = given or {}
         self._pieces: dict[Hashable, Pieces] = {}
         self._done: dict[Hashable, Any] = {}
@@ -40,9 +43,9 @@ class InMemory:
     def checkpoints(self, seed: int) -> list[State]:
         """Return the checkpoints of a seed, in order of epochs."""
         if seed not in self._trained:
-            experiment, kept = self.setup.experiment, []
+            experiment, kept = self._setup.experiment, []
             with progress(f"training seed {seed}", "epochs", experiment.epochs) as advance:
-                for state in self.setup.training(seed):
+                for state in self._setup.training(seed):
                     if state.epoch in experiment.kept_epochs:
                         kept.append(state.params)
                     advance(1)
@@ -62,13 +65,13 @@ class InMemory:
             if kind is not None:
                 subsets = self.on_subsets(Subsets.of(kind), seed, estimator.chunk_size)
             settings = score_settings(
-                self.setup, estimator, checkpoints, given=self._is_given, subsets=subsets
+                self._setup, estimator, checkpoints, given=self.is_given, subsets=subsets
             )
             goes_on, seconds = bool(pieces.done), stopwatch()
-            results = compute(estimator, Draws(self.setup, seed, checkpoints, pieces, subsets))
+            results = compute(estimator, Draws(self._setup, seed, checkpoints, pieces, subsets))
             self._seconds[estimator, seed] = math.nan if goes_on else seconds()
             return {
-                method: score_content(self.setup, method, seed, result, settings)
+                method: score_content(self._setup, method, seed, result, settings)
                 for method, result in results.items()
             }
 
@@ -91,11 +94,11 @@ class InMemory:
         """
 
         def computed(pieces: Pieces) -> dict:
-            draws = Draws(self.setup, seed, self.checkpoints(seed), pieces)
+            draws = Draws(self._setup, seed, self.checkpoints(seed), pieces)
             return {
                 **train_subsets(draws, subsets, chunk_size),
-                "train_idx": self.setup.train.indices,
-                "test_idx": self.setup.test.indices,
+                "train_idx": self._setup.train.indices,
+                "test_idx": self._setup.test.indices,
                 "settings": subsets.settings(),
             }
 

@@ -40,7 +40,6 @@ from src.ensemble.memory import gradient_batch, in_chunks, vectors_at_once
 from src.ensemble.procedure import Procedure
 from src.ensemble.retraining import Retraining, base_losses, weighted_losses
 from src.errors import UserError
-from src.progress import note
 from src.tda.estimator import Draws, Scores, collect
 from src.tda.gradients import per_sample_gradients
 from src.tda.tangents import Tangents
@@ -132,7 +131,7 @@ def unrolled(
         for epoch, batches in enumerate(procedure.schedule()):
             for positions in batches:
                 tangents.step(positions.to(train.device))
-            note(f"{len(chunk)} in training, epoch {epoch + 1} of {procedure.n_epochs}")
+            procedure.note_epoch(len(chunk), epoch)
             if epoch in retraining.compared_epochs:
                 state = tangents.trainer.member(0)
                 of_epochs.append(-_along(measure or loss, state, tangents.of_parameters, test))

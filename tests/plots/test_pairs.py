@@ -129,6 +129,16 @@ def test_labels_end_within_the_sheet(samples, of_samples, scale):
         for label in labels:
             box = label.get_window_extent()
             assert sheet.bbox.x0 <= box.x0 < box.x1 <= sheet.bbox.x1
+    sheet = pair_sheet(
+        samples, np.full((N_TRAIN, N_TEST), 1e-11), SIDES, pictures(of_samples), "loo"
+    )
+    sheet.canvas.draw()
+    for side in sheet.subfigs:
+        scores = side.axes[2]
+        assert len(scores.texts) >= 2
+        for text in scores.texts:
+            box = text.get_window_extent()
+            assert scores.bbox.x0 <= box.x0 < box.x1 <= scores.bbox.x1
 
 
 @pytest.mark.parametrize(

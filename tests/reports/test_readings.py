@@ -54,28 +54,23 @@ GRID = [
 # Of two and ten seeds, some kinds tell little that three do not; of five methods, none but noise
 # that three do not.
 SELDOM = {"insignificant", "constant", "ties"}
-CASES = [
-    pytest.param(
-        *case,
-        id="-".join(map(str, case)),
-        marks=[pytest.mark.slow]
-        if (case[0] != 3 and case[2] in SELDOM) or (case[1] == 5 and case[2:] != ("noise", (4, 6)))
-        else [],
-    )
-    for case in GRID
-]
+
+
+def marks(n_draws, n_methods, kind, shape):
+    """Return how a case is marked: slow, or one of those whose figures are drawn."""
+    if (n_draws != 3 and kind in SELDOM) or (n_methods == 5 and (kind, shape) != ("noise", (4, 6))):
+        return [pytest.mark.slow]
+    are_drawn = (n_draws, n_methods) == (3, 3) or (n_methods, kind) == (1, "noise")
+    return [pytest.mark.drawn] if are_drawn else []
+
+
+CASES = [pytest.param(*case, id="-".join(map(str, case)), marks=marks(*case)) for case in GRID]
 
 
 @pytest.fixture(autouse=True)
 def few_are_drawn(request, monkeypatch):
-    """Figures take most of the time: of all kinds and shapes those of three seeds are drawn."""
-    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    of_three = given.get("n_methods", 3) == 3 and given.get("n_draws", 3) == 3
-    of_one = given.get("n_methods") == 1 and given.get("kind") == "noise"
-    of_grid = {"n_methods", "numbers"} & given.keys()
-    if request.node.get_closest_marker("slow") or not of_grid:
-        return
-    if (of_three or of_one) and given.get("test") != "snr" and max(given.get("numbers", (3,))) == 3:
+    """Figures take most of the time: only those of tests that are marked `drawn` are."""
+    if any(request.node.get_closest_marker(name) for name in ("slow", "drawn")):
         return
     for module in [m for name, m in sys.modules.items() if name.startswith("src.reports.")]:
         for name, what in vars(module).items():
@@ -340,7 +335,7 @@ COMPARED = [
             id=f"{case[0]}-{len(case[1][0])}-{len(case[1][1])}-{case[2]}",
             marks=[pytest.mark.slow]
             if case[2] != "noise" and (case[0] != (3, 3, 3) or len(case[1][0]) == 5)
-            else [],
+            else [pytest.mark.drawn] * (case[0] == (3, 3, 3)),
         )
         for case in COMPARED
     ],
@@ -411,6 +406,7 @@ def test_experiments_without_common_seeds_are_refused():
     assert report.readings == {}
 
 
+@pytest.mark.drawn
 def test_ten_seeds_beside_three_are_compared_by_three():
     """The same scores: ten seeds of them have smaller p-values than three, and no other scores."""
     rng = np.random.default_rng(0)
@@ -448,6 +444,7 @@ def test_a_share_is_none_or_all_only_if_it_is(share, text):
     assert percent(share) == text
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("n_draws", [2, 3])
 @pytest.mark.parametrize("n_scored", [1, 4, 60_000])
 def test_of_a_sample_of_the_training_samples_all_say_so(n_scored, n_draws):

@@ -14,7 +14,7 @@ from torch import nn
 from src.ensemble.members import PerSampleLoss, state_of
 from src.errors import DivergedError
 from src.experiments import Paths, parse_experiment
-from src.tda.bif import Langevin, bayesian_influence, sample_chains
+from src.tda.bif import Langevin, _cosines, bayesian_influence, sample_chains
 from src.tda.chains import Covariance, effective_sample_size, split_r_hat
 from src.tda.score_files import load_scores_of
 from tests import reference
@@ -117,6 +117,17 @@ def test_steps_that_go_too_far_are_told(remains):
     assert known["gradient_cosine"].item() == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
+def test_cosines_of_small_and_large_gradients(size):
+    a, b = ({"w": torch.randn(3, 4, 5), "b": torch.randn(3, 2)} for _ in range(2))
+    a["w"][2], a["b"][2] = 0, 0
+    scaled = [{name: size * t for name, t in stack.items()} for stack in (a, b)]
+    flat = [torch.cat([t.flatten(1) for t in stack.values()], 1).double() for stack in (a, b)]
+    found, expected = _cosines(*scaled), nn.functional.cosine_similarity(*flat)
+    assert found[:2].numpy() == pytest.approx(expected[:2].numpy(), abs=1e-6)
+    assert found[2].isnan()
+
+
 def test_a_chain_that_diverges():
     case = Case(5, 3)
     given = case.checkpoints[-1], case.train, case.train, case.test
@@ -164,10 +175,10 @@ def test_by_the_script(digits_root: Path, copy_of: Callable[[Path], Path]):
     assert content["loss_of_chains"].shape == (5,)
     assert content["r_hat"].shape == (5, 300)
     assert content["gradient_cosine"].shape == (5,)
-    too_far = "steps go too far to sample anything, lower --bif_step"
+    overshoot = "steps overshoot, lower --bif_step"
     for step, is_said in ((1e-3, True), (1e-5, False)):
         said = call_well(*command, "--bif_chains", 2, "--overwrite", "--bif_step", step)
-        assert (too_far in said) == is_said
+        assert (overshoot in said) == is_said
     call_well(*command, "--bif_chains", 2, "--overwrite")
     call(*command).check_refused("bif_chains is 2, now 4")
     call(*command, "--bif_step", 0).check_refused("bif_step")

@@ -55,14 +55,18 @@ from src.ensemble.setup import Setup  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.experiments import (  # noqa: E402
     FURTHER_METHODS,
+    METHODS,
     REPOSITORY,
     TINY_BACKBONE,
     Paths,
     parse_experiment,
 )
+from src.experiments.subset_kinds import TRUTH  # noqa: E402
 from src.kernels.library import without_kernels  # noqa: E402
 from src.models import build  # noqa: E402
 from src.models.cnn import CNN2  # noqa: E402
+from src.subsets.masks import Subsets  # noqa: E402
+from src.subsets.training import train_subsets  # noqa: E402
 from src.tda.ats import additional_step  # noqa: E402
 from src.tda.estimator import Draws  # noqa: E402
 from src.tda.estimators import estimator_of  # noqa: E402
@@ -77,7 +81,13 @@ EARLIER = "# Earlier versions"  # the heading below which nothing is measured an
 EXPERIMENTS = ("cnn2_mnist3_10pc", "cnn2_cifar10_10pc", "vit_mnist3_10pc")
 PROJECTED = ("cnn2_mnist3_50pc", "cnn2_cifar10_50pc")  # of these few members, once
 SHORT = 2.0  # seconds that a stage is repeated for at least: other loads come and go
-STAGES = ("evaluation", "LOO member", "ATS member", "GD and GC", "IF (LiSSA)")
+BY_SAMPLE = ("unrolled",)  # each training sample costs a training and more
+FEW = 8  # training samples that these are measured for
+STAGES = ("evaluation", "LOO member", "subset member", "ATS member", "GD and GC", "IF (LiSSA)")
+FURTHER = (
+    "Further estimators: one seed, all checkpoints and, but where said, all pairs. Those from "
+    "subsets cost the members they are computed from."
+)
 
 
 @dataclass
@@ -139,8 +149,7 @@ class Bench:
 
     def stage(self, run: Callable[[], object], n: int = 1) -> Stage:
         """Measure a stage that does n units of work; the result is for one unit."""
-        with FlopCounterMode(display=False) as counter, without_kernels():
-            run()
+        flops = operations(run)
         run()  # warms up
         # Counting leaves cycles of tensors behind, and the C library keeps freed memory.
         gc.collect()
@@ -154,18 +163,17 @@ class Bench:
         seconds = self.fastest(run)
         # The processor's speed changes within minutes, with its other loads.
         rate = max(before, self.matmul_rate())
-        return Stage(seconds / n, counter.get_total_flops() / n, peak[0], rate)
+        return Stage(seconds / n, flops / n, peak[0], rate)
 
     def once(self, run: Callable[[], object]) -> Stage:
         """Measure a stage that takes long: one run counts its operations, and one is timed."""
-        with FlopCounterMode(display=False) as counter, without_kernels():
-            run()
+        flops = operations(run)
         gc.collect()
         before = self.matmul_rate()
         with self._peak_memory() as peak:
             seconds = self.time(run)
         rate = max(before, self.matmul_rate())
-        return Stage(seconds, counter.get_total_flops(), peak[0], rate)
+        return Stage(seconds, flops, peak[0], rate)
 
     def fastest(self, run: Callable[[], object]) -> float:
         """Return the seconds of the fastest of some runs, of a short one of many."""
@@ -221,7 +229,7 @@ class Work:
 
         Args:
             bench: Measures.
-            n_members: Leave-one-out members, and samples stepped on.
+            n_members: Leave-one-out members, models on subsets, and samples stepped on.
         """
         s, checkpoint = self.setup, self.checkpoints[-1]
         e = s.experiment
@@ -248,9 +256,14 @@ class Work:
                 )
             )
 
+        def subsets() -> None:
+            some = Subsets.of(TRUTH, n_members)
+            train_subsets(Draws(s, self.seed, self.checkpoints), some, at_once)
+
         return {
             "evaluation": bench.stage(lambda: evaluate(s.loss, repeat(checkpoint, 1), s.test)),
             "LOO member": bench.stage(loo, n_members),
+            "subset member": bench.stage(subsets, n_members),
             "ATS member": bench.stage(ats, n_members * len(self.checkpoints)),
             "GD and GC": bench.stage(lambda: similarity(s.loss, checkpoint, s, vectors)),
             "IF (LiSSA)": bench.stage(
@@ -259,12 +272,20 @@ class Work:
         }
 
     def further(self, bench: Bench) -> dict[str, Stage]:
-        """Measure each further estimator, once, for all checkpoints and pairs of one seed."""
+        """Measure each further estimator, once, for all checkpoints and pairs of one seed.
+
+        One whose cost is that of each training sample for itself is measured for a few of them.
+        """
         stages = {}
         for method in FURTHER_METHODS:
+            if METHODS[method].subsets:
+                continue
+            setup, name = self.setup, method
+            if method in BY_SAMPLE and len(setup.scored) > FEW:
+                setup, name = replace(setup, scored=setup.scored[:FEW]), f"{method}, {FEW} samples"
             estimator = estimator_of(method)
-            draws = partial(Draws, self.setup, self.seed, self.checkpoints)
-            stages[method] = bench.once(lambda e=estimator, d=draws: e(d()))
+            draws = partial(Draws, setup, self.seed, self.checkpoints)
+            stages[name] = bench.once(lambda e=estimator, d=draws: e(d()))
         return stages
 
     def counts(self) -> dict[str, int]:
@@ -332,13 +353,23 @@ class Work:
         gradients *= len(s.train) + len(s.test)
         solves = fastest(lambda: [reference.lissa(model, train_data, v) for v in vectors])
         solves *= len(s.test) / len(vectors)
+        member = fastest(loo)
         return {
             "evaluation": fastest(lambda: evaluation(model)),
-            "LOO member": fastest(loo),
+            "LOO member": member,
+            "subset member": member,  # by hand one training as well
             "ATS member": fastest(ats),
             "GD and GC": gradients,
             "IF (LiSSA)": gradients + solves,
         }
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Return the floating point operations of a run."""
+    with FlopCounterMode(display=False) as counter, without_kernels():
+        counter.flop_registry[torch.ops.aten.addmm_] = counter.flop_registry[torch.ops.aten.addmm]
+        run()
+    return counter.get_total_flops()
 
 
 def similarity(loss: PerSampleLoss, params: Params, setup: Setup, chunk_size: int) -> Tensor:
@@ -382,7 +413,7 @@ def growth(bench: Bench) -> pd.DataFrame:
 
     works = [Work.of(f"cnn2_mnist3_{n}pc", bench.device) for n in (10, 20, 50)]
     measured = [work.stages(bench) for work in works]
-    for stage in STAGES[1:]:
+    for stage in works[0].counts():
         total = [m[stage].seconds * w.counts()[stage] for m, w in zip(measured, works, strict=True)]
         add(stage.replace("member", "seed"), "n_train", [len(w.setup.train) for w in works], total)
     work = works[0]
@@ -518,7 +549,7 @@ def main() -> None:
         if not args.quick:
             further = stage_table(bench, work.further(bench), naive={})
             print(further.to_string(index=False), flush=True)
-            lines += ["", "Further estimators: one seed, all checkpoints and pairs.", ""]
+            lines += ["", FURTHER, ""]
             lines.append(further.to_markdown(index=False))
         if name == "cnn2_mnist3_10pc" and device.type == "cpu":
             case = libraries.Case(work.setup, work.checkpoints[-1], work.plain())

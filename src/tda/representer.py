@@ -31,9 +31,9 @@ from src.errors import DivergedError, UserError
 from src.tda.estimator import Draws, Scores, each_checkpoint, stacked
 from src.tda.solvers.conjugate_gradient import conjugate_gradient
 
-NEAR = 1e-6  # largest entry of the gradient at which L-BFGS hands over to Newton's method
-MAX_ITERATIONS = 10_000  # of L-BFGS
-MAX_STEPS = 20  # of Newton's method
+NEAR = 1e-6  # norm of the gradient at which steps no longer look at F
+MAX_ITERATIONS = 10_000  # until there
+MAX_STEPS = 20  # from there on
 
 
 @dataclass(frozen=True)
@@ -244,28 +244,28 @@ class Objective:
 def refit(objective: Objective, weights: Tensor) -> Tensor:
     """Return the weights (K, D) of the minimum, from the trained ones.
 
-    Full-batch L-BFGS, and then steps of Newton's method while each at least halves the gradient's
-    norm: where values of F are equal to rounding, a line search can go no further.
+    Newton's method within a trust region, and then whole steps while each at least halves the
+    gradient's norm: where values of F are equal to rounding, they say no more how far to trust one.
 
     Raises:
         DivergedError: Features, outputs or weights are not finite.
     """
     import scipy.optimize
 
-    def value_and_gradient(flat) -> tuple:  # noqa: ANN001
-        at = torch.from_numpy(flat).reshape(weights.shape)
-        return objective.value(at).item(), objective.gradient(at).flatten().numpy()
+    def of(flat) -> Tensor:  # noqa: ANN001
+        return torch.from_numpy(flat).reshape(weights.shape)
 
     if not objective.gradient(weights).isfinite().all():
         raise DivergedError("features of the last layer, or its outputs, are not finite")
     found = scipy.optimize.minimize(
-        value_and_gradient,
+        lambda flat: objective.value(of(flat)).item(),
         weights.flatten().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"ftol": 0, "gtol": NEAR, "maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS},
+        jac=lambda flat: objective.gradient(of(flat)).flatten().numpy(),
+        hessp=lambda flat, way: objective.curvature(of(flat), of(way)).flatten().numpy(),
+        method="trust-ncg",
+        options={"gtol": NEAR, "maxiter": MAX_ITERATIONS},
     )
-    weights = torch.from_numpy(found.x).reshape(weights.shape)
+    weights = of(found.x)
     gradient = objective.gradient(weights)
     for _ in range(MAX_STEPS):
 

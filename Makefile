@@ -51,7 +51,7 @@ lint: .venv/installed_for_tests
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 
-# Installs two other libraries, to compare with. Wants data/mnist3 and data/cifar10.
+# Installs three other libraries, to compare with. Wants data/mnist3 and data/cifar10.
 bench: .venv/installed
 	$(python) -m pip install --quiet --requirement benchmarks/req.txt
 	$(python) benchmarks/bench.py

@@ -99,6 +99,20 @@ def test_the_refitted_layer_is_the_sum_of_its_points():
     assert relative_error(scores_of(loss, state, *case.data).sum(0), logits) < 1e-9
 
 
+def test_a_refit_from_far_away_ends_where_one_from_nearby_does():
+    """Where the softmax is saturated the Hessian is nearly 0 and a whole step leads far away."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    features, weights = normal(30, 20), normal(4, 20)
+    objective = Objective(features, (features @ weights.T).softmax(1), l2=1e-5)
+    near, far = (refit(objective, start) for start in (weights, 50 * weights + 10 * normal(4, 20)))
+    assert objective.gradient(far).norm() < 1e-13
+    assert relative_error(far, near) < 1e-8
+
+
 def test_rows_of_some_samples():
     case, some = Case(9, 4), [1, 5, 6]
     loss, state = case.loss(), case.checkpoints[0]

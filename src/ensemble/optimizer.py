@@ -101,12 +101,13 @@ class OptimizerSettings:
         self,
         parameter: Tensor,
         gradient: Tensor,
-        moments: tuple[Tensor, ...],
-        *,
+        *moments: Tensor,
         number: int,
         learning_rate: float,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, ...]:
         """Return a parameter and its moments after one step, as a function that has derivatives.
+
+        It works element by element.
 
         The derivative of the square root in Adam's denominator is taken to be 0 at 0. There every
         gradient so far has been 0, and so are the first moment, which the square root divides, and
@@ -127,7 +128,7 @@ class OptimizerSettings:
             if self.n_moments:
                 gradient = self.momentum * moments[0] + gradient
                 moments = (gradient,)
-            return parameter - learning_rate * gradient, moments
+            return parameter - learning_rate * gradient, *moments
         beta, beta_of_squares = ADAM_BETAS
         mean = beta * moments[0] + (1 - beta) * gradient
         squares = beta_of_squares * moments[1] + (1 - beta_of_squares) * gradient.square()
@@ -135,7 +136,7 @@ class OptimizerSettings:
         root = squares.masked_fill(is_zero, 1).sqrt().masked_fill(is_zero, 0)
         denominator = root / (1 - beta_of_squares**number) ** 0.5 + ADAM_EPSILON
         step = learning_rate / (1 - beta**number) * mean / denominator
-        return parameter - step, (mean, squares)
+        return parameter - step, mean, squares
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
         """Return the schedule of the learning rate, to be stepped after each step."""

@@ -8,6 +8,8 @@ from src.paper.measured import Measured
 from src.paper.table_cells import interval, percent
 from src.plots.style import METHOD_LABELS
 
+_DRAWS = (1, 2, 5, 10, 20, 50, 100)  # that are averaged, of a column each where there are as many
+
 
 def accuracy_beside_reliability(measured: list[Measured]) -> pd.DataFrame:
     """Return reliability and linear datamodelling scores, a row for each experiment and method."""
@@ -62,9 +64,7 @@ def draws_buy(measured: list[Measured]) -> pd.DataFrame:
                     "experiment": f"`{one.name}`",
                     "method": METHOD_LABELS[method],
                     "trainings a draw": f"{first['trainings']:.0f}",
-                    **{
-                        f"T = {n}": f"{of_draws.get(n):.2f}" for n in (1, 2, 5, 10) if n in of_draws
-                    },
+                    **{f"T = {n}": f"{of_draws.get(n):.2f}" for n in _DRAWS if n in of_draws},
                 }
             )
     return pd.DataFrame(rows).fillna("")

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import vjp
 
 from src.ensemble.generators import generator_states, set_generators
 from src.ensemble.members import Params, Stack, unstack
@@ -98,42 +98,67 @@ class Tangents:
                         "second derivatives than in training, so that unrolled does not apply"
                     )
 
-        def step(chunk: range) -> dict[str, tuple[Tensor, ...]]:
+        moments, derivatives = {}, {}
+        for name, gradient in gradients.items():
+            update = partial(
+                self.optimizer.step, number=self.n_steps[name], learning_rate=learning_rate
+            )
+            (_, *moments[name]), derivatives[name] = _by_each(
+                update, (params[name], gradient, *self.moments[name])
+            )
+
+        def step(chunk: range) -> None:
             rows = slice(chunk.start, chunk.stop)
             vectors = {name: tangent[rows] for name, tangent in self.of_parameters.items()}
             along = of_gradients(vectors, self.by[rows, None] == positions)
-            moments, found = {}, {}
-            for name, gradient in gradients.items():
-                of_moments = tuple(tangent[rows] for tangent in self.of_moments[name])
-                update = partial(
-                    self.optimizer.step, number=self.n_steps[name], learning_rate=learning_rate
-                )
-                found[name], (_, moments[name]) = _tangents(
-                    update,
-                    (params[name], gradient, self.moments[name]),
-                    (vectors[name], along.pop(name), of_moments),
-                )
+            found = {}
+            for name, by_each in derivatives.items():
+                of_moments = (tangent[rows] for tangent in self.of_moments[name])
+                found[name] = _along(by_each, (vectors[name], along.pop(name), *of_moments))
             # Behind all that may run out of memory, so that it is as a whole or not at all.
-            for name, (of_parameter, of_moments) in found.items():
-                self.of_parameters[name][rows] = of_parameter
-                for tangent, new in zip(self.of_moments[name], of_moments, strict=True):
-                    tangent[rows] = new
-            return moments
+            for name, new in found.items():
+                carried = self.of_parameters[name], *self.of_moments[name]
+                for tangent, values in zip(carried, new, strict=True):
+                    tangent[rows] = values
 
         with torch.no_grad():
-            *_, moments = in_chunks(range(len(self.by)), self.at_once, step)
+            for _ in in_chunks(range(len(self.by)), self.at_once, step):
+                pass
         self.moments |= moments
         set_generators(device, after)
 
 
-def _tangents(function: Callable, at: tuple, tangents: tuple) -> tuple:
-    """Return the derivatives of a function along K tangents, (K, ...), and its value."""
+def _by_each(
+    function: Callable[..., tuple[Tensor, ...]], at: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, ...]]]:
+    """Return the values of a function that works element by element, and its derivatives.
 
-    def along(*tangents: Tensor) -> tuple:
-        value, derivative = jvp(function, at, tangents)
-        return derivative, value
+    Those are the diagonals of its Jacobian's blocks: of each of its values the derivative by each
+    of its arguments, all of one shape.
+    """
+    values, pull_back = vjp(function, *at)
+    ones, zeros = torch.ones_like(at[0]), torch.zeros_like(at[0])
+    return values, [
+        pull_back(tuple(ones if k == value else zeros for k in range(len(values))))
+        for value in range(len(values))
+    ]
 
-    return vmap(along, out_dims=(0, None))(*tangents)
+
+def _along(derivatives: list[tuple[Tensor, ...]], tangents: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return a function's derivatives along K tangents, (K, ...) of each of its values.
+
+    Args:
+        derivatives: What `_by_each` returns.
+        tangents: Of each of its arguments, (K, ...).
+    """
+    found = []
+    for by_argument in derivatives:
+        first, *others = zip(by_argument, tangents, strict=True)
+        total = first[0] * first[1]
+        for derivative, tangent in others:
+            total.addcmul_(derivative, tangent)
+        found.append(total)
+    return found
 
 
 def _are_equal(found: Stack, gradients: Params) -> bool:

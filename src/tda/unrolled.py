@@ -15,8 +15,9 @@ batch b the gradient's tangent is
     dG_j = H_b dθ_j + [j in b] g_j / |b|
 
 with H_b and g_j in training mode, by the random layers' masks of this very step, and the
-optimiser's step is differentiated as a function of parameter, gradient and moments
-(`src.tda.tangents`). Test samples cost nothing but their gradients at the kept epochs.
+optimiser's step, which works element by element, is differentiated as a function of parameter,
+gradient and moments (`src.tda.tangents`). Test samples cost nothing but their gradients at the kept
+epochs.
 
 It is exact for weights that hardly change. Adam's steps are nearly signs of gradients, so where a
 gradient is close to 0 a small change of weight already does what no derivative there foretells. How

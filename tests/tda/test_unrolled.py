@@ -140,7 +140,7 @@ def test_steps_are_those_of_torch(name: str):
         theirs.grad = torch.randn_like(weights)
         theirs.grad[0] = 0  # a parameter that nothing moves
         rate = {"number": number, "learning_rate": settings.learning_rate}
-        weights, moments = settings.step(weights, theirs.grad, moments, **rate)
+        weights, *moments = settings.step(weights, theirs.grad, *moments, **rate)
         steps.step()
         assert relative_error(weights, theirs.detach()) < 1e-13
 

@@ -80,12 +80,12 @@ def accuracy_by_draws(
 def _choices(n_draws: int) -> dict[tuple[str, int], Weighting]:
     """Return which draws are averaged, by target and their number."""
     order, shifts = rotations(n_draws)
-    rotated = [np.roll(order, -shift) for shift in shifts]
     equal = np.full((1, n_draws), 1 / n_draws)
     found = {}
     for n in (1, *numbers_of_draws(n_draws)):
-        of_draws = rotated if n < n_draws else rotated[:1]
-        weights = np.stack([_equal(order[:n], n_draws) for order in of_draws])
+        # Single draws differ most, so that all of them are asked.
+        begins = range(n_draws) if n == 1 else shifts if n < n_draws else (0,)
+        weights = np.stack([_equal(np.roll(order, -first)[:n], n_draws) for first in begins])
         found["all", n] = Weighting(weights, equal.repeat(len(weights), axis=0))
     halves = Halves.of(n_draws)
     target = np.stack([_equal(half, n_draws) for half in halves.second])

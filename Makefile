@@ -1,9 +1,10 @@
-# make demo: the whole pipeline on bundled digits. make paper: the paper's tables and figures on
-# them. make test: the tests. Each makes .venv itself.
+# make demo: the whole pipeline on bundled digits, by five draws (make demo SEEDS=0-9: by ten).
+# make paper: the paper's tables and figures on them. make test: the tests. Each makes .venv itself.
 
 PYTHON ?= python3
 EXPERIMENT := cnn2_digits3_10pc
 METHODS := loo if ats gd_and_gc
+SEEDS := 0-4
 python := .venv/bin/python
 # What is installed is compiled by all cores, which pip would do with one; not the packages' tests,
 # and not a file of torch's in the syntax of Python 3.12, where Python is older, hence `true`.
@@ -26,15 +27,16 @@ compile := $(python) -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 
 demo: .venv/installed
 	$(python) run_subset_generation.py --task digits3
-	$(python) run_parallel.py --experiment $(EXPERIMENT) --methods $(METHODS) subsets --n_subsets 24
+	$(python) run_parallel.py --experiment $(EXPERIMENT) --seed_id $(SEEDS) \
+		--methods $(METHODS) subsets --n_subsets 24
 	$(MAKE) --no-print-directory --jobs=2 demo-pvalues demo-correlations
-	$(python) run_accuracy.py --experiment $(EXPERIMENT)
+	$(python) run_accuracy.py --experiment $(EXPERIMENT) --seed_id $(SEEDS)
 
 demo-pvalues:
-	$(python) run_pvalues.py --experiment $(EXPERIMENT) --test_index 869
+	$(python) run_pvalues.py --experiment $(EXPERIMENT) --seed_id $(SEEDS) --test_index 869
 
 demo-correlations:
-	$(python) run_correlations.py --experiment $(EXPERIMENT)
+	$(python) run_correlations.py --experiment $(EXPERIMENT) --seed_id $(SEEDS)
 
 paper: .venv/installed
 	$(python) run_subset_generation.py --task digits3

@@ -7,9 +7,10 @@ Everything is measured in one run, so that ratios do not depend on the day: the 
 of the machine first, then each stage of one seed of `cnn2_mnist3_10pc`, `cnn2_cifar10_10pc` and,
 where its backbone is there, `vit_mnist3_10pc` on the tiny backbone; the same work by the naive
 versions of tests/reference.py and by other libraries (benchmarks/libraries.py); every further
-estimator, whole; how stages grow with the number of training
-samples, of test samples and of parameters; and a slice of the two largest CNN experiments with what
-all of them would take. Writes benchmarks/RESULTS.md.
+estimator, whole but for those whose cost is that of each training sample for itself, and those from
+subsets, whose cost is the models; how stages grow with the number of training samples, of test
+samples and of parameters; and a slice of the two largest CNN experiments with what all of them
+would take. Writes benchmarks/RESULTS.md.
 
 The share of the limit is the rate of the stage's floating point operations, counted as it runs by
 torch's FlopCounterMode (matrix products and convolutions; that our own kernels are left out for, so

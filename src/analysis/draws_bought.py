@@ -37,7 +37,8 @@ def accuracy_by_draws(
 
     Returns:
         A row for each method, target (of TARGETS) and number of draws: `method`, `losses`, `draws`,
-        `lds`, a mean over rotations of the seeds' order or over halvings, `trainings`, `seconds`.
+        `lds`, a mean over rotations of the seeds' order, of single draws over all, or over
+        halvings, `trainings`, `seconds`.
     """
     n_draws, _, n_test = losses.shape
     choices = _choices(n_draws)

@@ -103,9 +103,9 @@ class Tangents:
             update = partial(
                 self.optimizer.step, number=self.n_steps[name], learning_rate=learning_rate
             )
-            (_, *moments[name]), derivatives[name] = _by_each(
-                update, (params[name], gradient, *self.moments[name])
-            )
+            at = params[name], gradient, *self.moments[name]
+            values, derivatives[name] = _by_each(update, at)
+            moments[name] = values[1:]
 
         def step(chunk: range) -> None:
             rows = slice(chunk.start, chunk.stop)

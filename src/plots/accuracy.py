@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from src.plots.labels import place_labels
 from src.plots.style import COLOURS, LINES, MARKERS, METHOD_LABELS, PAGE, legend_above
@@ -136,5 +136,7 @@ def accuracy_by_cost(by_draws: pd.DataFrame) -> Figure:
         legend_above(figure, axes[0])
         most = rows["draws"].max()
         axes[0].set_xticks([*(n for n in _DRAWS if 1.2 * n < most), most])  # none upon another
+        if rows["trainings"].max() < 100 * rows["trainings"].min():  # or 1 is all that stands
+            axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     sns.despine(figure)
     return figure
